@@ -1,0 +1,18 @@
+"""Memory: the one database of a post, its transactions and migrations, and the clock (floor 0)."""
+
+from store.clock import Clock, SystemClock
+from store.database import Database, Row, Transaction
+from store.errors import MigrationError, StoreError
+from store.migrations import Migration, load_migrations
+
+__all__ = [
+    "Clock",
+    "Database",
+    "Migration",
+    "MigrationError",
+    "Row",
+    "StoreError",
+    "SystemClock",
+    "Transaction",
+    "load_migrations",
+]
