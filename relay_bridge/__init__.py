@@ -1,0 +1,49 @@
+"""Travel: relay connections, the pool, the durable inbox and outbox, the embedded relay (floor 2)."""
+
+from relay_bridge.embedded import EmbeddedRelay
+from relay_bridge.errors import (
+    AlreadyFollowed,
+    ConnectionLost,
+    InvalidMessage,
+    InvalidRelayUrl,
+    RelayBridgeError,
+    TooManyRelays,
+    TooManySubscriptions,
+)
+from relay_bridge.filters import Filter
+from relay_bridge.inbox import Delivery, Following, Handler, Inbox, InboxLimits
+from relay_bridge.limits import PoolLimits
+from relay_bridge.outbox import Outbox
+from relay_bridge.pool import RelayPool
+from relay_bridge.subscription import OnEvent, Subscription
+from relay_bridge.transport import Connect, Socket
+from relay_bridge.urls import normalise_relay_url, usable_relays
+from relay_bridge.values import Answer, RelayHealth
+
+__all__ = [
+    "AlreadyFollowed",
+    "Answer",
+    "Connect",
+    "ConnectionLost",
+    "Delivery",
+    "EmbeddedRelay",
+    "Filter",
+    "Following",
+    "Handler",
+    "Inbox",
+    "InboxLimits",
+    "InvalidMessage",
+    "InvalidRelayUrl",
+    "OnEvent",
+    "Outbox",
+    "PoolLimits",
+    "RelayBridgeError",
+    "RelayHealth",
+    "RelayPool",
+    "Socket",
+    "Subscription",
+    "TooManyRelays",
+    "TooManySubscriptions",
+    "normalise_relay_url",
+    "usable_relays",
+]

@@ -1,0 +1,227 @@
+"""The durable inbox: every event that matters is on disk before it is acted on, and is acted on once.
+
+Two halves that meet in the table `inbox`. A *feed* for each relay writes what comes in, and keeps the cursor. A
+*dispatcher* for each name takes open rows from the table and calls the handler.
+
+What a restart or a reconnect may rely on:
+
+- A cursor says: all that this relay had for this name before that time, by our own clock, is in the table. It moves
+  only when that is proved: after the relay's stored events were paged through to the end, and later each time a
+  question sent down the same connection has come back, because all that the relay sent before it is stored by then.
+- A subscription asks for `since` = cursor less margin. The margin covers events dated back by their authors, authors'
+  slow clocks, and relays that store a little before they show. `created_at` decides nothing else.
+- An event dated before the retention time is refused, and rows are forgotten only when their event is dated well
+  before it. So no event comes twice, whoever repeats it, and the table does not grow for ever.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from identity.event import Event, parse_event
+from relay_bridge import queries
+from relay_bridge.catching_up import Feed
+from relay_bridge.errors import AlreadyFollowed
+from relay_bridge.filters import Filter
+from relay_bridge.pool import RelayPool
+from relay_bridge.tasks import Dispatcher, Tasks
+from store import Clock, Database, Row, Transaction
+
+log = structlog.get_logger(__name__)
+
+_PRUNE_SECONDS: Final = 3600.0
+_PRUNE_SLACK_SECONDS: Final = 86_400
+_RETRY_FIRST_SECONDS: Final = 2
+_RETRY_CAP_SECONDS: Final = 300
+_NEVER: Final = 2**53
+
+
+@dataclass(frozen=True)
+class InboxLimits:
+    """Bounds of an `Inbox`."""
+
+    #: Handlers running at one time for one name.
+    handlers_max: int = 256
+    #: Calls of a handler for one event in one run of the process; after that it waits for the next start.
+    attempts_max: int = 8
+    #: Older events are refused, whoever sends them; keep it well above every margin and backlog.
+    retention_seconds: int = 30 * 86_400
+
+
+class Delivery:
+    """One event on its way to its handler."""
+
+    def __init__(self, name: str, event: Event, relay: str) -> None:
+        self.event = event
+        #: The relay that brought it first.
+        self.relay = relay
+        #: Whether it is on disk that this event was handled.
+        self.settled = False
+        self._name = name
+
+    async def done(self, tx: Transaction) -> None:
+        """Mark the event handled inside the handler's own transaction: both happen, or neither."""
+        await queries.mark_done(tx, self._name, self.event.id)
+        tx.after_commit(self._settle)
+
+    def _settle(self) -> None:
+        self.settled = True
+
+
+Handler = Callable[[Delivery], Awaitable[None]]
+
+
+class Following:
+    """One name that is being followed; made by `Inbox.follow`."""
+
+    def __init__(self, name: str, db: Database, clock: Clock, handler: Handler, limits: InboxLimits) -> None:
+        self.name = name
+        self._db = db
+        self._clock = clock
+        self._handler = handler
+        self._limits = limits
+        self._feeds: list[Feed] = []
+        self.closed = False
+        self._tasks = Tasks()
+        self._dispatcher = Dispatcher[Row](
+            clock,
+            parallel_max=limits.handlers_max,
+            load=lambda rows_max, now: queries.due_deliveries(db, name, rows_max, now),
+            next_due=lambda now: queries.next_delivery(db, name, now),
+            key=lambda row: str(row["event_id"]),
+            handle=self._handle,
+        )
+
+    async def caught_up(self) -> None:
+        """Wait until each relay that can be reached has told all it had stored, and that is on disk.
+
+        Relays that never say so are waited for as long as the pool's limits allow.
+        """
+        await asyncio.gather(*(feed.caught_up() for feed in self._feeds))
+
+    async def close(self) -> None:
+        """Stop listening and cancel the handlers under way: their events stay open for the next `follow`."""
+        self.closed = True
+        for feed in self._feeds:
+            feed.detach()
+        await self._tasks.close()
+
+    def start(self, feeds: Sequence[Feed]) -> None:
+        """Deliver what is open, then listen."""
+        self._tasks.start(self._dispatcher.run(), f"inbox {self.name}")
+        self._feeds = list(feeds)
+        for feed in self._feeds:
+            feed.attach(self._tasks, self._dispatcher.wake)
+
+    async def _handle(self, row: Row) -> None:
+        event = parse_event(row["raw"])
+        delivery = Delivery(self.name, event, row["relay"])
+        try:
+            await self._handler(delivery)
+        except Exception:
+            log.exception("handler_failed", inbox=self.name, event_id=event.id, attempt=row["attempts"] + 1)
+            if not delivery.settled:
+                await self._put_off(event.id, row["attempts"] + 1)
+            return
+        if not delivery.settled:
+            async with self._db.transaction() as tx:
+                await delivery.done(tx)
+
+    async def _put_off(self, event_id: str, attempts: int) -> None:
+        delay = min(_RETRY_FIRST_SECONDS * 2 ** (attempts - 1), _RETRY_CAP_SECONDS)
+        due_at = _NEVER if attempts >= self._limits.attempts_max else self._clock.now() + delay
+        async with self._db.transaction() as tx:
+            await queries.mark_failed(tx, self.name, event_id, due_at)
+
+
+class Inbox:
+    """Follow filters so that nothing that matters is missed or done twice. Use as an async context manager."""
+
+    def __init__(
+        self, db: Database, pool: RelayPool, clock: Clock, limits: InboxLimits | None = None
+    ) -> None:
+        """`db` must have this package's migrations; `pool` must be open while anything is followed."""
+        self._db = db
+        self._pool = pool
+        self._clock = clock
+        self._limits = limits or InboxLimits()
+        self._followings: dict[str, Following] = {}
+        self._tasks = Tasks()
+
+    async def __aenter__(self) -> "Inbox":
+        self._tasks.every(self._clock, _PRUNE_SECONDS, self._prune, "inbox pruning")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def follow(
+        self,
+        name: str,
+        filters: Sequence[Filter],
+        handler: Handler,
+        *,
+        relays: Sequence[str] | None = None,
+        margin_seconds: int,
+        backlog_seconds: int = 0,
+    ) -> Following:
+        """Call `handler` once for each event that matches, also for those that came while we were away.
+
+        `name` stands for this question across restarts: an event is done once for each name, and a name whose filters
+        grow does not look back for what it did not ask for before. `relays` None: the pool's own. `margin_seconds`:
+        how far back an author may have dated an event (two days and more for gift wraps). A relay new to the name is
+        asked from `backlog_seconds` ago (or from when the name was last current elsewhere), less the margin as always.
+
+        The event is written down before `handler` runs. The handler ends the matter in its own transaction by
+        `Delivery.done`; if it returns without, the inbox does it; killed in between, the event comes again. What it
+        raises is logged, and the event comes again later, and at the next start. Handlers run side by side.
+
+        Raises `AlreadyFollowed`, `InvalidRelayUrl`, `TooManyRelays`, `TooManySubscriptions`.
+        """
+        if margin_seconds + backlog_seconds >= self._limits.retention_seconds:
+            raise ValueError("margin and backlog together must be shorter than InboxLimits.retention_seconds")
+        if name in self._followings and not self._followings[name].closed:
+            raise AlreadyFollowed(f"{name!r} is being followed already; close that first")
+        connections = [self._pool.relay(url) for url in (self._pool.urls if relays is None else relays)]
+        following = self._followings[name] = Following(name, self._db, self._clock, handler, self._limits)
+        try:
+            current = await self._begin(name, [connection.url for connection in connections], backlog_seconds)
+            following.start(
+                [
+                    Feed(name, filters, connection, self._db, self._clock, current_at=current[connection.url],
+                         margin_seconds=margin_seconds, retention_seconds=self._limits.retention_seconds)
+                    for connection in connections
+                ]
+            )  # fmt: skip
+        except BaseException:
+            del self._followings[name]
+            await following.close()
+            raise
+        return following
+
+    async def close(self) -> None:
+        """Stop everything that is followed."""
+        await self._tasks.close()
+        await asyncio.gather(*(following.close() for following in self._followings.values()))
+        self._followings.clear()
+
+    async def _begin(self, name: str, relays: Sequence[str], backlog_seconds: int) -> dict[str, int]:
+        """Make all open rows due; return each relay's cursor, set where the relay is new to this name."""
+        async with self._db.transaction() as tx:
+            await queries.revive_deliveries(tx, name)
+            known = await queries.cursors(tx, name)
+            now = self._clock.now()
+            start = min(now - backlog_seconds, max(known.values(), default=now))
+            for relay in relays:
+                if relay not in known:
+                    await queries.set_cursor(tx, name, relay, start)
+                    known[relay] = start
+        return known
+
+    async def _prune(self) -> None:
+        oldest = self._clock.now() - self._limits.retention_seconds - _PRUNE_SLACK_SECONDS
+        async with self._db.transaction() as tx:
+            await queries.forget_done(tx, oldest)

@@ -1,0 +1,171 @@
+"""Many relays as one: subscribe, query and publish on all of them; none of them is waited for by the others."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from identity.event import Event
+from identity.signer import Signer
+from relay_bridge.auth import Signers
+from relay_bridge.connection import RelayConnection
+from relay_bridge.door import Door
+from relay_bridge.errors import InvalidRelayUrl, TooManyRelays
+from relay_bridge.filters import Filter
+from relay_bridge.limits import PoolLimits
+from relay_bridge.subscription import OnEvent, Subscription
+from relay_bridge.tasks import Tasks
+from relay_bridge.transport import Connect, connect_public_websocket, connect_websocket
+from relay_bridge.urls import normalise_relay_url
+from relay_bridge.values import Answer, RelayHealth
+from store import Clock
+
+log = structlog.get_logger(__name__)
+
+_SWEEP_SECONDS: Final = 15.0
+
+
+class RelayPool:
+    """Use as an async context manager: entering connects to the configured relays, leaving disconnects from all.
+
+    Besides its configured relays the pool visits others, named by URL in each call (a customer's `relays` tag).
+    Those are connected on first use and left when idle, their number is limited, and unless `allow_private` is set
+    they must have public addresses.
+    """
+
+    def __init__(
+        self,
+        urls: Iterable[str],
+        *,
+        clock: Clock,
+        connect: Connect | None = None,
+        allow_private: bool = False,
+        limits: PoolLimits | None = None,
+    ) -> None:
+        """`urls` may be in any spelling; raises `InvalidRelayUrl`. `connect` replaces the WebSocket for every relay.
+
+        With a `connect` of its own the caller also owns the guard against private addresses.
+        """
+        self._clock = clock
+        self._limits = limits or PoolLimits()
+        self._connect_own = connect or connect_websocket
+        self._connect_outside = connect or (connect_websocket if allow_private else connect_public_websocket)
+        self._door = Door()
+        self._signers = Signers()
+        self._own = {url: self._make(url, self._connect_own) for url in map(normalise_relay_url, urls)}
+        self._outside: dict[str, RelayConnection] = {}
+        self._tasks = Tasks()
+
+    async def __aenter__(self) -> "RelayPool":
+        for connection in self._own.values():
+            connection.start()
+        self._tasks.every(self._clock, _SWEEP_SECONDS, self._sweep, "relay pool")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._tasks.close()
+        await asyncio.gather(
+            *(connection.close() for connection in (*self._own.values(), *self._outside.values()))
+        )
+        self._door.close()
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The configured relays, normalised."""
+        return tuple(self._own)
+
+    def add_signer(self, signer: Signer) -> None:
+        """Make an identity available for NIP-42. It is shown to a relay only when that asks in a matter of this key;
+        the first one added also where no key of ours is concerned.
+        """
+        self._signers.add(signer)
+
+    async def subscribe(
+        self, filters: Sequence[Filter], on_event: OnEvent, *, relays: Sequence[str] | None = None
+    ) -> Subscription:
+        """Hear of stored and new events; see `Subscription`. Renewed by itself after every loss of a connection.
+
+        Raises `InvalidRelayUrl`, `TooManyRelays`, `TooManySubscriptions`.
+        """
+        return Subscription(filters, on_event, self._relays(relays), self._clock, self._limits)
+
+    async def query(
+        self, filters: Sequence[Filter], *, relays: Sequence[str] | None = None, seconds_max: float = 10.0
+    ) -> list[Event]:
+        """Stored events from all relays, verified, each once, newest first. Relays that are down bring nothing.
+
+        A relay may know more than it gives to one query (often 500); ask on with `until` to be thorough.
+        """
+        fetched = await asyncio.gather(*(relay.fetch(filters, seconds_max) for relay in self._relays(relays)))
+        found = {event.id: event for one in fetched for event in one.events}
+        return sorted(found.values(), key=lambda event: (-event.created_at, event.id))
+
+    async def count(
+        self, filters: Sequence[Filter], *, relays: Sequence[str] | None = None, seconds_max: float = 10.0
+    ) -> dict[str, int]:
+        """NIP-45: how many events each relay says it has. Relays that do not tell are left out."""
+        asked = self._relays(relays)
+        counts = await asyncio.gather(*(relay.count(filters, seconds_max) for relay in asked))
+        return {relay.url: number for relay, number in zip(asked, counts, strict=True) if number is not None}
+
+    async def publish(self, event: Event, relays: Sequence[str] | None = None) -> dict[str, Answer]:
+        """Send once to each relay and return what each said, by normalised URL (a malformed one by itself).
+
+        Never raises for what relays do: one that is down, silent or refused has an `Answer` that says so. Nothing is
+        kept for later: what must arrive goes through the `Outbox`.
+        """
+        answers: dict[str, Answer] = {}
+        connections: list[RelayConnection] = []
+        for url in self.urls if relays is None else relays:
+            try:
+                connections.append(self.relay(url))
+            except InvalidRelayUrl as error:
+                answers[url] = Answer(False, f"blocked: {error}")
+            except TooManyRelays as error:
+                answers[url] = Answer(False, f"error: {error}")
+        said = await asyncio.gather(*(connection.publish(event) for connection in connections))
+        return answers | {
+            connection.url: answer for connection, answer in zip(connections, said, strict=True)
+        }
+
+    def health(self) -> dict[str, RelayHealth]:
+        """How each relay does now: the configured ones, then those visited."""
+        connections = (*self._own.values(), *self._outside.values())
+        return {c.url: replace(c.health, refused=dict(c.health.refused)) for c in connections}
+
+    def relay(self, url: str) -> RelayConnection:
+        """The connection to one relay, made if need be. Raises `InvalidRelayUrl`, `TooManyRelays`."""
+        url = normalise_relay_url(url)
+        connection = self._own.get(url) or self._outside.get(url)
+        if connection is None:
+            if len(self._outside) >= self._limits.outside_relays_max:
+                raise TooManyRelays(
+                    f"{len(self._outside)} relays of others are connected already; try again later"
+                )
+            connection = self._outside[url] = self._make(url, self._connect_outside)
+            connection.start()
+        return connection
+
+    def _relays(self, urls: Sequence[str] | None) -> list[RelayConnection]:
+        connections = {url: self.relay(url) for url in (self.urls if urls is None else urls)}
+        return list({connection.url: connection for connection in connections.values()}.values())
+
+    def _make(self, url: str, connect: Connect) -> RelayConnection:
+        return RelayConnection(
+            url,
+            connect=connect,
+            clock=self._clock,
+            door=self._door,
+            signers=self._signers,
+            limits=self._limits,
+        )
+
+    async def _sweep(self) -> None:
+        oldest = self._clock.now() - self._limits.outside_idle_seconds_max
+        for url, connection in list(self._outside.items()):
+            used_at = connection.idle_since()
+            if used_at is not None and used_at <= oldest:
+                del self._outside[url]
+                await connection.close()

@@ -1,0 +1,200 @@
+"""All SQL of relay_bridge. Functions that write take the caller's transaction."""
+
+from collections.abc import Iterable, Sequence
+
+from identity.event import Event
+from store import Database, Row, Transaction
+
+# inbox
+
+
+async def keep_events(tx: Transaction, name: str, relay: str, events: Iterable[Event], now: int) -> None:
+    """Write events that came in; those already known for `name` stay as they are."""
+    await tx.execute_many(
+        "INSERT INTO inbox (name, event_id, created_at, received_at, relay, raw, state, attempts, due_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, 'open', 0, 0) ON CONFLICT DO NOTHING",
+        [(name, event.id, event.created_at, now, relay, event.to_json().decode()) for event in events],
+    )  # fmt: skip
+
+
+async def due_deliveries(db: Database, name: str, rows_max: int, now: int) -> list[Row]:
+    """Open rows to be handled, oldest first."""
+    return await db.all(
+        "SELECT event_id, relay, raw, attempts FROM inbox WHERE name = ? AND state = 'open' AND due_at <= ?"
+        " ORDER BY received_at, created_at, event_id LIMIT ?",
+        name, now, rows_max,
+    )  # fmt: skip
+
+
+async def next_delivery(db: Database, name: str, now: int) -> int | None:
+    """When the first of the open rows that are not due at `now` will be."""
+    row = await db.one(
+        "SELECT MIN(due_at) AS at FROM inbox WHERE name = ? AND state = 'open' AND due_at > ?", name, now
+    )
+    return None if row is None else row["at"]
+
+
+async def mark_done(tx: Transaction, name: str, event_id: str) -> None:
+    """Close a row; harmless if it is closed."""
+    await tx.execute(
+        "UPDATE inbox SET state = 'done', raw = '' WHERE name = ? AND event_id = ?", name, event_id
+    )
+
+
+async def mark_failed(tx: Transaction, name: str, event_id: str, due_at: int) -> None:
+    """Put off an open row until `due_at`."""
+    await tx.execute(
+        "UPDATE inbox SET attempts = attempts + 1, due_at = ? WHERE name = ? AND event_id = ? AND state = 'open'",
+        due_at, name, event_id,
+    )  # fmt: skip
+
+
+async def revive_deliveries(tx: Transaction, name: str) -> None:
+    """A new run: all open rows are due, with all their attempts."""
+    await tx.execute("UPDATE inbox SET attempts = 0, due_at = 0 WHERE name = ? AND state = 'open'", name)
+
+
+async def forget_done(tx: Transaction, created_before: int) -> int:
+    """Delete closed rows of events dated before then; returns how many."""
+    return await tx.execute("DELETE FROM inbox WHERE state = 'done' AND created_at < ?", created_before)
+
+
+async def cursors(tx: Transaction, name: str) -> dict[str, int]:
+    """For each relay until when `name` is known to be current there."""
+    rows = await tx.all("SELECT relay, current_at FROM inbox_cursor WHERE name = ?", name)
+    return {row["relay"]: row["current_at"] for row in rows}
+
+
+async def set_cursor(tx: Transaction, name: str, relay: str, current_at: int) -> None:
+    """Note until when `name` is current on a relay."""
+    await tx.execute(
+        "INSERT INTO inbox_cursor (name, relay, current_at) VALUES (?, ?, ?)"
+        " ON CONFLICT (name, relay) DO UPDATE SET current_at = excluded.current_at",
+        name, relay, current_at,
+    )  # fmt: skip
+
+
+# outbox
+
+
+async def add_event(
+    tx: Transaction,
+    event: Event,
+    relays: Sequence[str],
+    *,
+    own: bool,
+    enough: int,
+    until: int | None,
+    now: int,
+) -> bool:
+    """Write an event to be published; False (and nothing written) if it is there already."""
+    added = await tx.execute(
+        "INSERT INTO outbox (event_id, raw, own_relays, enough, until_at, state, added_at)"
+        " VALUES (?, ?, ?, ?, ?, 'open', ?) ON CONFLICT DO NOTHING",
+        event.id, event.to_json().decode(), int(own), enough, until, now,
+    )  # fmt: skip
+    if added:
+        await _add_relays(tx, event.id, relays)
+    return bool(added)
+
+
+async def _add_relays(tx: Transaction, event_id: str, relays: Sequence[str]) -> None:
+    row = await tx.one("SELECT COALESCE(MAX(position), 0) + 1 AS position FROM outbox_relay")
+    position = 1 if row is None else row["position"]
+    await tx.execute_many(
+        "INSERT INTO outbox_relay (event_id, relay, position, state, attempts, due_at, answer)"
+        " VALUES (?, ?, ?, 'open', 0, 0, '') ON CONFLICT DO NOTHING",
+        [(event_id, relay, position) for relay in relays],
+    )
+
+
+async def revive_outbox(tx: Transaction, own_relays: Sequence[str]) -> None:
+    """A new run: everything open is due, and what goes to our own relays goes to those configured now."""
+    rows = await tx.all(
+        "SELECT event_id FROM outbox WHERE state = 'open' AND own_relays = 1 ORDER BY added_at"
+    )
+    for row in rows:
+        await _add_relays(tx, row["event_id"], own_relays)
+    await tx.execute("UPDATE outbox_relay SET due_at = 0 WHERE state = 'open'")
+
+
+async def relays_to_serve(db: Database) -> list[str]:
+    """Relays that events are still to be sent to."""
+    return [
+        row["relay"] for row in await db.all("SELECT DISTINCT relay FROM outbox_relay WHERE state = 'open'")
+    ]
+
+
+async def due_sendings(db: Database, relay: str, rows_max: int, *, due_by: int, now: int) -> list[Row]:
+    """What to send to one relay, in the order of adding: due by then, and not pointless now."""
+    return await db.all(
+        "SELECT r.event_id, r.attempts, o.raw FROM outbox_relay r JOIN outbox o ON o.event_id = r.event_id"
+        " WHERE r.relay = ? AND r.state = 'open' AND r.due_at <= ? AND (o.until_at IS NULL OR o.until_at > ?)"
+        " ORDER BY r.position LIMIT ?",
+        relay, due_by, now, rows_max,
+    )  # fmt: skip
+
+
+async def next_sending(db: Database, relay: str, now: int) -> int | None:
+    """When the first of the open rows of a relay that are not due at `now` will be."""
+    row = await db.one(
+        "SELECT MIN(due_at) AS at FROM outbox_relay WHERE relay = ? AND state = 'open' AND due_at > ?",
+        relay,
+        now,
+    )
+    return None if row is None else row["at"]
+
+
+async def record_answer(
+    tx: Transaction, event_id: str, relay: str, *, state: str, answer: str, due_at: int
+) -> None:
+    """Write down what came of one attempt."""
+    await tx.execute(
+        "UPDATE outbox_relay SET state = ?, attempts = attempts + 1, due_at = ?, answer = ?"
+        " WHERE event_id = ? AND relay = ? AND state = 'open'",
+        state, due_at, answer, event_id, relay,
+    )  # fmt: skip
+
+
+async def sending_state(tx: Transaction, event_id: str) -> Row | None:
+    """One event's state, what is enough, and how many relays accepted it or may yet."""
+    return await tx.one(
+        "SELECT o.state, o.enough,"
+        " SUM(CASE WHEN r.state = 'accepted' THEN 1 ELSE 0 END) AS accepted,"
+        " SUM(CASE WHEN r.state = 'open' THEN 1 ELSE 0 END) AS open"
+        " FROM outbox o JOIN outbox_relay r ON r.event_id = o.event_id WHERE o.event_id = ?"
+        " GROUP BY o.event_id, o.state, o.enough",
+        event_id,
+    )
+
+
+async def close_sending(tx: Transaction, event_id: str, state: str, now: int) -> None:
+    """Close an event. Relays not tried yet still get it once; those that failed are not tried again."""
+    await tx.execute("UPDATE outbox SET state = ?, closed_at = ? WHERE event_id = ?", state, now, event_id)
+    await tx.execute(
+        "UPDATE outbox_relay SET state = 'dropped' WHERE event_id = ? AND state = 'open' AND attempts > 0",
+        event_id,
+    )
+
+
+async def expire_sendings(tx: Transaction, now: int) -> list[str]:
+    """Close what has become pointless; returns the ids of events that nobody accepted enough."""
+    rows = await tx.all(
+        "UPDATE outbox SET state = 'expired', closed_at = ? WHERE state = 'open' AND until_at <= ? RETURNING event_id",
+        now, now,
+    )  # fmt: skip
+    await tx.execute(
+        "UPDATE outbox_relay SET state = 'dropped' WHERE state = 'open'"
+        " AND event_id IN (SELECT event_id FROM outbox WHERE until_at <= ?)",
+        now,
+    )
+    return [row["event_id"] for row in rows]
+
+
+async def forget_sent(tx: Transaction, closed_before: int) -> int:
+    """Delete events closed before then; returns how many."""
+    await tx.execute(
+        "DELETE FROM outbox_relay WHERE event_id IN (SELECT event_id FROM outbox WHERE closed_at < ?)",
+        closed_before,
+    )
+    return await tx.execute("DELETE FROM outbox WHERE closed_at < ?", closed_before)

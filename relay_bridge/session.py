@@ -1,0 +1,403 @@
+"""One open socket to one relay: what was asked on it, what came back, who is waiting. It ends with its socket.
+
+Tasks: the *reader* takes frames off the socket, throws away what nobody asked for, answers waiters (`OK`, `COUNT`)
+at once and queues the rest in order; the *deliverer* verifies what is queued in batches and hands it to the feeds.
+The queue is bounded in frames and bytes: when it is full the reader stops, and with it the relay.
+"""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Final, NoReturn, Protocol
+
+import structlog
+
+from identity.event import Event
+from relay_bridge.auth import Authenticator, Signers
+from relay_bridge.door import Door
+from relay_bridge.errors import ConnectionLost, InvalidMessage
+from relay_bridge.filters import Filter, matches_any
+from relay_bridge.limits import PoolLimits
+from relay_bridge.messages import (
+    AuthMessage,
+    ClosedMessage,
+    CountMessage,
+    EoseMessage,
+    EventMessage,
+    NoticeMessage,
+    OkMessage,
+    close_frame,
+    event_frame,
+    parse_relay_message,
+    prefix_of,
+    request_frame,
+)
+from relay_bridge.timing import Backoff
+from relay_bridge.transport import Socket
+from relay_bridge.values import Answer, RelayHealth
+from store import Clock
+
+log = structlog.get_logger(__name__)
+
+_BATCH_MAX: Final = 256
+_RECENTLY_CLOSED: Final = 256  # subscriptions whose last events may still be on the wire
+_AUTH_ROUNDS_MAX: Final = 2
+
+Queued = EventMessage | EoseMessage | ClosedMessage
+
+
+class Feed(Protocol):
+    """One subscription's ear on one relay. All but `events` must return at once."""
+
+    #: Whether the subscription is asked for again when the relay or the connection ends it.
+    lasting: bool
+
+    def filters(self) -> Sequence[Filter]:
+        """What to ask for now; read anew for every `REQ`."""
+        ...
+
+    def opened(self) -> None:
+        """A `REQ` is about to be sent."""
+        ...
+
+    async def events(self, events: Sequence[Event]) -> bool:
+        """Take verified, matching events, in the relay's order; nothing else is delivered meanwhile.
+
+        False: no room. The subscription is then closed, and asked for again after `room`.
+        """
+        ...
+
+    async def room(self) -> None:
+        """Wait until there is room again."""
+        ...
+
+    def eose(self) -> None:
+        """All stored events were handed over."""
+        ...
+
+    def lost(self) -> None:
+        """The subscription ended: by us, by the relay, or with the connection."""
+        ...
+
+
+@dataclass
+class _Open:
+    feed: Feed
+    filters: tuple[Filter, ...]
+
+
+@dataclass
+class _Patience:
+    """What a feed remembers from one `REQ` of a session to the next."""
+
+    backoff: Backoff = field(default_factory=lambda: Backoff(0.5, factor=2.0))
+    auth_rounds: int = 0
+
+
+class Session:
+    """See the head of this file. Create, then `run` until it returns."""
+
+    def __init__(
+        self,
+        url: str,
+        socket: Socket,
+        *,
+        clock: Clock,
+        door: Door,
+        signers: Signers,
+        limits: PoolLimits,
+        health: RelayHealth,
+    ) -> None:
+        self.url = url
+        self._socket = socket
+        self._clock = clock
+        self._door = door
+        self._limits = limits
+        self._health = health
+        self._auth = Authenticator(url, signers, clock, self._publish_auth)
+        self._group = asyncio.TaskGroup()
+        self._names = count(1)
+        self._open: dict[str, _Open] = {}
+        self._closed_names: deque[str] = deque(maxlen=_RECENTLY_CLOSED)
+        self._patience: dict[Feed, _Patience] = {}  # of every feed from its first REQ until it is dropped
+        self._oks: defaultdict[str, list[asyncio.Future[Answer]]] = defaultdict(list)
+        self._counts: dict[str, asyncio.Future[int]] = {}
+        self._queue: deque[tuple[Queued, int]] = deque()
+        self._queued_bytes = 0
+        self._filled = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._strikes = 0
+        self._over: str | None = None
+
+    async def run(self, feeds: Iterable[Feed], on_open: Callable[[], None]) -> str:
+        """Serve until the connection ends; returns why. `on_open` is called when the session may be used.
+
+        On return all feeds are told and all waiters released.
+        """
+        reason = "closed by us"
+        try:
+            async with self._group:
+                self._group.create_task(self._read())
+                self._group.create_task(self._deliver())
+                for feed in feeds:
+                    self.open(feed)
+                on_open()
+        except* ConnectionLost as lost:
+            reason = str(lost.exceptions[0])
+        finally:
+            self._end(reason)
+            await self._socket.close()
+        return reason
+
+    # Asking
+
+    def open(self, feed: Feed) -> None:
+        """Send the feed's `REQ` under a name of its own."""
+        if self._over is not None:
+            feed.lost()
+            return
+        name = f"s{next(self._names)}"
+        opened = self._open[name] = _Open(feed, tuple(feed.filters()))
+        self._patience.setdefault(feed, _Patience())
+        feed.opened()
+        self._start(self._send(request_frame(name, opened.filters)))
+
+    def drop(self, feed: Feed) -> None:
+        """Close what the feed has open. It is told `lost`."""
+        self._patience.pop(feed, None)
+        for name in [name for name, opened in self._open.items() if opened.feed is feed]:
+            self._close(name)
+
+    async def count(self, filters: Sequence[Filter]) -> int:
+        """NIP-45. Raises `ConnectionLost` if the relay refuses."""
+        name = f"c{next(self._names)}"
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._counts[name] = future
+        try:
+            await self._send(request_frame(name, filters, label="COUNT"))
+            return await future
+        finally:
+            self._counts.pop(name, None)
+            self._closed_names.append(name)
+
+    async def publish(self, event: Event) -> Answer:
+        """Send and wait for the `OK`, authenticating if that is what the relay wants. Raises `ConnectionLost`."""
+        answer = await self._await_ok(event, "EVENT")
+        for _ in range(_AUTH_ROUNDS_MAX):
+            if answer.accepted or prefix_of(answer.message) != "auth-required":
+                break
+            if not await self._auth.authenticate({event.pubkey}):
+                break
+            answer = await self._await_ok(event, "EVENT")
+        return answer
+
+    async def _publish_auth(self, event: Event) -> Answer:
+        return await self._await_ok(event, "AUTH")
+
+    async def _await_ok(self, event: Event, label: str) -> Answer:
+        self._check_alive()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        waiting = self._oks[event.id]
+        waiting.append(future)
+        try:
+            await self._send(event_frame(event, label=label))
+            return await future
+        finally:
+            waiting.remove(future)
+            if not waiting and self._oks.get(event.id) is waiting:
+                del self._oks[event.id]
+
+    async def _send(self, frame: str) -> None:
+        self._check_alive()
+        await self._socket.send(frame)
+
+    def _start(self, step: Coroutine[None, None, None]) -> None:
+        try:
+            self._group.create_task(step)
+        except RuntimeError:  # the session is ending: `_end` tells everybody
+            step.close()
+
+    def _check_alive(self) -> None:
+        if self._over is not None:
+            raise ConnectionLost(self._over)
+
+    # Reading
+
+    async def _read(self) -> NoReturn:
+        for number in count():
+            if number % 64 == 0:
+                await asyncio.sleep(0)  # frames that are already here are read without ever giving way
+            frame = await self._socket.recv()
+            if len(frame) > self._limits.message_bytes_max:
+                raise ConnectionLost(f"the relay sent a message above {self._limits.message_bytes_max} bytes")
+            try:
+                message = parse_relay_message(frame)
+            except InvalidMessage:
+                self._strike("malformed")
+                continue
+            match message:
+                case EventMessage() | EoseMessage() | ClosedMessage():
+                    if self._expected(message):
+                        await self._enqueue(message, len(frame))
+                case OkMessage(event_id, accepted, text):
+                    self._answer(event_id, Answer(accepted or prefix_of(text) == "duplicate", text))
+                case AuthMessage(challenge):
+                    self._auth.challenged(challenge)
+                case CountMessage(name, total):
+                    if (future := self._counts.get(name)) is not None and not future.done():
+                        future.set_result(total)
+                case NoticeMessage(text):
+                    self._health.last_notice = text
+        raise AssertionError("count() does not end")
+
+    def _expected(self, message: Queued) -> bool:
+        """Cheap first sieve: whether this belongs to something we have open, and is what we asked for."""
+        opened = self._open.get(message.subscription)
+        if isinstance(message, EventMessage):
+            if opened is not None and matches_any(opened.filters, message.event):
+                return True
+            if opened is not None or message.subscription not in self._closed_names:
+                self._strike("unasked")
+            return False
+        if (
+            isinstance(message, ClosedMessage)
+            and (future := self._counts.get(message.subscription)) is not None
+        ):
+            if not future.done():
+                future.set_exception(ConnectionLost(f"the relay refused to count: {message.message}"))
+            return False
+        return opened is not None
+
+    async def _enqueue(self, message: Queued, size: int) -> None:
+        while (
+            self._queued_bytes > self._limits.queue_bytes_max
+            or len(self._queue) >= self._limits.queue_frames_max
+        ):
+            self._drained.clear()
+            await self._drained.wait()
+        self._queue.append((message, size))
+        self._queued_bytes += size
+        self._filled.set()
+
+    def _answer(self, event_id: str, answer: Answer) -> None:
+        for future in self._oks.get(event_id, ()):
+            if not future.done():
+                future.set_result(answer)
+
+    def _strike(self, what: str) -> None:
+        self._health.refused[what] = self._health.refused.get(what, 0) + 1
+        self._strikes += 1
+        if self._strikes == 1:
+            log.warning("relay_message_refused", relay=self.url, what=what)
+        if self._strikes > self._limits.strikes_max:
+            raise ConnectionLost(f"the relay sent {self._strikes} messages that were {what} or worse")
+
+    # Delivering
+
+    async def _deliver(self) -> NoReturn:
+        while True:
+            await self._filled.wait()
+            batch: list[Queued] = []
+            while self._queue and len(batch) < _BATCH_MAX:
+                message, size = self._queue.popleft()
+                self._queued_bytes -= size
+                batch.append(message)
+            if not self._queue:
+                self._filled.clear()
+            self._drained.set()
+            await self._deliver_batch(batch)
+
+    async def _deliver_batch(self, batch: Sequence[Queued]) -> None:
+        verdicts = iter(await self._door.check([one.event for one in batch if isinstance(one, EventMessage)]))
+        pending: defaultdict[str, list[Event]] = defaultdict(list)
+        for message in batch:
+            if isinstance(message, EventMessage):
+                if next(verdicts):
+                    pending[message.subscription].append(message.event)
+                else:
+                    self._strike("invalid")
+                continue
+            # Whoever hears that something ended may rely on all that came before being in the feeds' hands.
+            await self._hand_over(pending)
+            pending.clear()
+            self._ended(message)
+        await self._hand_over(pending)
+
+    async def _hand_over(self, pending: dict[str, list[Event]]) -> None:
+        for name, events in pending.items():
+            opened = self._open.get(name)
+            if opened is None:
+                continue
+            self._health.events += len(events)
+            if not await opened.feed.events(events):
+                self._close(name)
+                self._start(self._reopen_with_room(opened.feed))
+
+    def _ended(self, message: EoseMessage | ClosedMessage) -> None:
+        opened = self._open.get(message.subscription)
+        if opened is None:
+            return
+        if isinstance(message, EoseMessage):
+            self._patience[opened.feed] = _Patience()
+            opened.feed.eose()
+            return
+        del self._open[message.subscription]
+        self._health.closed += 1
+        if opened.feed.lasting:
+            opened.feed.lost()
+        self._start(self._reopen(opened, message.message))
+
+    def _close(self, name: str) -> None:
+        opened = self._open.pop(name)
+        self._closed_names.append(name)
+        self._start(self._send(close_frame(name)))
+        opened.feed.lost()
+
+    async def _reopen_with_room(self, feed: Feed) -> None:
+        await feed.room()
+        if feed in self._patience:
+            self.open(feed)
+
+    async def _reopen(self, opened: _Open, reason: str) -> None:
+        feed, patience = opened.feed, self._patience.get(opened.feed)
+        if patience is None:  # dropped meanwhile
+            return
+        again = False
+        if prefix_of(reason) == "auth-required" and patience.auth_rounds < _AUTH_ROUNDS_MAX:
+            patience.auth_rounds += 1
+            again = await self._auth.authenticate(_keys_in(opened.filters))
+        if not again and feed.lasting:
+            log.info("subscription_closed_by_relay", relay=self.url, reason=reason)
+            await self._clock.sleep(patience.backoff.next())
+            patience.auth_rounds = 0
+            again = True
+        if feed not in self._patience:
+            return
+        if again:
+            self.open(feed)
+        else:
+            feed.lost()
+
+    def _end(self, reason: str) -> None:
+        self._over = reason
+        for futures in self._oks.values():
+            for future in futures:
+                _release(future, reason)
+        for counting in self._counts.values():
+            _release(counting, reason)
+        self._open.clear()
+        for feed in self._patience:  # those between two REQs wait for an answer too
+            feed.lost()
+
+
+def _release(future: "asyncio.Future[Answer] | asyncio.Future[int]", reason: str) -> None:
+    if not future.done():
+        future.set_exception(ConnectionLost(reason))
+        future.exception()  # its waiter may be gone; asyncio must not warn of it then
+
+
+def _keys_in(filters: Iterable[Filter]) -> set[str]:
+    """The public keys a request is about: its authors and those it is addressed to."""
+    return {key for one in filters for key in (*(one.authors or ()), *one.tags.get("p", ()))}

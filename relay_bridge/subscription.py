@@ -1,0 +1,136 @@
+"""A live subscription on many relays, kept in memory only. What must survive a restart follows by the `Inbox`."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final
+
+import structlog
+
+from identity.event import Event
+from relay_bridge.connection import RelayConnection
+from relay_bridge.door import RecentIds
+from relay_bridge.filters import Filter
+from relay_bridge.limits import PoolLimits
+from relay_bridge.timing import within
+from store import Clock
+
+log = structlog.get_logger(__name__)
+
+OnEvent = Callable[[Event, str], Awaitable[None] | None]
+
+_REMEMBERED: Final = 10_000
+
+
+class Subscription:
+    """Hands each event to `on_event(event, relay)` once, one at a time, whichever relays send it.
+
+    While `on_event` takes its time, events wait in a bounded queue; other subscriptions and the relay's answers do
+    not wait for it. When the queue is full the subscription leaves that relay for a moment and then asks it for the
+    stored events anew; ephemeral events of that moment are lost. What `on_event` raises is logged.
+    """
+
+    def __init__(
+        self,
+        filters: Sequence[Filter],
+        on_event: OnEvent,
+        connections: Iterable[RelayConnection],
+        clock: Clock,
+        limits: PoolLimits,
+    ) -> None:
+        self._on_event = on_event
+        self._clock = clock
+        self._limits = limits
+        self._seen = RecentIds(_REMEMBERED)
+        self._waiting: asyncio.Queue[tuple[Event, str]] = asyncio.Queue(limits.waiting_events_max)
+        self._taken = asyncio.Event()
+        self._feeds = [(connection, _RelayFeed(self, connection.url, filters)) for connection in connections]
+        try:
+            for connection, feed in self._feeds:
+                connection.attach(feed)
+        except BaseException:
+            self._detach()
+            raise
+        self._task = asyncio.create_task(self._run(), name="subscription")
+
+    async def eose(self) -> None:
+        """Wait until each relay has told what it had stored, is found to be down, or takes too long over it.
+
+        Everything told until then is at least in the queue before `on_event`.
+        """
+
+        async def told(connection: RelayConnection, feed: "_RelayFeed") -> None:
+            if await connection.tried():
+                await feed.told.wait()
+
+        try:
+            everyone = asyncio.gather(*(told(connection, feed) for connection, feed in self._feeds))
+            await within(self._clock, self._limits.eose_seconds_max, everyone)
+        except TimeoutError:
+            log.info("eose_missing", relays=[c.url for c, feed in self._feeds if not feed.told.is_set()])
+
+    async def close(self) -> None:
+        """End it. `on_event` is not called any more after this; a call under way is cancelled."""
+        self._detach()
+        self._task.cancel()
+        if self._task is not asyncio.current_task():
+            await asyncio.wait([self._task])
+
+    def take(self, event: Event, relay: str) -> bool:
+        """Queue an event unless it was met before. False if there is no room."""
+        if event.id in self._seen:
+            return True
+        if self._waiting.full():
+            return False
+        self._seen.add(event.id)
+        self._waiting.put_nowait((event, relay))
+        return True
+
+    async def room(self) -> None:
+        """Wait until half of the queue is free."""
+        while self._waiting.qsize() > self._limits.waiting_events_max // 2:
+            self._taken.clear()
+            await self._taken.wait()
+
+    def _detach(self) -> None:
+        for connection, feed in self._feeds:
+            connection.detach(feed)
+
+    async def _run(self) -> None:
+        while True:
+            event, relay = await self._waiting.get()
+            self._taken.set()
+            try:
+                result = self._on_event(event, relay)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception:
+                log.exception("on_event_failed", relay=relay, event_id=event.id)
+
+
+class _RelayFeed:
+    lasting = True
+
+    def __init__(self, subscription: Subscription, url: str, filters: Sequence[Filter]) -> None:
+        self._subscription = subscription
+        self._url = url
+        self._filters = filters
+        self.told = asyncio.Event()
+
+    def filters(self) -> Sequence[Filter]:
+        return self._filters
+
+    def opened(self) -> None:
+        pass
+
+    async def events(self, events: Sequence[Event]) -> bool:
+        return all(self._subscription.take(event, self._url) for event in events)
+
+    async def room(self) -> None:
+        await self._subscription.room()
+
+    def eose(self) -> None:
+        self.told.set()
+
+    def lost(self) -> None:
+        self.told.set()

@@ -1,0 +1,268 @@
+"""The durable outbox: what was decided gets out, once enough relays have it, whatever happens in between."""
+
+import asyncio
+import time
+
+import pytest
+
+from relay_bridge import InvalidRelayUrl, Outbox, RelayPool
+from store import Database
+from tradepost.testing.clock import ManualClock
+from tradepost.testing.relay import MemoryRelay, connect_by_url
+
+URL = "ws://relay.test"
+DAY = 86_400
+
+
+async def add(db: Database, outbox: Outbox, event, *args, **options) -> None:
+    async with db.transaction() as tx:
+        await outbox.add(tx, event, *args, **options)
+
+
+async def state(db: Database, event) -> str:
+    row = await db.one("SELECT state FROM outbox WHERE event_id = ?", event.id)
+    return "" if row is None else row["state"]
+
+
+async def becomes(db: Database, event, wanted: str) -> None:
+    async with asyncio.timeout(8):
+        while True:
+            if await state(db, event) == wanted:
+                return
+            await asyncio.sleep(0.002)
+
+
+async def _pass_until(clock: ManualClock, condition, seconds: float = 0.5) -> None:
+    async with asyncio.timeout(8):
+        while not condition():
+            await clock.advance(seconds)
+            await asyncio.sleep(0.001)
+
+
+async def test_what_is_committed_is_published_in_order(db, outbox, relay, make):
+    events = [make() for _ in range(5)]
+    for event in events:
+        await add(db, outbox, event)
+    assert await outbox.flush(5)
+    assert relay.published == events
+    assert [await state(db, event) for event in events] == ["sent"] * 5
+
+
+async def test_what_is_undone_is_not(db, outbox, relay, make):
+    with pytest.raises(RuntimeError):
+        async with db.transaction() as tx:
+            await outbox.add(tx, make())
+            raise RuntimeError("undone")
+    assert await outbox.flush(5)
+    assert relay.published == []
+
+
+async def test_adding_twice_publishes_once(db, outbox, relay, make):
+    event = make()
+    await add(db, outbox, event)
+    await add(db, outbox, event)
+    assert await outbox.flush(5)
+    await add(db, outbox, event)
+    assert await outbox.flush(5)
+    assert relay.published == [event]
+
+
+async def test_it_waits_for_a_relay_that_is_away(db, outbox, relay, make, eventually):
+    relay.switches.down = True
+    relay.drop_connections()
+    await eventually(lambda: not outbox._pool.health()[URL].connected)
+    event = make()
+    await add(db, outbox, event)
+    assert await outbox.flush(5)  # nothing is due while the relay is away
+    assert relay.published == []
+    relay.switches.down = False
+    await becomes(db, event, "sent")
+    assert relay.published == [event]
+
+
+async def test_a_restart_sends_the_same_event_again(db, relay, clock, make):
+    event = make()
+    relay.switches.without_ok = True  # as if we were killed between sending and hearing of it
+    async with (
+        RelayPool([URL], clock=clock, connect=relay.connect) as pool,
+        Outbox(db, pool, clock) as outbox,
+    ):
+        await add(db, outbox, event)
+        assert not await outbox.flush(0.1)
+    assert relay.published == [event]
+    assert await state(db, event) == "open"
+    relay.switches.without_ok = False
+    async with (
+        RelayPool([URL], clock=clock, connect=relay.connect) as pool,
+        Outbox(db, pool, clock) as outbox,
+    ):
+        assert await outbox.flush(5)
+    assert [published.id for published in relay.published] == [event.id] * 2
+    assert await state(db, event) == "sent"
+    assert relay.events == [event]
+
+
+async def test_what_was_added_before_the_outbox_was_entered_is_sent(db, pool, clock, relay, make):
+    outbox, event = Outbox(db, pool, clock), make()
+    await add(db, outbox, event)
+    async with outbox:
+        assert await outbox.flush(5)
+    assert relay.published == [event]
+
+
+async def test_rate_limits_are_waited_out_and_refusals_are_final(db, make, eventually):
+    clock = ManualClock(int(time.time()))
+    relay = MemoryRelay(clock=clock)
+    async with (
+        RelayPool([URL], clock=clock, connect=relay.connect) as pool,
+        Outbox(db, pool, clock) as outbox,
+    ):
+        relay.switches.reject = lambda event: "rate-limited: slow down"
+        patient = make(at=clock.now())
+        await add(db, outbox, patient)
+        await outbox.flush(60)
+        await clock.advance(4)
+        await outbox.flush(60)
+        assert len(relay.published) == 1
+        relay.switches.reject = lambda event: None
+        await _pass_until(clock, lambda: len(relay.published) == 2)
+        await becomes(db, patient, "sent")
+        relay.switches.reject = lambda event: "blocked: never"
+        refused = make(at=clock.now())
+        await add(db, outbox, refused)
+        await becomes(db, refused, "refused")
+        for _ in range(100):
+            await clock.advance(60)
+        assert len(relay.published) == 3
+
+
+async def test_a_relay_that_refuses_and_takes_it_after_all(db, outbox, relay, make):
+    answers = iter(["error: database busy"])
+    relay.switches.reject = lambda event: next(answers, None)
+    event = make()
+    await add(db, outbox, event)
+    await becomes(db, event, "sent")
+    assert relay.published == [event, event]
+
+
+async def test_enough_relays_decide_and_the_others_still_get_it_once(db, clock, make, eventually):
+    good, away, refusing = MemoryRelay(), MemoryRelay(), MemoryRelay()
+    away.switches.down = True
+    refusing.switches.reject = lambda event: "blocked: no"
+    relays = {"ws://good": good, "ws://away": away, "ws://refusing": refusing}
+    async with (
+        RelayPool(relays, clock=clock, connect=connect_by_url(relays)) as pool,
+        Outbox(db, pool, clock) as outbox,
+    ):
+        one, two = make(), make()
+        await add(db, outbox, one)
+        await add(db, outbox, two, enough=2)
+        assert await outbox.flush(5)
+        assert await state(db, one) == "sent"
+        assert await state(db, two) == "open"
+        away.switches.down = False
+        await becomes(db, two, "sent")
+        await eventually(lambda: len(away.published) == 2)
+        assert refusing.published == [one, two]
+
+
+async def test_until_ends_it(db, make):
+    clock = ManualClock(int(time.time()))
+    relay = MemoryRelay(clock=clock)
+    relay.switches.down = True
+    async with (
+        RelayPool([URL], clock=clock, connect=relay.connect) as pool,
+        Outbox(db, pool, clock) as outbox,
+    ):
+        event = make()
+        await add(db, outbox, event, until=clock.now() + 100)
+        async with asyncio.timeout(8):
+            while await state(db, event) != "expired":
+                await clock.advance(10)
+                await asyncio.sleep(0.001)
+        relay.switches.down = False
+        await _pass_until(clock, lambda: pool.health()[URL].connected)
+        assert await outbox.flush(60)
+    assert relay.published == []
+
+
+async def test_named_relays_get_it_and_bad_names_are_refused_at_once(db, clock, make):
+    relays = {"ws://own": MemoryRelay(), "ws://other": MemoryRelay()}
+    async with (
+        RelayPool(["ws://own"], clock=clock, connect=connect_by_url(relays)) as pool,
+        Outbox(db, pool, clock) as outbox,
+    ):
+        event = make()
+        await add(db, outbox, event, ["ws://other/", "ws://OTHER"])
+        assert await outbox.flush(5)
+        assert relays["ws://other"].published == [event]
+        assert relays["ws://own"].published == []
+        with pytest.raises(InvalidRelayUrl):
+            await add(db, outbox, make(), ["http://nope"])
+
+
+async def test_a_private_address_named_by_others_is_refused(db, clock, make):
+    async with RelayPool([], clock=clock) as pool, Outbox(db, pool, clock) as outbox:
+        event = make()
+        await add(db, outbox, event, ["ws://127.0.0.1:1"])
+        await becomes(db, event, "refused")
+
+
+async def test_dead_relays_of_others_are_given_up(db, make):
+    clock = ManualClock(int(time.time()))
+    relay = MemoryRelay(clock=clock)
+    relay.switches.down = True
+    async with RelayPool([], clock=clock, connect=relay.connect) as pool, Outbox(db, pool, clock) as outbox:
+        event = make()
+        await add(db, outbox, event, [URL])
+        async with asyncio.timeout(20):
+            while await state(db, event) != "refused" or outbox._workers or pool.health():
+                await clock.advance(15)
+                await asyncio.sleep(0)
+
+
+async def test_own_relays_are_those_of_the_present_configuration(db, clock, relay, make):
+    event = make()
+    async with (
+        RelayPool(["ws://gone"], clock=clock, connect=connect_by_url({})) as pool,
+        Outbox(db, pool, clock) as outbox,
+    ):
+        await add(db, outbox, event)
+        assert await outbox.flush(5)
+    async with (
+        RelayPool([URL], clock=clock, connect=relay.connect) as pool,
+        Outbox(db, pool, clock) as outbox,
+    ):
+        await becomes(db, event, "sent")
+
+
+async def test_sent_events_are_forgotten_after_some_days(db, make):
+    clock = ManualClock(int(time.time()))
+    relay = MemoryRelay(clock=clock)
+    async with (
+        RelayPool([URL], clock=clock, connect=relay.connect) as pool,
+        Outbox(db, pool, clock) as outbox,
+    ):
+        event = make()
+        await add(db, outbox, event)
+        await becomes(db, event, "sent")
+        await clock.advance(8 * DAY)
+        await becomes(db, event, "")
+        assert await db.all("SELECT * FROM outbox_relay") == []
+
+
+async def test_a_silent_relay_holds_up_no_other(db, clock, make):
+    silent, quick = MemoryRelay(), MemoryRelay()
+    silent.switches.without_ok = True
+    relays = {"ws://silent": silent, "ws://quick": quick}
+    async with (
+        RelayPool(relays, clock=clock, connect=connect_by_url(relays)) as pool,
+        Outbox(db, pool, clock) as outbox,
+    ):
+        events = [make() for _ in range(100)]
+        async with asyncio.timeout(5):
+            for event in events:
+                await add(db, outbox, event)
+            for event in events:
+                await becomes(db, event, "sent")
+        assert {event.id for event in quick.published} == {event.id for event in events}
