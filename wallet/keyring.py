@@ -1,0 +1,143 @@
+"""The mints we trust: their clients, and their keysets pinned in the store at first sight (NUT-01, NUT-02)."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from store import Clock, Database
+from wallet import queries
+from wallet.errors import MintUnavailable, UnknownMint
+from wallet.keysets import Keyset, check_keyset, is_keyset_id
+from wallet.mint import KeysetAnswer, MintClient, MintTransport, normalise_mint_url
+from wallet.proofs import SAT, P2PKLock
+
+FRESH_SECONDS: Final = 3600  # a keyset rotated meanwhile costs one refused request, no more
+KEYSETS_MAX: Final = 200
+NEEDED_NUTS: Final = {
+    7: "say which coins are spent",
+    9: "repeat a signature whose answer was lost",
+    10: "know spending conditions",
+    11: "lock coins to keys",
+    12: "prove its signatures",
+}
+
+
+class Keyring:
+    """Clients and keysets by mint. One per wallet."""
+
+    def __init__(
+        self, db: Database, *, clock: Clock, mints: Sequence[str], transport: Callable[[str], MintTransport]
+    ) -> None:
+        """Raises `UnknownMint` for a malformed URL among `mints`."""
+        self._db = db
+        self._clock = clock
+        self._transport = transport
+        self._clients: dict[str, MintClient] = {}
+        self._keysets: dict[str, dict[str, Keyset]] = {}
+        self._refreshed_at: dict[str, int] = {}
+        self._refreshing: dict[str, asyncio.Lock] = {}
+        self.mints = tuple(dict.fromkeys(normalise_mint_url(url) for url in mints))
+
+    async def close(self) -> None:
+        """Close every client."""
+        for client in self._clients.values():
+            await client.close()
+
+    def trusted(self, url: str) -> str:
+        """The normalised URL of a mint on our list. Raises `UnknownMint`."""
+        normal = normalise_mint_url(url)
+        if normal not in self.mints:
+            raise UnknownMint(
+                f"{normal} is not one of our mints; add it to the configuration if you trust it"
+            )
+        return normal
+
+    def client(self, mint: str) -> MintClient:
+        """The client of a mint; one that left our list still has one, for operations begun before."""
+        if mint not in self._clients:
+            self._clients[mint] = MintClient(mint, self._transport(mint))
+        return self._clients[mint]
+
+    async def pinned(self, mint: str) -> dict[str, Keyset]:
+        """The keysets we know, by id, without asking the mint."""
+        if mint not in self._keysets:
+            self._keysets[mint] = await queries.keysets(self._db, mint)
+        return self._keysets[mint]
+
+    async def keysets(self, mint: str) -> dict[str, Keyset]:
+        """The keysets by id, asked for if that was long ago. Raises as `refresh`."""
+        refreshed_at = self._refreshed_at.get(mint)
+        if refreshed_at is None or not 0 <= self._clock.now() - refreshed_at < FRESH_SECONDS:
+            return await self.refresh(mint)
+        return await self.pinned(mint)
+
+    async def refresh(self, mint: str) -> dict[str, Keyset]:
+        """Ask the mint for its keysets and pin the new ones; callers at the same time share one question.
+
+        Raises `MintUnavailable`, `InvalidKeyset` if ids and keys do not fit, `UnknownMint` if the mint lacks a NUT
+        without which money could get lost.
+        """
+        lock = self._refreshing.setdefault(mint, asyncio.Lock())
+        before = self._keysets.get(mint)
+        async with lock:
+            if self._keysets.get(mint) is before or mint not in self._refreshed_at:
+                await self._fetch(mint)
+                self._refreshed_at[mint] = self._clock.now()
+        return self._keysets[mint]
+
+    async def active(self, mint: str, lock: P2PKLock | None = None) -> Keyset:
+        """The keyset for new coins: sat, active, cheapest to spend, lasting beyond the locktime of `lock`.
+
+        Raises `MintUnavailable` if the mint has none just now.
+        """
+        horizon = max(self._clock.now(), (lock and lock.locktime) or 0)
+        usable = [
+            keyset
+            for keyset in (await self.pinned(mint)).values()
+            if keyset.active and keyset.unit == SAT and not expires_by(keyset, horizon)
+        ]
+        if not usable:
+            raise MintUnavailable(
+                f"{mint} has no active sat keyset that lasts until {horizon}; use another mint"
+            )
+        return min(usable, key=lambda keyset: (keyset.input_fee_ppk, keyset.id))
+
+    async def _fetch(self, mint: str) -> None:
+        client = self.client(mint)
+        pinned = await self.pinned(mint)
+        if mint not in self._refreshed_at:
+            info = await client.info()
+            missing = [why for nut, why in NEEDED_NUTS.items() if not info.supports(nut)]
+            if missing:
+                raise UnknownMint(f"{mint} cannot {' or '.join(missing)}; choose another mint")
+        listed = await client.keysets()
+        if len(listed) > KEYSETS_MAX:
+            raise MintUnavailable(f"{mint} lists more than {KEYSETS_MAX} keysets")
+        found = {}
+        for entry in listed:
+            # Old mints list base64 ids and other units: coins of such keysets are not for us.
+            if entry.unit == SAT and is_keyset_id(entry.id):
+                found[entry.id] = await self._checked(client, entry, pinned.get(entry.id))
+        async with self._db.transaction() as tx:
+            await queries.pin_keysets(tx, mint, found.values())
+        retired = {
+            keyset_id: replace(k, active=False) for keyset_id, k in pinned.items() if keyset_id not in found
+        }
+        self._keysets[mint] = retired | found
+
+    @staticmethod
+    async def _checked(client: MintClient, entry: KeysetAnswer, known: Keyset | None) -> Keyset:
+        keys = known.keys if known else await client.keys(entry.id)
+        keyset = Keyset(
+            entry.id, entry.unit, entry.active, entry.input_fee_ppk or 0, entry.final_expiry, keys
+        )
+        if known and replace(keyset, active=known.active) == known:
+            return keyset  # nothing that the id vouches for has changed
+        await asyncio.to_thread(check_keyset, keyset)
+        return keyset
+
+
+def expires_by(keyset: Keyset, time: int) -> bool:
+    """Whether the mint may have forgotten coins of this keyset at `time` (NUT-02); nutshell writes 0 for never."""
+    return bool(keyset.final_expiry) and keyset.final_expiry is not None and keyset.final_expiry <= time

@@ -1,0 +1,144 @@
+"""Coins that somebody else brings: checked before anything relies on them (escrow §2), signed before they are taken."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from identity import SecretKey
+from wallet.crypto import proof_y, verify_dleq_proof
+from wallet.errors import (
+    Action,
+    AlreadySpent,
+    InvalidKeyset,
+    InvalidProof,
+    InvalidToken,
+    LimitExceeded,
+    WrongLock,
+)
+from wallet.keyring import Keyring, expires_by
+from wallet.keysets import Keyset, input_fee, resolve_short_id
+from wallet.locks import can_spend, check_lock, is_plain, parse_lock, sign_proof, signers
+from wallet.mint import CoinState
+from wallet.operations import AMOUNT_SAT_MAX, Examined
+from wallet.proofs import SAT, P2PKLock, Proof, Token
+from wallet.token import PROOFS_MAX
+
+
+async def examine(
+    keyring: Keyring, coins: Token | Sequence[Proof], *, mint: str, lock: P2PKLock | None, now: int
+) -> Examined:
+    """See `Wallet.examine`."""
+    mint = keyring.trusted(mint)
+    if isinstance(coins, Token):
+        _check_same_mint(keyring, coins, mint)
+        coins = coins.proofs
+    proofs, keysets = await whole_ids(keyring, mint, coins)
+    for proof in proofs:
+        if lock is not None:
+            check_lock(proof.secret, lock)
+        elif not is_plain(proof.secret):
+            raise WrongLock("the coins carry a lock although none was agreed; send plain coins")
+        if expires_by(keysets[proof.id], max(now, (lock and lock.locktime) or 0)):
+            raise InvalidToken(
+                f"coins of keyset {proof.id} expire before they could be refunded; swap them first"
+            )
+    ys = await asyncio.to_thread(check_genuine, proofs, keysets, need_dleq=lock is not None)
+    await check_unspent(keyring, mint, ys)
+    amount = sum(proof.amount for proof in proofs)
+    fee = input_fee(proofs, keysets)
+    return Examined(amount, fee, amount - fee, ys)
+
+
+async def acceptable(
+    keyring: Keyring, token: Token, keys: Sequence[SecretKey], now: int
+) -> tuple[str, dict[str, Proof], Mapping[str, Keyset]]:
+    """A token's mint, its coins by Y with the witnesses that spend them, and the keysets; all checked at the mint.
+
+    Raises as `Wallet.plan_redeem`.
+    """
+    mint = keyring.trusted(token.mint)
+    _check_same_mint(keyring, token, mint)
+    proofs, keysets = await whole_ids(keyring, mint, token.proofs)
+    ys = await asyncio.to_thread(check_genuine, proofs, keysets, need_dleq=False)
+    signed = await asyncio.to_thread(lambda: [unlock(proof, keys, now) for proof in proofs])
+    await check_unspent(keyring, mint, ys)
+    return mint, dict(zip(ys, signed, strict=True)), keysets
+
+
+async def whole_ids(
+    keyring: Keyring, mint: str, coins: Sequence[Proof]
+) -> tuple[list[Proof], Mapping[str, Keyset]]:
+    """The coins with whole keyset ids, and the mint's sat keysets. Raises `InvalidToken`, `InvalidKeyset`."""
+    if not coins:
+        raise InvalidToken("there are no coins in it")
+    if len(coins) > PROOFS_MAX:
+        raise LimitExceeded(
+            f"at most {PROOFS_MAX} coins at once, these are {len(coins)}; send several tokens"
+        )
+    if sum(proof.amount for proof in coins) > AMOUNT_SAT_MAX or min(proof.amount for proof in coins) <= 0:
+        raise InvalidToken("the amounts are not those of real coins")
+    keysets = await keyring.keysets(mint)
+    try:
+        return [_whole_id(proof, keysets) for proof in coins], keysets
+    except InvalidKeyset:
+        keysets = await keyring.refresh(mint)  # the coins may be newer than our list
+        return [_whole_id(proof, keysets) for proof in coins], keysets
+
+
+def check_genuine(
+    proofs: Sequence[Proof], keysets: Mapping[str, Keyset], *, need_dleq: bool
+) -> tuple[str, ...]:
+    """The coins' Ys, if none comes twice and every DLEQ proves its coin. Heavy on the processor.
+
+    Raises `InvalidToken`, `InvalidProof`.
+    """
+    ys = tuple(proof_y(proof.secret) for proof in proofs)
+    if len(set(ys)) != len(ys):
+        raise InvalidToken("a coin is in it twice")
+    for proof in proofs:
+        key = keysets[proof.id].key(proof.amount)
+        if proof.dleq is None or proof.dleq.r is None:
+            if need_dleq:
+                raise InvalidProof("a locked coin comes without its DLEQ; send it with e, s and r")
+        elif not verify_dleq_proof(proof, key):
+            raise InvalidProof("a coin was not made by its mint: its DLEQ is wrong")
+    return ys
+
+
+def unlock(proof: Proof, keys: Sequence[SecretKey], now: int) -> Proof:
+    """The coin with a signature by each of `keys` that its lock names; a plain coin as it is.
+
+    Raises `WrongLock` unless the signatures on it suffice at `now`.
+    """
+    lock = parse_lock(proof.secret)
+    if lock is None:
+        return replace(proof, witness=None)
+    named = (lock.pubkey, *lock.pubkeys, *lock.refund)
+    for key in keys:
+        if key.public_key in {name[2:].lower() for name in named}:
+            proof = sign_proof(proof, key)
+    if not can_spend(lock, signers(proof.secret, proof.witness, named), now):
+        raise WrongLock(
+            "the coins are locked to other keys, or their refund is not open yet", action=Action.WAIT
+        )
+    return proof
+
+
+async def check_unspent(keyring: Keyring, mint: str, ys: Sequence[str]) -> None:
+    """Raise `AlreadySpent` unless every coin is UNSPENT (NUT-07)."""
+    states = (await keyring.client(mint).check_state(ys)).values()
+    if any(state.state is CoinState.SPENT for state in states):
+        raise AlreadySpent("coins in it were spent before; ask for fresh ones")
+    if any(state.state is CoinState.PENDING for state in states):
+        raise AlreadySpent("coins in it are being spent just now", action=Action.WAIT)
+
+
+def _check_same_mint(keyring: Keyring, token: Token, mint: str) -> None:
+    if keyring.trusted(token.mint) != mint:
+        raise InvalidToken(f"the coins are of {token.mint}, agreed was {mint}")
+    if token.unit != SAT:
+        raise InvalidToken(f"the coins are in {token.unit[:20]}, not in sat")
+
+
+def _whole_id(proof: Proof, keysets: Mapping[str, Keyset]) -> Proof:
+    return replace(proof, id=resolve_short_id(proof.id, keysets))

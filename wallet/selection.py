@@ -1,0 +1,67 @@
+"""Which coins to spend, and into which coins to split an amount. Pure arithmetic on amounts."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from wallet.errors import InsufficientFunds, InvalidKeyset
+from wallet.keysets import Keyset
+from wallet.proofs import Proof
+
+INPUTS_WANTED: Final = 20  # beyond that, rather break a large coin than spend dust: mints limit their inputs
+
+
+def split_amount(amount: int) -> list[int]:
+    """The powers of two that sum to `amount`, ascending; [] for 0. Raises `ValueError` below 0."""
+    if amount < 0:
+        raise ValueError("an amount is not negative")
+    return [1 << bit for bit in range(amount.bit_length()) if amount >> bit & 1]
+
+
+def select(proofs: Iterable[Proof], amount: int, keysets: Mapping[str, Keyset]) -> list[Proof]:
+    """Coins whose sum, less the input fee of exactly these coins, is at least `amount`; few and close to it.
+
+    The same coins in any order give the same choice, and no chosen coin could be left out. Coins that cost
+    more than they are worth are never chosen. Raises `InsufficientFunds`, and `InvalidKeyset` for a coin of
+    an unknown keyset.
+    """
+    # In thousandths each coin has a net worth of its own, and the sum of these reaches the target exactly
+    # when the sum of amounts less the fee, rounded up once, reaches `amount`: no rounding to chase while
+    # choosing.
+    target = 1000 * amount
+    coins = sorted(
+        ((_net_ppk(proof, keysets), proof) for proof in proofs),
+        key=lambda coin: (-coin[0], coin[1].id, coin[1].secret),
+    )
+    chosen: list[tuple[int, Proof]] = []
+    too_large: tuple[int, Proof] | None = None
+    missing = target
+    for coin in coins:
+        if coin[0] > missing:
+            too_large = coin  # coins descend, so the last one kept here is the smallest that covers the rest
+        elif coin[0] > 0 and (too_large is None or len(chosen) < INPUTS_WANTED):
+            chosen.append(coin)
+            missing -= coin[0]
+    if missing > 0:
+        if too_large is None:
+            raise InsufficientFunds(needed_sat=amount, available_sat=(target - missing) // 1000)
+        chosen.append(too_large)
+        missing -= too_large[0]
+    return [proof for _, proof in _without_needless(chosen, -missing)]
+
+
+def _without_needless(chosen: list[tuple[int, Proof]], surplus: int) -> list[tuple[int, Proof]]:
+    """Drop, smallest first, what the surplus can spare."""
+    kept = []
+    for coin in sorted(chosen, key=lambda coin: coin[0]):
+        if coin[0] <= surplus:
+            surplus -= coin[0]
+        else:
+            kept.append(coin)
+    return kept
+
+
+def _net_ppk(proof: Proof, keysets: Mapping[str, Keyset]) -> int:
+    try:
+        return 1000 * proof.amount - keysets[proof.id].input_fee_ppk
+    except KeyError:
+        raise InvalidKeyset(f"keyset {proof.id} is not known at this mint") from None

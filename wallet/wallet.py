@@ -1,0 +1,413 @@
+"""The wallet: our coins at a few mints, and the one way by which they move: plan → record → settle."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Final, Self
+from weakref import WeakValueDictionary
+
+import bolt11 as bolt11_codec
+import structlog
+
+from identity import SecretKey
+from store import Clock, Database, Transaction
+from wallet import ledger, operations_foreign, queries
+from wallet.errors import AlreadySpent, InvalidRequest, WalletError
+from wallet.keyring import Keyring
+from wallet.ledger import AuditReport
+from wallet.locks import check_terms
+from wallet.mint import CoinState, HttpTransport, MeltQuoteAnswer, MintQuoteState, MintTransport
+from wallet.operations import Examined, HistoryEntry, Kind, Outcome, Plan, Quote, State
+from wallet.operations_desk import Desk
+from wallet.operations_foreign import unlock
+from wallet.operations_plan import Planner, Request, face_value
+from wallet.operations_quote import settle_melt, settle_mint
+from wallet.operations_swap import settle_swap
+from wallet.proofs import P2PKLock, Proof, Token
+from wallet.queries import Operation
+from wallet.seed import Seed
+from wallet.selection import split_amount
+
+RECOVERIES_MAX: Final = 8  # operations settled at the same time by `recover`
+QUOTE_GRACE_SECONDS: Final = 86_400  # how long after its expiry an unpaid invoice is still asked for
+
+log = structlog.get_logger(__name__)
+
+
+class Wallet:
+    """Coins at the given mints. Safe for any number of concurrent callers on one loop.
+
+    The database must hold the migrations of `wallet`. Call `recover` at start. An operation's `op_id` is the caller's
+    name for it (unique, at most 200 characters); the same name never moves money twice.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        """Use `open`."""
+        self._desk = desk
+        self._planner = Planner(desk)
+        self._fresh: set[str] = set()  # recorded by this process, and no mint was asked yet
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @classmethod
+    def open(
+        cls,
+        db: Database,
+        seed: Seed,
+        *,
+        clock: Clock,
+        mints: Sequence[str],
+        transport: Callable[[str], MintTransport] = HttpTransport,
+    ) -> "Wallet":
+        """Make a wallet; asks nobody yet. Use as `async with Wallet.open(…) as wallet`."""
+        keyring = Keyring(db, clock=clock, mints=mints, transport=transport)
+        return cls(Desk(db, seed, clock, keyring))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections to the mints; the database stays the caller's."""
+        await self._desk.keyring.close()
+
+    @property
+    def mints(self) -> tuple[str, ...]:
+        """The mints we trust, normalised URLs, in the order of the configuration."""
+        return self._desk.keyring.mints
+
+    async def recover(self) -> list[str]:
+        """Release every plan that an earlier process left, settle every open operation, claim every paid quote.
+
+        Returns the ids of operations that stay open because their mint gives no clear answer; call again later.
+        """
+        for op in await queries.live_operations(self._desk.db, State.PLANNED):
+            if op.plan_id not in self._planner.in_hand:
+                await self._planner.release(op.op_id, op.plan_id)
+        limit = asyncio.Semaphore(RECOVERIES_MAX)
+        open_ids = [op.op_id for op in await queries.live_operations(self._desk.db, State.OPEN)]
+        quote_ids = await queries.open_quotes(self._desk.db)
+        settled = await asyncio.gather(*(self._try(limit, self.settle(op_id), op_id) for op_id in open_ids))
+        await asyncio.gather(*(self._try(limit, self.claim(quote_id), "claim") for quote_id in quote_ids))
+        return [op_id for op_id, done in zip(open_ids, settled, strict=True) if not done]
+
+    async def plan_send(
+        self,
+        mint: str,
+        amount_sat: int,
+        *,
+        op_id: str,
+        purpose: str,
+        lock: P2PKLock | None = None,
+        job_id: str | None = None,
+        include_fees: bool = False,
+    ) -> Plan:
+        """Prepare a token of `amount_sat` out of our coins, locked or plain; the rest comes back as change.
+
+        With `include_fees` the token is larger by what its receiver pays to swap it: they get `amount_sat` net.
+        Waits for change of operations under way if that will do. Raises `InsufficientFunds`, `UnknownMint`,
+        `MintUnavailable`.
+        """
+        mint = self._desk.keyring.trusted(mint)
+        if amount_sat <= 0:
+            raise ValueError("an amount to send is above zero")
+        if lock is not None:
+            check_terms(lock)
+        keysets = await self._desk.keyring.keysets(mint)
+        if include_fees:
+            keyset = await self._desk.keyring.active(mint, lock)
+            amount_sat = face_value(amount_sat, keyset.input_fee_ppk)
+        request = Request(op_id, Kind.SEND, mint, purpose, job_id, lock, send_sat=amount_sat)
+        return await self._planner.plan_own(request, keysets)
+
+    async def plan_redeem(
+        self,
+        token: Token,
+        *,
+        keys: Sequence[SecretKey] = (),
+        op_id: str,
+        purpose: str,
+        job_id: str | None = None,
+    ) -> Plan:
+        """Prepare to swap foreign coins to our own; locked ones are signed with `keys`.
+
+        Raises `UnknownMint`, `InvalidToken`, `InvalidProof`, `WrongLock` (these keys cannot spend it now),
+        `AlreadySpent`, `MintUnavailable`.
+        """
+        now = self._desk.clock.now()
+        mint, coins, keysets = await operations_foreign.acceptable(self._desk.keyring, token, keys, now)
+        request = Request(op_id, Kind.REDEEM, mint, purpose, job_id)
+        return await self._planner.plan_foreign(request, coins, keysets)
+
+    async def plan_return(
+        self,
+        token: Token,
+        *,
+        keys: Sequence[SecretKey] = (),
+        lock: P2PKLock | None,
+        op_id: str,
+        purpose: str,
+        job_id: str | None = None,
+        keep_sat: int = 0,
+    ) -> Plan:
+        """Prepare to swap foreign coins to a token for somebody else, less the fee and `keep_sat` for us.
+
+        Errors as `plan_redeem`; `InvalidToken` if nothing would be left.
+        """
+        if keep_sat < 0:
+            raise ValueError("an amount to keep is not below zero")
+        if lock is not None:
+            check_terms(lock)
+        now = self._desk.clock.now()
+        mint, coins, keysets = await operations_foreign.acceptable(self._desk.keyring, token, keys, now)
+        request = Request(op_id, Kind.RETURN, mint, purpose, job_id, lock, keep_sat=keep_sat)
+        return await self._planner.plan_foreign(request, coins, keysets)
+
+    async def plan_reclaim(
+        self,
+        sent_op_id: str,
+        *,
+        op_id: str,
+        purpose: str,
+        key: SecretKey | None = None,
+        job_id: str | None = None,
+    ) -> Plan:
+        """Prepare to take back what is unclaimed of a token that `sent_op_id` made.
+
+        Plain coins need no key; locked ones the refund key, after the locktime. Coins already claimed are left out.
+        Raises `AlreadySpent` if all are claimed, `WrongLock` if `key` cannot spend them (yet), `MintUnavailable`.
+        """
+        sent = await queries.operation(self._desk.db, sent_op_id)
+        if sent is None or sent.state is not State.DONE:
+            raise WalletError(f"operation {sent_op_id} made no token that could be taken back")
+        coins = await queries.sent_proofs(self._desk.db, sent_op_id)
+        states = await self._desk.keyring.client(sent.mint).check_state(list(coins))
+        claimed = {y: s.witness for y, s in states.items() if s.state is CoinState.SPENT}
+        if claimed:
+            async with self._desk.db.transaction() as tx:
+                await queries.mark_spent(tx, sent.mint, claimed.items())
+        keys = () if key is None else (key,)
+        now = self._desk.clock.now()
+        left = {y: unlock(proof, keys, now) for y, proof in coins.items() if y not in claimed}
+        if not left:
+            raise AlreadySpent("the token was claimed, or is being taken back already")
+        keysets = await self._desk.keyring.keysets(sent.mint)
+        request = Request(op_id, Kind.RECLAIM, sent.mint, purpose, job_id or sent.job_id)
+        return await self._planner.plan_foreign(request, left, keysets)
+
+    async def record(self, tx: Transaction, plan: Plan) -> None:
+        """Decide for a plan inside the caller's transaction: once that commits, the operation is open.
+
+        Raises `WalletError` if the plan was released or replaced meanwhile; the transaction must then be undone.
+        """
+        await self._planner.record(tx, plan)
+        tx.after_commit(lambda: self._fresh.add(plan.op_id))
+
+    async def release(self, plan: Plan) -> None:
+        """Give up a plan that was not recorded: its coins are free again. Harmless if it was recorded or released."""
+        await self._planner.release(plan.op_id, plan.plan_id)
+
+    async def settle(self, op_id: str) -> Outcome:
+        """Drive a recorded operation to its end; a closed one answers at once. Idempotent, safe concurrently.
+
+        Coins in and out, the operation's end and its ledger posting are one transaction. Raises `MintUnavailable`
+        when the mint gives no clear answer: the operation stays open, settle again later. Raises `WalletError` for
+        an operation that was never recorded.
+        """
+        lock = self._locks.setdefault(op_id, asyncio.Lock())
+        async with lock:
+            op = await queries.operation(self._desk.db, op_id)
+            if op is not None and op.state is State.OPEN:
+                fresh = op_id in self._fresh
+                self._fresh.discard(op_id)  # whatever happens now, the mint may have been asked
+                try:
+                    await self._drive(op, fresh=fresh)
+                finally:
+                    self._planner.settled(op.plan_id)
+        outcome = await self.outcome(op_id)
+        if outcome is None:
+            raise WalletError(f"operation {op_id} was never recorded; plan and record it first")
+        return outcome
+
+    async def outcome(self, op_id: str) -> Outcome | None:
+        """How an operation ended; None while it is open or if there is none."""
+        op = await queries.operation(self._desk.db, op_id)
+        if op is None or op.state in (State.PLANNED, State.OPEN):
+            return None
+        proofs = await queries.token_proofs(self._desk.db, op_id)
+        token = Token(op.mint, proofs) if proofs else None
+        return Outcome(op_id, op.state, op.received_sat, op.sent_sat, op.paid_fee_sat, token, op.error)
+
+    async def examine(
+        self, token: Token | Sequence[Proof], *, mint: str, lock: P2PKLock | None, now: int
+    ) -> Examined:
+        """Check foreign coins without taking them: at `mint`, a mint of ours; locked exactly by `lock` (None: plain).
+
+        Coins must be genuine (DLEQ, which locked coins must carry; plain ones may come without, and then only a swap
+        tells), no coin twice, at most 100, of known sat keysets that outlive the locktime, UNSPENT.
+        Raises `UnknownMint`, `InvalidToken`, `InvalidProof`, `InvalidKeyset`, `WrongLock`, `AlreadySpent`,
+        `LimitExceeded`, `MintUnavailable`.
+        """
+        return await operations_foreign.examine(self._desk.keyring, token, mint=mint, lock=lock, now=now)
+
+    async def least_fee(self, mint: str, amount_sat: int) -> int:
+        """What the mint takes, in sat, when `amount_sat` in the fewest coins is swapped.
+
+        Raises `UnknownMint`, `MintUnavailable`.
+        """
+        mint = self._desk.keyring.trusted(mint)
+        await self._desk.keyring.keysets(mint)
+        keyset = await self._desk.keyring.active(mint)
+        return -(-len(split_amount(amount_sat)) * keyset.input_fee_ppk // 1000)
+
+    async def mint_quote(self, mint: str, amount_sat: int) -> Quote:
+        """Ask for an invoice that funds this wallet. The quote is stored, locked to a key of ours (NUT-20)."""
+        mint = self._desk.keyring.trusted(mint)
+        if amount_sat <= 0:
+            raise ValueError("an amount to fund is above zero")
+        await self._desk.keyring.keysets(mint)  # refuses a mint that could lose our coins before it is paid
+        op_id = f"mint:{secrets.token_hex(16)}"
+        key = self._desk.seed.job_key("mint-quote", op_id)
+        answer = await self._desk.keyring.client(mint).mint_quote(amount_sat, key.compressed_public_key)
+        if _invoice_sat(answer.request) != amount_sat:
+            raise InvalidRequest(
+                f"{mint} made an invoice over another amount than {amount_sat} sat; do not pay it"
+            )
+        quote = Quote(answer.quote, mint, amount_sat, answer.request, answer.expiry)
+        async with self._desk.db.transaction() as tx:
+            await queries.insert_quote(tx, quote, op_id, self._desk.clock.now())
+        return quote
+
+    async def claim(self, quote_id: str) -> Outcome | None:
+        """Turn a paid quote into coins, whatever its expiry; None while it is unpaid. Idempotent."""
+        found = await queries.quote(self._desk.db, quote_id)
+        if found is None:
+            raise WalletError("there is no such quote in this wallet")
+        quote, op_id = found
+        async with self._locks.setdefault(quote_id, asyncio.Lock()):
+            op = await queries.operation(self._desk.db, op_id)
+            if (op is None or op.state is State.PLANNED) and not await self._begin_claim(quote, op_id):
+                return None
+        return await self.settle(op_id)
+
+    async def send(
+        self, mint: str, amount_sat: int, *, lock: P2PKLock | None = None, include_fees: bool = False
+    ) -> Token:
+        """Plan, record and settle a token in one go. Raises as `plan_send` and `settle`."""
+        op_id = f"send:{secrets.token_hex(16)}"
+        plan = await self.plan_send(
+            mint, amount_sat, op_id=op_id, purpose="send", lock=lock, include_fees=include_fees
+        )
+        outcome = await self._record_and_settle(plan)
+        if outcome.token is None:
+            raise WalletError(f"no token was made: {outcome.error}")
+        return outcome.token
+
+    async def receive(self, token: Token, keys: Sequence[SecretKey] = ()) -> Outcome:
+        """Plan, record and settle the redemption of a token in one go. Raises as `plan_redeem` and `settle`."""
+        op_id = f"receive:{secrets.token_hex(16)}"
+        return await self._record_and_settle(
+            await self.plan_redeem(token, keys=keys, op_id=op_id, purpose="receive")
+        )
+
+    async def pay(self, mint: str, bolt11: str) -> Outcome:
+        """Pay a Lightning invoice; overpaid fees come back (NUT-08). `failed`: the coins are ours again.
+
+        Raises `MintUnavailable` while the payment is in flight or unclear; `recover` finishes it.
+        """
+        mint = self._desk.keyring.trusted(mint)
+        amount = _invoice_sat(bolt11)
+        keysets = await self._desk.keyring.keysets(mint)
+        quote: MeltQuoteAnswer = await self._desk.keyring.client(mint).melt_quote(bolt11)
+        if quote.amount != amount:
+            raise InvalidRequest(
+                f"{mint} asks {quote.amount} sat for an invoice over {amount} sat; use another mint"
+            )
+        request = Request(
+            f"pay:{secrets.token_hex(16)}", Kind.MELT, mint, "pay",
+            quote_id=quote.quote, send_sat=quote.amount, reserve_sat=quote.fee_reserve,
+        )  # fmt: skip
+        return await self._record_and_settle(await self._planner.plan_own(request, keysets))
+
+    async def balance(self) -> dict[str, int]:
+        """Sat by mint that can be spent now; coins inside open operations are not counted."""
+        return await queries.spendable(self._desk.db)
+
+    async def history(self, limit: int = 100) -> list[HistoryEntry]:
+        """The newest operations first."""
+        return [
+            HistoryEntry(
+                op_id=op.op_id,
+                kind=op.kind,
+                state=op.state,
+                mint=op.mint,
+                purpose=op.purpose,
+                job_id=op.job_id,
+                received_sat=op.received_sat,
+                sent_sat=op.sent_sat,
+                fee_sat=op.paid_fee_sat,
+                created_at=op.created_at,
+                closed_at=op.closed_at,
+            )
+            for op in await queries.newest_operations(self._desk.db, limit)
+        ]
+
+    async def audit(self, *, ask_mints: bool = False) -> AuditReport:
+        """Check the books: postings balance, coins in hand are what the accounts say; with `ask_mints` NUT-07 too."""
+        return await ledger.audit(self._desk.db, self._desk.keyring, ask_mints=ask_mints)
+
+    async def _record_and_settle(self, plan: Plan) -> Outcome:
+        async with self._desk.db.transaction() as tx:
+            await self.record(tx, plan)
+        return await self.settle(plan.op_id)
+
+    @staticmethod
+    async def _try(limit: asyncio.Semaphore, step: Awaitable[object], name: str) -> bool:
+        async with limit:
+            try:
+                await step
+            except WalletError as error:
+                log.warning("recovery_postponed", op_id=name, reason=str(error))
+                return False
+        return True
+
+    async def _drive(self, op: Operation, *, fresh: bool) -> None:
+        match op.kind:
+            case Kind.MINT:
+                await settle_mint(self._desk, op, fresh=fresh)
+            case Kind.MELT:
+                await settle_melt(self._desk, op, fresh=fresh)
+            case _:
+                await settle_swap(self._desk, op, fresh=fresh)
+
+    async def _begin_claim(self, quote: Quote, op_id: str) -> bool:
+        """Open the operation that mints a quote if the mint says it is paid."""
+        desk = self._desk
+        answer = await desk.keyring.client(quote.mint).mint_quote_state(quote.id)
+        if answer.state is MintQuoteState.UNPAID:
+            if quote.expiry is not None and desk.clock.now() > quote.expiry + QUOTE_GRACE_SECONDS:
+                async with desk.db.transaction() as tx:
+                    await queries.set_quote_state(tx, quote.id, "expired")
+            return False
+        await desk.keyring.keysets(quote.mint)
+        request = Request(op_id, Kind.MINT, quote.mint, "fund", quote_id=quote.id, keep_sat=quote.amount_sat)
+        plan = await self._planner.plan_mint(request)
+        async with desk.db.transaction() as tx:
+            await self.record(tx, plan)
+            await queries.set_quote_state(tx, quote.id, "claimed")
+        return True
+
+
+def _invoice_sat(bolt11: str) -> int:
+    """What an invoice asks for, rounded up to whole sats. Raises `InvalidRequest`."""
+    try:
+        msat = bolt11_codec.decode(bolt11).amount_msat
+    except (ValueError, bolt11_codec.Bolt11Exception):
+        raise InvalidRequest("not a Lightning invoice (BOLT-11)") from None
+    if not msat:
+        raise InvalidRequest("the invoice names no amount; ask for one that does")
+    return -(-int(msat) // 1000)
