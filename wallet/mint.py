@@ -186,12 +186,12 @@ class BlindSignature(msgspec.Struct, frozen=True):
 
 
 class MintInfo(msgspec.Struct, frozen=True):
-    """What we read of NUT-06. `time` is the mint's clock."""
+    """What we read of NUT-06. `time` is the mint's clock. An answer without `nuts` is rubbish, not a poor mint."""
 
+    nuts: dict[str, Any]
     name: str | None = None
     version: str | None = None
     time: int | None = None
-    nuts: dict[str, Any] = {}
 
     def supports(self, nut: int) -> bool:
         """Whether the mint claims one of the optional NUTs that say `supported`."""

@@ -1,0 +1,75 @@
+# Each target works alone on a fresh clone with Python 3.11 or 3.12, pip and make. Nothing is installed outside of it.
+# Stamp files remember what was installed from what, so that a warm run installs nothing.
+
+PYTHON ?= python3
+INPUT ?=
+
+RUN := .venv/installed
+DEV := .venv/installed-dev
+MINT := .venv-mint/tradepost-mint-venv
+NODE_MODULES := tests/interop/node_modules/.installed
+
+PIP := $(PYTHON) -m pip --python .venv/bin/python --disable-pip-version-check install --quiet --quiet
+# Two installations at a time: downloads and unpacking overlap.
+PARALLEL := $(MAKE) --no-print-directory --jobs=2
+
+.PHONY: help demo test check bench clean
+
+help:
+	@echo "make demo [INPUT=path]   the whole main job on this machine, with real parts"
+	@echo "make test                the whole suite, with coverage"
+	@echo "make check               lint, format, types, import contracts"
+	@echo "make bench               measurements for docs/performance.md"
+	@echo "make clean               remove everything that make installed or wrote"
+
+demo:
+	@$(PARALLEL) $(RUN) $(MINT)
+	@TRADEPOST_MINT_VENV=.venv-mint .venv/bin/tradepost demo $(if $(INPUT),--input "$(INPUT)")
+
+test:
+	@$(PARALLEL) $(DEV) $(MINT) $(NODE_MODULES)
+	.venv/bin/python -m pytest --cov --cov-report= --durations=10
+	@for package in wallet identity dvm; do \
+		echo "== coverage of $$package, at least 90 %"; \
+		.venv/bin/coverage report --include="$$package/*" --skip-covered --show-missing --fail-under=90 || exit 1; \
+	done
+
+check: $(DEV)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
+
+bench:
+	@$(PARALLEL) $(DEV) $(MINT)
+	.venv/bin/python -m bench
+
+clean:
+	rm -rf .venv .venv-mint tests/interop/node_modules build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# This Python's pip installs into the environments: they need none of their own, nor ensurepip, which Debian splits off.
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else \
+		"Tradepost needs Python 3.11 or 3.12; name one with: make PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear --without-pip .venv
+
+$(RUN): pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing Tradepost into .venv"
+	@$(PIP) --constraint constraints.txt --editable .
+	@touch $@
+
+$(DEV): $(RUN)
+	@echo "Installing the tools for tests and checks into .venv"
+	@$(PIP) --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(MINT): tradepost/mint_venv.py tradepost/data/mint-requirements.txt
+	@echo "Installing the mint into .venv-mint"
+	@$(PYTHON) -P tradepost/mint_venv.py .venv-mint
+	@touch $@
+
+$(NODE_MODULES): tests/interop/package.json tests/interop/package-lock.json $(DEV)
+	@echo "Installing the Node clients into tests/interop/node_modules"
+	@cd tests/interop && ../../.venv/bin/python npm.py ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@

@@ -1,0 +1,39 @@
+"""Work: kinds and capabilities, the job lifecycle, provider and customer, announcements (floor 4)."""
+
+from dvm.agent import Agent, Capability, Job
+from dvm.announce import Listing, choose_agent, find_agents
+from dvm.customer import Customer
+from dvm.errors import BadRequest, DvmError, JobFailed, JobTimeout, NoAgentFound, OrderFailed
+from dvm.lifecycle import JobState, OrderState, PaymentState
+from dvm.limits import ProviderLimits
+from dvm.nip90 import Input
+from dvm.order import Order, Update
+from dvm.post import Post
+from dvm.provider import Provider
+from wallet.errors import Action
+
+__all__ = [
+    "Action",
+    "Agent",
+    "BadRequest",
+    "Capability",
+    "Customer",
+    "DvmError",
+    "Input",
+    "Job",
+    "JobFailed",
+    "JobState",
+    "JobTimeout",
+    "Listing",
+    "NoAgentFound",
+    "Order",
+    "OrderFailed",
+    "OrderState",
+    "PaymentState",
+    "Post",
+    "Provider",
+    "ProviderLimits",
+    "Update",
+    "choose_agent",
+    "find_agents",
+]

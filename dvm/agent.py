@@ -1,0 +1,101 @@
+"""What a developer writes: an `Agent`, its capabilities, and the functions that do a `Job`."""
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dvm.errors import BadRequest
+from dvm.kinds import check_request_kind, name_of
+from dvm.nip90 import Input, JobRequest
+
+Work = Callable[["Job"], Any]
+Report = Callable[[str, str], Awaitable[None]]
+
+_SLUG: Final = re.compile(r"[^a-z0-9]+")
+SLUG_LENGTH_MAX: Final = 13  # also the name of the agent's site (NIP-5A)
+
+
+@dataclass(frozen=True)
+class Capability:
+    """One kind of job an agent does, and its price in sats (0: free)."""
+
+    kind: int
+    price_sat: int
+    work: Work
+    name: str
+    about: str
+
+
+class Job:
+    """One job, as the agent's function sees it."""
+
+    def __init__(self, request: JobRequest, report: Report) -> None:
+        self.id: str = request.id
+        self.kind: int = request.event.kind
+        self.customer: str = request.customer
+        self.inputs: tuple[Input, ...] = request.inputs
+        self.output: str | None = request.output
+        self.params: Mapping[str, tuple[str, ...]] = request.params
+        self.text: str = request.text
+        self._report = report
+
+    def param(self, name: str, default: str = "") -> str:
+        """First value of a parameter of the request, `default` if it was not given or is empty."""
+        values = self.params.get(name, ())
+        return values[0] if values and values[0] else default
+
+    async def progress(self, message: str) -> None:
+        """Tell the customer how far the work is: a 7000 `processing` event with `message`."""
+        await self._report(message, "")
+
+    async def partial(self, content: str) -> None:
+        """Send a part of the result ahead: a 7000 `partial` event with `content`."""
+        await self._report("", content)
+
+    def __repr__(self) -> str:
+        return f"Job(kind={self.kind}, id={self.id!r})"
+
+
+class Agent:
+    """A seller of work: a name, a sentence about it, and what it serves.
+
+    One agent has one key of its own (heartbeats of two agents under one key would overwrite each other).
+    """
+
+    def __init__(self, name: str, *, about: str = "", picture: str = "") -> None:
+        """`name` is what people see; `slug` is made of it. Raises `ValueError` if no slug can be made."""
+        self.name = name
+        self.about = about
+        self.picture = picture
+        self.slug = _SLUG.sub("-", name.lower()).strip("-")[:SLUG_LENGTH_MAX].strip("-")
+        if not self.slug:
+            raise ValueError(f"an agent's name needs at least one letter or digit of a–z and 0–9: {name!r}")
+        self.capabilities: dict[int, Capability] = {}
+
+    def serves(self, kind: int, price_sat: int = 0) -> Callable[[Work], Work]:
+        """Decorate the function that does jobs of `kind` for `price_sat`.
+
+        The function takes a `Job` and returns the result as text; `async def` runs on the loop, `def` in a thread.
+        Raise `JobFailed("why")` in it to tell the customer why; what was paid then goes back.
+        Raises `ValueError` for a kind that is no job, a kind served already, or a negative price.
+        """
+        try:
+            check_request_kind(kind)
+        except BadRequest as error:
+            raise ValueError(str(error)) from None
+        if kind in self.capabilities:
+            raise ValueError(f"{self.name} serves kind {kind} already")
+        if price_sat < 0:
+            raise ValueError("price_sat must not be negative")
+
+        def register(work: Work) -> Work:
+            about = inspect.getdoc(work) or ""
+            self.capabilities[kind] = Capability(kind, price_sat, work, name_of(kind), about.split("\n\n")[0])
+            return work
+
+        return register
+
+    def __repr__(self) -> str:
+        return f"Agent({self.name!r}, kinds={sorted(self.capabilities)})"

@@ -1,0 +1,170 @@
+"""How an agent is found: its NIP-89 announcement (31990), a heartbeat (11998), and the search for others'."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import structlog
+
+from dvm.agent import Agent
+from dvm.errors import NoAgentFound
+from dvm.kinds import ANNOUNCEMENT, HEARTBEAT, name_of
+from dvm.post import Post
+from identity import Event, EventTemplate, Signer, make_template
+from identity.nip40 import is_expired
+from relay_bridge import Filter, RelayPool
+from store import Clock
+
+log = structlog.get_logger(__name__)
+
+DELETION: Final = 5  # NIP-09
+BEAT_SECONDS: Final = 300
+ALIVE_SECONDS: Final = 900  # what deployed clients allow between heartbeats
+SEARCH_SECONDS_MAX: Final = 5.0
+
+
+class Announcer:
+    """Announces one agent while it runs. `stop` takes the announcement back (NIP-09)."""
+
+    def __init__(self, agent: Agent, signer: Signer, post: Post) -> None:
+        self._agent = agent
+        self._signer = signer
+        self._post = post
+        self._announced_at = 0
+        self._beating: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Put the announcement into the outbox and begin to beat."""
+        self._announced_at = self._post.clock.now()
+        await self._enqueue(announcement(self._agent, self._announced_at))
+        self._beating = asyncio.create_task(self._beat())
+
+    async def stop(self) -> None:
+        """Stop beating and put the deletion into the outbox."""
+        if self._beating is None:
+            return
+        self._beating.cancel()
+        await asyncio.wait([self._beating])
+        self._beating = None
+        # One second back, so that an agent restarted within this second is not deleted with its predecessor.
+        at = max(self._announced_at, self._post.clock.now() - 1)
+        key = self._signer.public_key
+        tags = [("a", f"{ANNOUNCEMENT}:{key}:{self._agent.slug}"), ("a", f"{HEARTBEAT}:{key}:")]
+        tags += [("k", str(ANNOUNCEMENT)), ("k", str(HEARTBEAT))]
+        await self._enqueue(make_template(DELETION, content="the agent stopped", tags=tags, created_at=at))
+
+    async def _enqueue(self, template: EventTemplate) -> None:
+        event = await self._signer.sign(template)
+        async with self._post.db.transaction() as tx:
+            await self._post.outbox.add(tx, event)
+
+    async def _beat(self) -> None:
+        while True:
+            event = await self._signer.sign(heartbeat(self._agent, self._post.clock.now()))
+            # Not through the outbox: a heartbeat that comes late is a lie.
+            await self._post.pool.publish(event)
+            await self._post.clock.sleep(BEAT_SECONDS)
+
+
+def announcement(agent: Agent, now: int) -> EventTemplate:
+    """The 31990 event, with the content keys that deployed clients read."""
+    capabilities = [agent.capabilities[kind] for kind in sorted(agent.capabilities)]
+    prices = {c.price_sat for c in capabilities}
+    content: dict[str, object] = {
+        "name": agent.name,
+        "about": agent.about,
+        "amount": "free" if prices == {0} else str(max(prices, default=0) * 1000),
+        "supportsEncryption": False,
+        "acceptsNutZaps": False,
+    }
+    if agent.picture:
+        content["picture"] = content["image"] = agent.picture
+    tags: list[tuple[str, ...]] = [("d", agent.slug)]
+    tags += [("k", str(c.kind)) for c in capabilities]
+    tags += [("t", c.name) for c in capabilities]
+    tags += [("price", str(c.kind), str(c.price_sat * 1000)) for c in capabilities]
+    return make_template(
+        ANNOUNCEMENT, content=msgspec.json.encode(content).decode(), tags=tags, created_at=now
+    )
+
+
+def heartbeat(agent: Agent, now: int) -> EventTemplate:
+    """The 11998 event: alive now, and for the next `BEAT_SECONDS`."""
+    tags = [("d", agent.slug), ("status", "online"), ("expiration", str(now + BEAT_SECONDS))]
+    return make_template(HEARTBEAT, tags=tags, created_at=now)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """An announced agent, as read from relays. `price_msat` is None when it says nothing we can read."""
+
+    public_key: str
+    name: str
+    about: str
+    kinds: tuple[int, ...]
+    price_msat: int | None
+    alive: bool
+    announced_at: int
+
+
+async def find_agents(pool: RelayPool, clock: Clock, kind: int) -> list[Listing]:
+    """Agents that announce `kind`: live ones first, then cheaper ones, then newer announcements."""
+    found = await pool.query(
+        [Filter(kinds=(ANNOUNCEMENT,), tags={"k": (str(kind),)})], seconds_max=SEARCH_SECONDS_MAX
+    )
+    if not found:
+        return []
+    authors = tuple({event.pubkey for event in found})
+    beats = await pool.query([Filter(kinds=(HEARTBEAT,), authors=authors)], seconds_max=SEARCH_SECONDS_MAX)
+    now = clock.now()
+    alive = {e.pubkey for e in beats if now - e.created_at <= ALIVE_SECONDS and not is_expired(e, now)}
+    listings = [_read(event, kind, event.pubkey in alive) for event in found if not is_expired(event, now)]
+    return sorted(listings, key=lambda x: (not x.alive, _price_order(x), -x.announced_at))
+
+
+async def choose_agent(pool: RelayPool, clock: Clock, kind: int, wanted: str) -> Listing:
+    """The first of `find_agents` that is live and fits the word `wanted`. Raises `NoAgentFound`."""
+    listings = await find_agents(pool, clock, kind)
+    word = wanted.casefold()
+    fitting = [x for x in listings if word in (str(kind), name_of(kind)) or word in x.name.casefold()]
+    live = next((x for x in fitting if x.alive), None)
+    if live is None:
+        seen = f"{len(fitting)} announced, none of them alive" if fitting else "none announced"
+        raise NoAgentFound(
+            f"no agent for {wanted!r} (kind {kind}) on {', '.join(pool.urls)}: {seen}. "
+            "Name an agent by its npub, or other relays with TRADEPOST_RELAYS"
+        )
+    return live
+
+
+def _read(event: Event, kind: int, alive: bool) -> Listing:
+    try:
+        content = msgspec.json.decode(event.content, type=dict[str, object])
+    except msgspec.MsgspecError:
+        content = {}
+    price = next(
+        (t[2] for t in event.tags_named("price") if len(t) > 2 and t[1] == str(kind)), content.get("amount")
+    )
+    return Listing(
+        public_key=event.pubkey,
+        name=str(content.get("name") or ""),
+        about=str(content.get("about") or ""),
+        kinds=tuple(
+            int(t[1]) for t in event.tags_named("k") if len(t) > 1 and t[1].isascii() and t[1].isdigit()
+        ),
+        price_msat=_msat(price),
+        alive=alive,
+        announced_at=event.created_at,
+    )
+
+
+def _msat(price: object) -> int | None:
+    if price == "free":
+        return 0
+    text = str(price)
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 16 else None
+
+
+def _price_order(listing: Listing) -> tuple[bool, int]:
+    return (listing.price_msat is None, listing.price_msat or 0)

@@ -1,0 +1,507 @@
+"""The other side of the counter: ask an agent, pay what it asks, wait for the result, get the money back if none comes.
+
+Inbox: feedback, results and gift wraps to our key. Duty: every order ends, and no sat of it is forgotten. What an order
+becomes is `lifecycle.decide_order`'s business. Orders live in the store: a customer that was killed goes on with them
+when it is opened again, pays nothing twice, and takes locked coins back after their locktime.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from dvm import queries
+from dvm.announce import choose_agent
+from dvm.errors import BadRequest
+from dvm.kinds import FEEDBACK, check_request_kind, result_kind
+from dvm.lifecycle import (
+    CoinsLocked,
+    DeadlinePassed,
+    ErrorArrived,
+    MoneyBack,
+    MoneyGone,
+    OfferArrived,
+    OrderDecision,
+    OrderInput,
+    OrderState,
+    PaymentImpossible,
+    ResultArrived,
+    decide_order,
+)
+from dvm.nip90 import (
+    PREPAID,
+    Feedback,
+    Input,
+    Offer,
+    Status,
+    make_request,
+    parse_feedback,
+    parse_result,
+)
+from dvm.order import Order, Update
+from dvm.payments import CHAT_MESSAGE
+from dvm.post import PUBLIC_MARGIN_SECONDS, WRAP_MARGIN_SECONDS, Post
+from dvm.queries import OrderRow
+from identity import DecryptionError, Event, InvalidKey, SecretKey, Signer, make_template
+from identity.nip19 import parse_public_key
+from identity.nip59 import unwrap, wrap
+from relay_bridge import Delivery, Filter, Following
+from store import Transaction
+from wallet import (
+    AlreadySpent,
+    MintUnavailable,
+    Outcome,
+    P2PKLock,
+    PaymentPayload,
+    Plan,
+    WalletError,
+    WrongLock,
+    encode_payload,
+    parse_token,
+)
+
+log = structlog.get_logger(__name__)
+
+LOCK_SECONDS_MAX: Final = 7 * 86400  # an offer that binds our coins for longer is not taken
+RECLAIM_RETRY_SECONDS: Final = 15
+Also = Callable[[Transaction], Awaitable[None]]
+T = TypeVar("T")
+
+
+def named_key(target: str) -> str | None:
+    """The key that `target` names (npub, nprofile or hex), None if it is a word. Raises `BadRequest`."""
+    try:
+        return parse_public_key(target)
+    except InvalidKey as error:
+        if target.startswith(("npub1", "nprofile1", "nsec1")) or len(target) == 64:
+            raise BadRequest(str(error)) from None
+        return None
+
+
+class Customer:
+    """Asks agents for work with one key and one wallet. `start` goes on with what an earlier process left."""
+
+    def __init__(self, signer: Signer, post: Post) -> None:
+        self.signer = signer
+        self._post = post
+        self._orders: dict[str, Order] = {}
+        self._followings: dict[str, Following] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def public_key(self) -> str:
+        """Who asks."""
+        return self.signer.public_key
+
+    async def start(self) -> None:
+        """Listen for answers and resume open orders."""
+        self._post.pool.add_signer(self.signer)
+        me = {"p": (self.public_key,)}
+        await self._follow("feedback", Filter(kinds=(FEEDBACK,), tags=me), self._on_feedback)
+        await self._follow("wraps", Filter(kinds=(1059, 21059), tags=me), self._on_wrap, WRAP_MARGIN_SECONDS)
+        for row in await queries.open_orders(self._post.db, self.public_key):
+            await self._follow_results(row.kind)
+            self._watch(row)
+            if row.state is OrderState.PAYING:
+                self._spawn(self._pay(row.id))
+            if row.refund_op_id:
+                self._spawn(self._settle_refund(row.id, row.refund_op_id))
+
+    async def stop(self) -> None:
+        """Stop listening. Open orders stay in the store and go on at the next start."""
+        for following in self._followings.values():
+            await following.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def ask(
+        self,
+        target: str,
+        text: str | Sequence[Input],
+        *,
+        kind: int,
+        max_sat: int = 0,
+        params: Mapping[str, str | Sequence[str]] | None = None,
+        seconds_max: int = 600,
+    ) -> Order:
+        """Publish a request and return the order at once; it is on disk when this returns.
+
+        `target`: an npub, a key in hex, or a word for a capability (a live agent is then chosen by its announcement).
+        `max_sat` bounds the price; the mint's fee of a sat or two comes on top. 0: only free work is accepted.
+        Raises `BadRequest`, `NoAgentFound`.
+        """
+        check_request_kind(kind)
+        provider = await self._resolve(target, kind)
+        now = self._post.clock.now()
+        nonce = secrets.token_hex(16)
+        template = make_request(
+            kind,
+            [Input(text)] if isinstance(text, str) else text,
+            params={
+                name: (value,) if isinstance(value, str) else value for name, value in (params or {}).items()
+            },
+            provider=provider,
+            bid_msat=max_sat * 1000,
+            relays=self._post.pool.urls,
+            mints=self._post.wallet.mints,
+            lock=self._lock_key(nonce).compressed_public_key,
+            expires_at=now + seconds_max,
+            now=now,
+        )
+        event = await self.signer.sign(template)
+        row = OrderRow(
+            id=event.id, customer=self.public_key, provider=provider, kind=kind, state=OrderState.REQUESTED,
+            max_sat=max_sat, price_sat=0, mint=None, lock_nonce=nonce, locktime=None, op_id=None, refund_op_id=None,
+            request=event, offer=None, result=None, reason="", deadline_at=now + seconds_max, version=0, created_at=now,
+            updated_at=now,
+        )  # fmt: skip
+        await self._follow_results(kind)
+        async with self._post.db.transaction() as tx:
+            await queries.insert_order(tx, row)
+            await self._post.outbox.add(tx, event, until=row.deadline_at)
+        self._watch(row)
+        return self._order(row)
+
+    async def open_orders(self) -> list[Order]:
+        """Orders that have not ended, those of earlier processes included."""
+        return [self._order(row) for row in await queries.open_orders(self._post.db, self.public_key)]
+
+    def _order(self, row: OrderRow) -> Order:
+        order = self._orders.setdefault(row.id, Order(row.id, row.provider))
+        order.state = row.state
+        return order
+
+    async def _resolve(self, target: str, kind: int) -> str:
+        named = named_key(target)
+        return named or (await choose_agent(self._post.pool, self._post.clock, kind, target)).public_key
+
+    # What comes in -------------------------------------------------------------------------------------------
+
+    async def _follow(
+        self,
+        name: str,
+        what: Filter,
+        handler: Callable[[Delivery], Awaitable[None]],
+        margin: int = PUBLIC_MARGIN_SECONDS,
+    ) -> None:
+        if name not in self._followings:
+            self._followings[name] = await self._post.inbox.follow(
+                f"{name}:{self.public_key}", [what], handler, margin_seconds=margin, backlog_seconds=margin
+            )
+
+    async def _follow_results(self, kind: int) -> None:
+        what = Filter(kinds=(result_kind(kind),), tags={"p": (self.public_key,)})
+        await self._follow(f"results-{kind}", what, self._on_result)
+
+    async def _order_of(self, event: Event, request_id: str) -> OrderRow | None:
+        """Our order that this answer is for, if whoever signed it is the one we asked."""
+        row = await queries.get_order(self._post.db, request_id)
+        if row is None or row.customer != self.public_key or event.pubkey != row.provider:
+            return None
+        return row
+
+    async def _on_feedback(self, delivery: Delivery) -> None:
+        feedback = parse_feedback(delivery.event)
+        row = await self._order_of(delivery.event, feedback.request_id) if feedback else None
+        if row is None or feedback is None:
+            return
+        match feedback.status:
+            case Status.PAYMENT_REQUIRED:
+                await self._on_offer(row, feedback, delivery)
+            case Status.ERROR:
+                await self.apply(
+                    row.id, ErrorArrived(feedback.message or feedback.content), also=delivery.done
+                )
+            case Status.PARTIAL:
+                self._order(row).push(Update("partial", feedback.message, feedback.content))
+            case _:
+                self._order(row).push(Update("working", feedback.message, feedback.content))
+
+    async def _on_result(self, delivery: Delivery) -> None:
+        result = parse_result(delivery.event)
+        row = await self._order_of(delivery.event, result.request_id) if result else None
+        if row is None or result is None or result.event.kind != result_kind(row.kind):
+            return
+        await self.apply(row.id, ResultArrived(), also=delivery.done, result=result.event)
+
+    async def _on_offer(self, row: OrderRow, feedback: Feedback, delivery: Delivery) -> None:
+        offer = feedback.offer
+        if row.state is not OrderState.REQUESTED:
+            return
+        if offer is None:
+            await self.apply(
+                row.id, OfferArrived("the offer names no amount we can read"), also=delivery.done
+            )
+            return
+        price_sat = -(-offer.price_msat // 1000)
+        self._order(row).push(Update("offer", price_sat=price_sat))
+        obstacle = self._obstacle(row, offer, price_sat)
+        if obstacle or offer.lock is None:
+            await self.apply(row.id, OfferArrived(obstacle), also=delivery.done)
+            return
+        lock = P2PKLock(offer.lock, offer.locktime, (self._lock_key(row.lock_nonce).compressed_public_key,))
+        try:
+            plan = await self._patiently(
+                lambda: self._plan_payment(row, offer, lock, price_sat), until=row.deadline_at
+            )
+        except WalletError as error:
+            await self.apply(row.id, OfferArrived(str(error)), also=delivery.done)
+            return
+
+        async def write(tx: Transaction) -> None:
+            await self._post.wallet.record(tx, plan)
+            await delivery.done(tx)
+
+        try:
+            moved = await self.apply(
+                row.id, OfferArrived(""), also=write, offer=feedback.event, price_sat=price_sat, mint=plan.mint,
+                locktime=offer.locktime, op_id=plan.op_id,
+            )  # fmt: skip
+        except BaseException:
+            await self._post.wallet.release(plan)
+            raise
+        if moved:
+            self._spawn(self._pay(row.id))
+        else:
+            await self._post.wallet.release(plan)
+
+    def _obstacle(self, row: OrderRow, offer: Offer, price_sat: int) -> str:
+        """Why we do not take an offer; empty if we do."""
+        now = self._post.clock.now()
+        if price_sat > row.max_sat:
+            return f"the agent asks {price_sat} sat, your limit is {row.max_sat} sat"
+        if offer.expires_at is not None and offer.expires_at <= now:
+            return "the offer has expired"
+        if PREPAID not in offer.settle or offer.lock is None or offer.locktime is None:
+            return "the agent asks for a kind of payment that this wallet does not make yet"
+        if not now < offer.locktime <= now + LOCK_SECONDS_MAX:
+            return "the offer would lock the coins for too long, or not at all"
+        return ""
+
+    async def _plan_payment(self, row: OrderRow, offer: Offer, lock: P2PKLock, price_sat: int) -> Plan:
+        """Lock coins at the mint of the offer where we have most. Raises `WalletError` if none will do."""
+        common = [mint for mint in offer.mints if mint in self._post.wallet.mints]
+        if not common:
+            raise WalletError(
+                f"the agent takes coins of {', '.join(offer.mints)}; this wallet uses none of them"
+            )
+        balance = await self._post.wallet.balance()
+        common.sort(key=lambda mint: -balance.get(mint, 0))
+        return await self._post.wallet.plan_send(
+            common[0], price_sat, lock=lock, op_id=f"order:{row.id}", purpose="pay for a job", job_id=row.id,
+            include_fees=True,
+        )  # fmt: skip
+
+    async def _on_wrap(self, delivery: Delivery) -> None:
+        """Money from a provider: a refund, or change."""
+        try:
+            rumor = await unwrap(self.signer, delivery.event)
+            request_id = next((tag[1] for tag in rumor.tags if tag[:1] == ("e",) and len(tag) > 1), "")
+            row = await queries.get_order(self._post.db, request_id)
+            if rumor.kind != CHAT_MESSAGE or row is None or rumor.pubkey != row.provider:
+                return
+            token = parse_token(rumor.content)
+            is_refund = ("t", "refund") in rumor.tags
+            op_id = f"refund:{delivery.event.id}"
+            key = self._lock_key(row.lock_nonce)
+            plan = await self._patiently(
+                lambda: self._post.wallet.plan_redeem(
+                    token, keys=(key,), op_id=op_id, purpose="money back", job_id=row.id
+                )
+            )
+        except (DecryptionError, WalletError) as error:
+            log.info("wrap_ignored", wrap=delivery.event.id, reason=str(error))
+            return
+
+        async def write(tx: Transaction) -> None:
+            await self._post.wallet.record(tx, plan)
+            await delivery.done(tx)
+
+        await self._note(row.id, write, **({"refund_op_id": op_id} if is_refund else {}))
+        if is_refund:
+            self._spawn(self._settle_refund(row.id, op_id))
+        else:
+            self._spawn(self._settle(op_id))
+
+    # What becomes of it --------------------------------------------------------------------------------------
+
+    async def apply(
+        self, order_id: str, event: OrderInput, *, also: Also | None = None, **columns: Any
+    ) -> bool:
+        """Let `event` happen to an order: its new state, the columns and `also` in one transaction.
+
+        False if the lifecycle knows no such step from where the order stands; nothing was written then.
+        """
+
+        def decide(row: OrderRow) -> OrderDecision | None:
+            return decide_order(row.state, event, has_result=row.result is not None)
+
+        changed = await self._change(order_id, decide, also, columns)
+        if changed:
+            await self._tell(order_id)
+        return changed
+
+    async def _note(self, order_id: str, also: Also, **columns: Any) -> None:
+        """Write columns of an order and `also` in one transaction, wherever the order stands."""
+        await self._change(order_id, lambda row: OrderDecision(row.state), also, columns)
+
+    async def _change(
+        self,
+        order_id: str,
+        decide: Callable[[OrderRow], OrderDecision | None],
+        also: Also | None,
+        columns: Mapping[str, Any],
+    ) -> bool:
+        """Decide on the order as it is; again, if somebody changes it meanwhile."""
+        while True:
+            row = await queries.get_order(self._post.db, order_id)
+            decision = decide(row) if row else None
+            if row is None or decision is None:
+                return False
+            reason = {"reason": decision.reason} if decision.reason else {}
+            async with self._post.db.transaction() as tx:
+                now = self._post.clock.now()
+                moved = await queries.update_order(tx, row, decision.state, now=now, **columns, **reason)
+                if moved and also:
+                    await also(tx)
+            if moved:
+                log.debug("order", order=order_id, state=decision.state)
+                return True
+
+    async def _tell(self, order_id: str) -> None:
+        """Bring the order's handle up to its row, and begin to watch the locktime if money is out."""
+        row = await queries.get_order(self._post.db, order_id)
+        assert row is not None
+        order = self._order(row)
+        match row.state:
+            case OrderState.PAID:
+                order.push(Update("paid", price_sat=row.price_sat))
+            case OrderState.DONE if row.result:
+                order.finish(row.result.content)
+            case OrderState.REFUNDED:
+                order.push(Update("refunded", price_sat=row.price_sat))
+                order.fail(row.reason, f"{row.price_sat} sat came back, less the mint's fee")
+            case OrderState.AWAITING_REFUND:
+                order.push(Update("working", f"{row.reason}; waiting for the money to come back"))
+                self._watch(row)
+            case OrderState.LOST:
+                order.fail(row.reason, f"{row.price_sat} sat are with the agent")
+            case OrderState.FAILED | OrderState.EXPIRED:
+                order.fail(row.reason, "nothing was paid")
+            case _:
+                pass
+
+    def _watch(self, row: OrderRow) -> None:
+        if row.state in (OrderState.REQUESTED, OrderState.PAID):
+            self._spawn(self._await_deadline(row.id, row.deadline_at))
+        elif row.state is OrderState.AWAITING_REFUND:
+            self._spawn(self._reclaim(row.id))
+
+    async def _await_deadline(self, order_id: str, deadline_at: int) -> None:
+        while True:
+            row = await queries.get_order(self._post.db, order_id)
+            if row is None or row.state not in (OrderState.REQUESTED, OrderState.PAYING, OrderState.PAID):
+                return
+            left_seconds = deadline_at - self._post.clock.now()
+            if left_seconds > 0:
+                await self._post.clock.sleep(left_seconds)
+            elif not await self.apply(row.id, DeadlinePassed()):
+                await self._post.clock.sleep(1)  # in the middle of paying: the payment decides first
+
+    # Money ---------------------------------------------------------------------------------------------------
+
+    def _lock_key(self, nonce: str) -> SecretKey:
+        return self._post.seed.job_key("customer", self.public_key, nonce)
+
+    async def _pay(self, order_id: str) -> None:
+        """Lock the coins and send them. The operation was recorded with the state PAYING."""
+        row = await queries.get_order(self._post.db, order_id)
+        if row is None or row.op_id is None:
+            return
+        outcome = await self._settle(row.op_id)
+        if outcome.token is None:
+            await self.apply(row.id, PaymentImpossible(outcome.error or "the coins could not be locked"))
+            return
+        token, now, locktime = outcome.token, self._post.clock.now(), row.locktime
+        payload = PaymentPayload(mint=token.mint, unit=token.unit, proofs=token.proofs, id=row.id)
+        message = make_template(
+            CHAT_MESSAGE,
+            content=encode_payload(payload),
+            tags=[("p", row.provider), ("e", row.id)],
+            created_at=now,
+        )
+        envelope = await wrap(self.signer, row.provider, message, now=now)
+
+        async def write(tx: Transaction) -> None:
+            await self._post.outbox.add(tx, envelope, until=locktime)
+
+        await self.apply(order_id, CoinsLocked(), also=write)
+
+    async def _reclaim(self, order_id: str) -> None:
+        """After the locktime, take our locked coins back, unless the provider took them or sent a refund."""
+        while (
+            row := await queries.get_order(self._post.db, order_id)
+        ) and row.state is OrderState.AWAITING_REFUND:
+            wait_seconds = (row.locktime or 0) - self._post.clock.now()
+            if wait_seconds > 0:
+                await self._post.clock.sleep(wait_seconds)
+                continue
+            try:
+                if await self._try_reclaim(row):
+                    return
+            except (MintUnavailable, WrongLock) as error:  # down, or its clock is behind ours
+                log.info("reclaim_later", order=row.id, reason=str(error))
+            await self._post.clock.sleep(RECLAIM_RETRY_SECONDS)
+
+    async def _try_reclaim(self, row: OrderRow) -> bool:
+        assert row.op_id is not None
+        op_id = f"reclaim:{row.id}"
+        if await self._post.wallet.outcome(op_id) is None and row.refund_op_id != op_id:
+            try:
+                plan = await self._post.wallet.plan_reclaim(
+                    row.op_id, op_id=op_id, purpose="take back an unclaimed payment",
+                    key=self._lock_key(row.lock_nonce), job_id=row.id,
+                )  # fmt: skip
+            except AlreadySpent:
+                return await self.apply(row.id, MoneyGone())
+
+            async def write(tx: Transaction) -> None:
+                await self._post.wallet.record(tx, plan)
+
+            await self._note(row.id, write, refund_op_id=op_id)
+        await self._settle_refund(row.id, op_id)
+        return True
+
+    async def _settle_refund(self, order_id: str, op_id: str) -> None:
+        outcome = await self._settle(op_id)
+        await self.apply(order_id, MoneyBack() if outcome.state == "done" else MoneyGone())
+
+    async def _settle(self, op_id: str) -> Outcome:
+        return await self._patiently(lambda: self._post.wallet.settle(op_id))
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[T]], *, until: int | None = None) -> T:
+        """Try again while a mint does not answer. Raises `MintUnavailable` if the next try would come after `until`."""
+        delay_seconds = 0.5
+        while True:
+            try:
+                return await attempt()
+            except MintUnavailable as error:
+                log.warning("mint_unavailable", reason=str(error))
+                if until is not None and self._post.clock.now() + delay_seconds > until:
+                    raise
+                await self._post.clock.sleep(delay_seconds)
+                delay_seconds = min(delay_seconds * 2, 60)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("task_failed", exc_info=error)

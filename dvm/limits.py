@@ -1,0 +1,21 @@
+"""Limits of a provider: everything that comes from outside has one. Units are the last word of each name."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ProviderLimits:
+    """Defaults fit an agent on a small machine; configuration may change each."""
+
+    job_seconds_max: int = 600
+    input_bytes_max: int = 256 * 1024
+    result_bytes_max: int = 60_000  # relays commonly refuse events above 64 KiB
+    queue_jobs_max: int = 1000
+    concurrent_jobs_max: int = 64
+    offer_seconds: int = 900
+    locktime_seconds: int = 3600
+    locktime_margin_seconds: int = 120  # a payment must be redeemable at least this long before its locktime
+    request_age_seconds_max: int = 86400
+    request_future_seconds_max: int = 900
+    payment_check_seconds_max: int = 1800  # how long an unreachable mint is asked about coins not yet taken
+    change_sat_min: int = 1

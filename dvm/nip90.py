@@ -1,0 +1,309 @@
+"""NIP-90 on the wire: requests, feedback and results as plain values, both ways. No sockets, no state.
+
+Everything of ours that NIP-90 does not know is in tags that other clients ignore (`settle`, `mint`, `lock`,
+`locktime`, `creq`, `action`, `refund`); the table is in docs/architecture.md.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from dvm.errors import BadRequest
+from dvm.kinds import FEEDBACK, check_request_kind, result_kind
+from identity.event import Event, EventTemplate, make_template
+from identity.nip40 import expiration
+
+PREPAID: Final = "prepaid"
+INPUT_TYPES: Final = frozenset({"text", "url", "event", "job"})
+
+TAGS_MAX: Final = 500
+INPUTS_MAX: Final = 100
+RELAYS_MAX: Final = 8
+
+
+class Status(StrEnum):
+    """Feedback statuses of NIP-90. Deployed clients have more; unknown ones are kept as text."""
+
+    PAYMENT_REQUIRED = "payment-required"
+    PROCESSING = "processing"
+    ERROR = "error"
+    SUCCESS = "success"
+    PARTIAL = "partial"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One `i` tag: `data` to be read as `type` says."""
+
+    data: str
+    type: str = "text"
+    relay: str = ""
+    marker: str = ""
+
+    def to_tag(self) -> tuple[str, ...]:
+        """The `i` tag, without trailing empty fields."""
+        tag = ["i", self.data, self.type, self.relay, self.marker]
+        while not tag[-1] and len(tag) > 3:
+            tag.pop()
+        return tuple(tag)
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """A kind-5xxx event, read. Amounts in millisats, as NIP-90 counts."""
+
+    event: Event
+    inputs: tuple[Input, ...]
+    params: dict[str, tuple[str, ...]]
+    output: str | None
+    bid_msat: int | None
+    relays: tuple[str, ...]
+    providers: tuple[str, ...]
+    settle: tuple[str, ...]
+    mints: tuple[str, ...]
+    lock: str | None
+    cashu: str | None = field(repr=False)
+    expires_at: int | None
+
+    @property
+    def id(self) -> str:
+        """The request's event id: the job's name everywhere."""
+        return self.event.id
+
+    @property
+    def customer(self) -> str:
+        """Who asks."""
+        return self.event.pubkey
+
+    @property
+    def text(self) -> str:
+        """All text inputs, joined by a blank line."""
+        return "\n\n".join(part.data for part in self.inputs if part.type == "text")
+
+
+def parse_request(event: Event) -> JobRequest:
+    """Read a verified request. Raises `BadRequest` with a sentence for the customer."""
+    check_request_kind(event.kind)
+    if len(event.tags) > TAGS_MAX:
+        raise BadRequest(f"the request has {len(event.tags)} tags; at most {TAGS_MAX} are read")
+    if event.has_tag("encrypted"):
+        raise BadRequest("this agent does not read encrypted requests yet; send the inputs in clear")
+    inputs = tuple(_parse_input(tag) for tag in event.tags_named("i"))
+    if len(inputs) > INPUTS_MAX:
+        raise BadRequest(f"the request has {len(inputs)} inputs; at most {INPUTS_MAX} are read")
+    params: dict[str, tuple[str, ...]] = {}
+    for tag in event.tags_named("param"):
+        if len(tag) < 2 or not tag[1]:
+            raise BadRequest('a param tag has no name; write ["param", name, value]')
+        params[tag[1]] = params.get(tag[1], ()) + tag[2:]  # lists come as one tag or as several
+    return JobRequest(
+        event=event,
+        inputs=inputs,
+        params=params,
+        output=_single(event, "output"),
+        bid_msat=_amount(_single(event, "bid"), "bid"),
+        relays=_values(event, "relays")[:RELAYS_MAX],
+        providers=tuple(tag[1] for tag in event.tags_named("p") if len(tag) > 1),
+        settle=_values(event, "settle"),
+        mints=_values(event, "mint"),
+        lock=_compressed_key(_single(event, "lock")),
+        cashu=_single(event, "cashu"),
+        expires_at=expiration(event),
+    )
+
+
+def make_request(
+    kind: int,
+    inputs: Iterable[Input],
+    *,
+    params: dict[str, Sequence[str]],
+    provider: str,
+    bid_msat: int,
+    relays: Sequence[str],
+    mints: Sequence[str],
+    lock: str,
+    expires_at: int,
+    now: int,
+) -> EventTemplate:
+    """A request as our customers send it: NIP-90's tags first, then ours."""
+    check_request_kind(kind)
+    tags: list[tuple[str, ...]] = [part.to_tag() for part in inputs]
+    tags += [("param", name, *values) for name, values in params.items()]
+    tags += [("output", "text/plain"), ("relays", *relays)]
+    if bid_msat:
+        tags += [("bid", str(bid_msat)), ("settle", PREPAID), ("mint", *mints)]
+    # The one-job key also keeps two equal requests of one second apart: without it they would be one event.
+    tags += [("lock", lock), ("p", provider), ("expiration", str(expires_at))]
+    return make_template(kind, tags=tags, created_at=now)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a provider asks for before it works: the `payment-required` feedback."""
+
+    price_msat: int
+    mints: tuple[str, ...] = ()
+    lock: str | None = None
+    locktime: int | None = None
+    settle: tuple[str, ...] = ()
+    creq: str | None = None
+    bolt11: str | None = None
+    expires_at: int | None = None
+
+    def to_tags(self) -> list[tuple[str, ...]]:
+        """The tags after `status`, `e` and `p`."""
+        tags: list[tuple[str, ...]] = [
+            ("amount", str(self.price_msat), *((self.bolt11,) if self.bolt11 else ()))
+        ]
+        if self.settle:
+            tags.append(("settle", *self.settle))
+        if self.mints:
+            tags.append(("mint", *self.mints))
+        for name, value in (("lock", self.lock), ("locktime", self.locktime), ("creq", self.creq)):
+            if value is not None:
+                tags.append((name, str(value)))
+        if self.expires_at is not None:
+            tags.append(("expiration", str(self.expires_at)))
+        return tags
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """A kind-7000 event, read. `status` may be a word NIP-90 does not list; `offer` is there when money is asked."""
+
+    event: Event
+    request_id: str
+    status: str
+    message: str
+    content: str
+    offer: Offer | None
+    action: str | None
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """A kind-6xxx event, read."""
+
+    event: Event
+    request_id: str
+    content: str
+
+
+def make_feedback(
+    request: Event,
+    status: Status,
+    *,
+    now: int,
+    message: str = "",
+    content: str = "",
+    relay: str = "",
+    tags: Iterable[tuple[str, ...]] = (),
+) -> EventTemplate:
+    """A 7000 event about `request`. `message` is for people, `content` holds (partial) results."""
+    head = [
+        ("status", str(status), *((message,) if message else ())),
+        ("e", request.id, relay),
+        ("p", request.pubkey),
+    ]
+    return make_template(FEEDBACK, content=content, tags=[*head, *tags], created_at=now)
+
+
+def make_result(request: Event, content: str, *, price_msat: int, now: int, relay: str = "") -> EventTemplate:
+    """The 6xxx event that answers `request`."""
+    tags: list[tuple[str, ...]] = [
+        ("request", request.to_json().decode()),
+        ("e", request.id, relay),
+        ("p", request.pubkey),
+        *request.tags_named("i"),
+    ]
+    if price_msat:
+        tags.append(("amount", str(price_msat)))
+    return make_template(result_kind(request.kind), content=content, tags=tags, created_at=now)
+
+
+def parse_feedback(event: Event) -> Feedback | None:
+    """Read a verified 7000 event leniently, as deployed providers write them; None if it names no request."""
+    request_id = event.tag("e")
+    if event.kind != FEEDBACK or request_id is None:
+        return None
+    status_tag = next(iter(event.tags_named("status")), ("status", Status.PROCESSING))
+    # NDK writes an underscore.
+    status = status_tag[1].replace("_", "-") if len(status_tag) > 1 else Status.PROCESSING
+    return Feedback(
+        event=event,
+        request_id=request_id,
+        status=status,
+        message=status_tag[2] if len(status_tag) > 2 else "",
+        content=event.content,
+        offer=_parse_offer(event) if status == Status.PAYMENT_REQUIRED else None,
+        action=event.tag("action"),
+    )
+
+
+def parse_result(event: Event) -> JobResult | None:
+    """Read a verified 6xxx event; None if it names no request."""
+    request_id = event.tag("e")
+    if not 6000 <= event.kind <= 6999 or request_id is None:
+        return None
+    return JobResult(event, request_id, event.content)
+
+
+def _parse_offer(event: Event) -> Offer | None:
+    amount_tag = next((tag for tag in event.tags_named("amount") if len(tag) > 1), None)
+    try:
+        price_msat = _amount(amount_tag[1], "amount") if amount_tag else None
+        locktime = _amount(event.tag("locktime"), "locktime")
+        expires_at = expiration(event)
+    except BadRequest:
+        return None
+    if price_msat is None:
+        return None
+    return Offer(
+        price_msat=price_msat,
+        bolt11=amount_tag[2] if amount_tag and len(amount_tag) > 2 and amount_tag[2] else None,
+        mints=_values(event, "mint"),
+        lock=event.tag("lock"),
+        locktime=locktime,
+        settle=_values(event, "settle"),
+        creq=event.tag("creq"),
+        expires_at=expires_at,
+    )
+
+
+def _parse_input(tag: tuple[str, ...]) -> Input:
+    data, kind, relay, marker = (*tag[1:5], *("",) * (5 - len(tag[:5])))
+    kind = kind or "text"  # some clients leave the type out
+    if len(tag) < 2:
+        raise BadRequest('an i tag has no data; write ["i", data, type]')
+    if kind not in INPUT_TYPES:
+        raise BadRequest(f"input type {kind[:40]!r} is not known; NIP-90 knows text, url, event and job")
+    return Input(data, kind, relay, marker)
+
+
+def _values(event: Event, name: str) -> tuple[str, ...]:
+    """All values of all tags called `name`: `["mint", a, b]` and `["mint", a], ["mint", b]` mean the same."""
+    return tuple(value for tag in event.tags_named(name) for value in tag[1:])
+
+
+def _single(event: Event, name: str) -> str | None:
+    found = event.tags_named(name)
+    if len(found) > 1:
+        raise BadRequest(f"the tag {name!r} is given {len(found)} times; once is enough")
+    return event.tag(name)
+
+
+def _amount(text: str | None, name: str) -> int | None:
+    if text is None or text == "":
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 16):
+        raise BadRequest(f"{name} must be a whole number, not {text[:40]!r}")
+    return int(text)
+
+
+def _compressed_key(text: str | None) -> str | None:
+    if text is None:
+        return None
+    if len(text) != 66 or text[:2] not in ("02", "03") or not set(text) <= set("0123456789abcdef"):
+        raise BadRequest("lock must be a 33-byte compressed public key in lowercase hex")
+    return text

@@ -1,0 +1,92 @@
+"""What a customer holds in hand after asking: an `Order`, its updates and its result."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+from dvm.errors import OrderFailed
+from dvm.lifecycle import OrderState
+from wallet.errors import Action
+
+UPDATES_MAX: Final = 10_000  # a provider that reports for ever does not fill our memory
+
+
+@dataclass(frozen=True)
+class Update:
+    """One step of an order. `step`: offer, paid, working, partial, result, error, refunded."""
+
+    step: str
+    message: str = ""
+    content: str = ""
+    price_sat: int = 0
+
+    def __str__(self) -> str:
+        parts = [self.step]
+        if self.price_sat:
+            parts.append(f"{self.price_sat} sat")
+        if self.message or self.content:
+            parts.append(self.message or self.content)
+        return ": ".join(parts)
+
+
+class Order:
+    """One job we asked for. Iterate over it for its updates (from the first one, any number of times)."""
+
+    def __init__(self, order_id: str, provider: str) -> None:
+        self.id = order_id
+        self.provider = provider
+        self.state = OrderState.REQUESTED
+        self._updates: list[Update] = []
+        self._changed = asyncio.Event()
+        self._result: str | None = None
+        self._failure: OrderFailed | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether a result or an error is there."""
+        return self._result is not None or self._failure is not None
+
+    async def __aiter__(self) -> AsyncIterator[Update]:
+        position = 0
+        while True:
+            while position < len(self._updates):
+                position += 1
+                yield self._updates[position - 1]
+            if self.ended:
+                return
+            await self._changed.wait()
+
+    async def result(self) -> str:
+        """Wait for the result's text. Raises `OrderFailed`, which says where the money is."""
+        while not self.ended:
+            await self._changed.wait()
+        if self._failure is not None:
+            raise self._failure
+        assert self._result is not None
+        return self._result
+
+    def push(self, update: Update) -> None:
+        """Tell whoever iterates. Called by `Customer`."""
+        if len(self._updates) < UPDATES_MAX:
+            self._updates.append(update)
+        self._wake()
+
+    def finish(self, result: str) -> None:
+        """End with a result. Called by `Customer`."""
+        self._result = result
+        self._failure = None
+        self.push(Update("result", content=result))
+
+    def fail(self, reason: str, money: str) -> None:
+        """End without a result. Called by `Customer`."""
+        action = Action.GIVE_UP if self.state is OrderState.LOST else Action.RETRY_AFTER
+        self._failure = OrderFailed(reason, state=self.state, money=money, action=action)
+        self.push(Update("error", message=str(self._failure)))
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"Order(id={self.id!r}, state={self.state.value!r})"

@@ -1,0 +1,330 @@
+"""Ecash that comes for jobs, from the moment it is stored to the moment it is ours, back at its sender, or refused.
+
+Inbox: `payments` rows. Duty: each reaches a final state, whatever dies meanwhile.
+
+    RECEIVED ── good, enough ──▶ REDEEMING ──▶ REDEEMED ── the work failed ──▶ RETURNING ──▶ RETURNED
+        ├────── good, not wanted ─────────────────────────────────────────────▶ RETURNING
+        └────── bad, or not ours to take ──▶ REFUSED
+
+One job takes one payment: accepting it moves the job from OFFERED to PAYING in the same transaction, and only one
+payment can do that. The others are then judged anew, and go back.
+
+Who holds the sats: in RECEIVED and REFUSED the sender (we have read the coins, not spent them); in REDEEMING and
+RETURNING whoever the mint says, and `Wallet.settle` asks it after a crash; in REDEEMED we.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import structlog
+
+from dvm import queries
+from dvm.lifecycle import (
+    PAYMENT_OPEN,
+    JobInput,
+    JobState,
+    MoneyReturned,
+    PaymentAccepted,
+    PaymentRedeemed,
+    PaymentRefused,
+    PaymentReturning,
+    PaymentState,
+    judge_payment,
+)
+from dvm.limits import ProviderLimits
+from dvm.nip90 import JobRequest, parse_request
+from dvm.post import Post
+from dvm.queries import JobRow, PaymentRow
+from identity import Event, SecretKey, Signer, make_template
+from identity.nip59 import wrap
+from relay_bridge import usable_relays
+from store import Transaction
+from wallet import (
+    Action,
+    InsufficientFunds,
+    MintUnavailable,
+    Outcome,
+    P2PKLock,
+    Plan,
+    Token,
+    WalletError,
+    WrongLock,
+    encode_token,
+    parse_lock,
+    parse_token,
+)
+from wallet.crypto import proof_y
+
+log = structlog.get_logger(__name__)
+
+CHAT_MESSAGE = 14  # NIP-17: what both wallets (NUT-18) and people's clients read inside a gift wrap
+RETURN_FEE_SAT_MAX = 8
+
+
+class ApplyToJob(Protocol):
+    """Moves a job on, together with the caller's own writes (`Provider.apply`)."""
+
+    async def __call__(
+        self, job: JobRow, event: JobInput, *, also: Callable[[Transaction], Awaitable[None]] | None = None
+    ) -> bool:
+        """False if the job has no such step to take; `also` was then not written."""
+        ...
+
+
+class Payments:
+    """The payments of one agent. `take` may be called for the same payment any number of times, also concurrently."""
+
+    def __init__(self, post: Post, signer: Signer, limits: ProviderLimits, apply: ApplyToJob) -> None:
+        self._post = post
+        self._signer = signer
+        self._limits = limits
+        self._apply = apply
+
+    def job_key(self, request_id: str) -> SecretKey:
+        """Our one-job key for a request: what its payment is locked to. Derived, so nothing is lost with a crash."""
+        return self._post.seed.job_key("provider", self._signer.public_key, request_id)
+
+    def agreed_lock(self, request: JobRequest, locktime: int | None) -> P2PKLock:
+        """The one lock we accept for a request: to us, and back to the customer after the locktime if it gave a key."""
+        key = self.job_key(request.id).compressed_public_key
+        if request.lock is None or locktime is None:
+            return P2PKLock(key)
+        return P2PKLock(key, locktime=locktime, refund=(request.lock,))
+
+    def new(self, token: Token, *, job_id: str, payer: str, public: bool) -> PaymentRow:
+        """A payment as it is stored when it comes. Its id is made of the coins, so a repeated message is the same."""
+        agent = self._signer.public_key
+        ys = sorted(proof_y(proof.secret) for proof in token.proofs)
+        return PaymentRow(
+            id=hashlib.sha256("|".join([agent, token.mint, *ys]).encode()).hexdigest(),
+            agent=agent, job_id=job_id, payer=payer, public=public, state=PaymentState.RECEIVED,
+            token=encode_token(token), amount_sat=0, op_id=None, reason="", created_at=self._post.clock.now(),
+        )  # fmt: skip
+
+    async def take(self, payment_id: str) -> None:
+        """Drive one payment to its end, waiting for its mint as long as that takes."""
+        delay_seconds = 0.5
+        while True:
+            payment = await queries.get_payment(self._post.db, payment_id)
+            if payment is None or payment.state not in PAYMENT_OPEN:
+                return
+            try:
+                await self._step(payment)
+            except MintUnavailable as error:
+                log.warning("mint_unavailable", payment=payment.id, state=payment.state, reason=str(error))
+                await self._post.clock.sleep(delay_seconds)
+                delay_seconds = min(delay_seconds * 2, 60)
+
+    async def give_back(self, job: JobRow) -> str | None:
+        """Begin to return what was redeemed for a job; returns the payment's id, None if there is nothing to return.
+
+        Raises `MintUnavailable`; nothing is recorded then.
+        """
+        for payment in await queries.payments_of(self._post.db, job.agent, job.id):
+            if payment.state is PaymentState.RETURNING:
+                return payment.id
+            if payment.state is PaymentState.REDEEMED:
+                plan = await self._plan_refund(job, payment)
+                await self._record(payment, PaymentState.RETURNING, plan)
+                return payment.id
+        return None
+
+    async def _step(self, payment: PaymentRow) -> None:
+        job = await queries.get_job(self._post.db, payment.agent, payment.job_id)
+        match payment.state:
+            case PaymentState.RECEIVED:
+                await self._judge(payment, job)
+            case PaymentState.REDEEMING:
+                await self._finish_redeeming(payment, job)
+            case PaymentState.RETURNING:
+                await self._finish_returning(payment, job)
+            case _:
+                raise AssertionError(payment.state)
+
+    # RECEIVED ------------------------------------------------------------------------------------------------
+
+    async def _judge(self, payment: PaymentRow, job: JobRow | None) -> None:
+        """Look at coins that are still the sender's, and record what is to be done with them."""
+        now = self._post.clock.now()
+        token = parse_token(payment.token)
+        try:
+            lock = self._expected_lock(token, job, now)
+            good = await self._post.wallet.examine(token, mint=token.mint, lock=lock, now=now)
+            price_sat = job.price_sat if job else 0
+            verdict = judge_payment(
+                job.state if job else None, net_sat=good.net_sat, price_sat=price_sat,
+                least_fee_sat=await self._post.wallet.least_fee(token.mint, price_sat),
+            )  # fmt: skip
+            keys = (self.job_key(payment.job_id),)
+            if job is not None and verdict.state is PaymentState.REDEEMING:
+                plan = await self._plan_taking(payment, job, token, keys, good.net_sat - price_sat)
+                await self._record(payment, verdict.state, plan, job, PaymentAccepted())
+                return
+            plan = await self._post.wallet.plan_return(
+                token, keys=keys, lock=self._refund_lock(payment, job), op_id=f"return:{payment.id}",
+                purpose="return a payment", job_id=payment.job_id,
+            )  # fmt: skip
+        except MintUnavailable:
+            if now < payment.created_at + self._limits.payment_check_seconds_max:
+                raise
+            await self._refuse(
+                payment, job, "the mint could not be reached to check the payment", Action.RETRY_AFTER
+            )
+        except WalletError as error:
+            await self._refuse(payment, job, str(error), error.action)
+        else:
+            ends_job = job is not None and payment.payer == job.customer
+            await self._record(
+                payment, verdict.state, plan, job, PaymentReturning(verdict.reason, verdict.action, ends_job)
+            )
+
+    def _expected_lock(self, token: Token, job: JobRow | None, now: int) -> P2PKLock | None:
+        """The lock these coins must have: none at all, or exactly the agreed one. Raises `WrongLock` when too late."""
+        if job is None or all(parse_lock(proof.secret) is None for proof in token.proofs):
+            return None
+        lock = self.agreed_lock(parse_request(job.request), job.locktime)
+        if lock.locktime is not None and now > lock.locktime - self._limits.locktime_margin_seconds:
+            raise WrongLock("the payment came too late to be safe; take it back after its locktime")
+        return lock
+
+    async def _plan_taking(
+        self, payment: PaymentRow, job: JobRow, token: Token, keys: tuple[SecretKey, ...], change_sat: int
+    ) -> Plan:
+        if change_sat >= self._limits.change_sat_min:
+            return await self._post.wallet.plan_return(
+                token, keys=keys, lock=self._refund_lock(payment, job), op_id=f"redeem:{payment.id}",
+                purpose="job payment with change", job_id=job.id, keep_sat=job.price_sat,
+            )  # fmt: skip
+        return await self._post.wallet.plan_redeem(
+            token, keys=keys, op_id=f"redeem:{payment.id}", purpose="job payment", job_id=job.id
+        )
+
+    async def _record(
+        self,
+        payment: PaymentRow,
+        state: PaymentState,
+        plan: Plan,
+        job: JobRow | None = None,
+        told: JobInput | None = None,
+    ) -> None:
+        """Decide for `plan`: from this commit on, the money moves, whoever dies.
+
+        If the job was faster (another payment was accepted meanwhile) nothing is recorded: the payment is judged anew.
+        """
+
+        async def write(tx: Transaction) -> None:
+            now = self._post.clock.now()
+            if not await queries.update_payment(tx, payment, state, now=now, op_id=plan.op_id):
+                raise _OvertakenError
+            await self._post.wallet.record(tx, plan)
+
+        try:
+            moved = job is not None and told is not None and await self._apply(job, told, also=write)
+            if not moved and isinstance(told, PaymentAccepted):
+                raise _OvertakenError
+            if not moved:
+                async with self._post.db.transaction() as tx:
+                    await write(tx)
+        except _OvertakenError:
+            await self._post.wallet.release(plan)
+        except BaseException:
+            await self._post.wallet.release(plan)
+            raise
+
+    async def _refuse(self, payment: PaymentRow, job: JobRow | None, reason: str, action: Action) -> None:
+        log.info("payment_refused", payment=payment.id, job=payment.job_id, reason=reason)
+
+        async def write(tx: Transaction) -> None:
+            now = self._post.clock.now()
+            await queries.update_payment(tx, payment, PaymentState.REFUSED, now=now, reason=reason)
+
+        # Only the payment that a job is PAYING with may move it on: it is the one in REDEEMING.
+        concerns = job is not None and (job.state is JobState.PAYING) == (
+            payment.state is PaymentState.REDEEMING
+        )
+        told = PaymentRefused(reason, action, ends_job=job is not None and payment.payer == job.customer)
+        if job is None or not concerns or not await self._apply(job, told, also=write):
+            async with self._post.db.transaction() as tx:
+                await write(tx)
+
+    # REDEEMING, RETURNING ------------------------------------------------------------------------------------
+
+    async def _finish_redeeming(self, payment: PaymentRow, job: JobRow | None) -> None:
+        outcome = await self._settle(payment)
+        if outcome.state != "done":
+            await self._refuse(payment, job, outcome.error or "the mint did not take the coins", Action.FUND)
+            return
+        change = await self._wrap(payment, outcome.token, "change") if outcome.token else None
+
+        async def write(tx: Transaction) -> None:
+            await queries.update_payment(
+                tx,
+                payment,
+                PaymentState.REDEEMED,
+                now=self._post.clock.now(),
+                amount_sat=outcome.received_sat,
+            )
+            if change:
+                await self._send(tx, change, job)
+
+        if job is None or not await self._apply(job, PaymentRedeemed(), also=write):
+            async with self._post.db.transaction() as tx:
+                await write(tx)
+
+    async def _finish_returning(self, payment: PaymentRow, job: JobRow | None) -> None:
+        outcome = await self._settle(payment)
+        back = await self._wrap(payment, outcome.token, "refund") if outcome.token else None
+        state = PaymentState.RETURNED if back else PaymentState.REFUSED
+
+        async def write(tx: Transaction) -> None:
+            reason = outcome.error or ""
+            await queries.update_payment(tx, payment, state, now=self._post.clock.now(), reason=reason)
+            if back:
+                await self._send(tx, back, job)
+
+        closes_job = job is not None and job.state is JobState.RETURNING
+        if job is None or not closes_job or not await self._apply(job, MoneyReturned(), also=write):
+            async with self._post.db.transaction() as tx:
+                await write(tx)
+
+    async def _settle(self, payment: PaymentRow) -> Outcome:
+        assert payment.op_id is not None
+        return await self._post.wallet.settle(payment.op_id)
+
+    # What goes back ------------------------------------------------------------------------------------------
+
+    async def _plan_refund(self, job: JobRow, payment: PaymentRow) -> Plan:
+        """Coins of ours worth what we got for the job, less the mint's fee where we cannot bear it ourselves."""
+        mint = parse_token(payment.token).mint
+        for fee_sat in range(RETURN_FEE_SAT_MAX):
+            try:
+                return await self._post.wallet.plan_send(
+                    mint, payment.amount_sat - fee_sat, lock=self._refund_lock(payment, job),
+                    op_id=f"return:{payment.id}", purpose="return a payment", job_id=job.id,
+                )  # fmt: skip
+            except InsufficientFunds as error:
+                shortage = error
+        raise shortage
+
+    def _refund_lock(self, payment: PaymentRow, job: JobRow | None) -> P2PKLock | None:
+        """Back to the customer's one-job key if it gave one and paid itself; else plain coins, encrypted."""
+        if job is None or payment.payer != job.customer:
+            return None
+        key = parse_request(job.request).lock
+        return P2PKLock(key) if key else None
+
+    async def _wrap(self, payment: PaymentRow, token: Token, kind: str) -> Event:
+        now = self._post.clock.now()
+        tags = [("p", payment.payer), ("e", payment.job_id), ("t", kind)]
+        tags.append(("subject", f"{kind} for job {payment.job_id[:8]}"))
+        message = make_template(CHAT_MESSAGE, content=encode_token(token), tags=tags, created_at=now)
+        return await wrap(self._signer, payment.payer, message, now=now)
+
+    async def _send(self, tx: Transaction, event: Event, job: JobRow | None) -> None:
+        relays = [job.relay, *parse_request(job.request).relays] if job else []
+        await self._post.outbox.add(tx, event, usable_relays([*self._post.pool.urls, *relays]))
+
+
+class _OvertakenError(Exception):
+    """Somebody else moved the payment on first."""

@@ -1,0 +1,316 @@
+"""All SQL of dvm, and the rows it reads: jobs, payments, orders. Tables: migrations/."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from dvm.lifecycle import JobState, OrderState, PaymentState
+from identity import Event, parse_event
+from store import Database, Row, Transaction
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """A job we do."""
+
+    agent: str
+    id: str
+    kind: int
+    customer: str
+    state: JobState
+    price_msat: int
+    request: Event
+    relay: str
+    reason: str
+    attempts: int
+    locktime: int | None
+    offer_expires_at: int | None
+    created_at: int
+    updated_at: int
+
+    @property
+    def price_sat(self) -> int:
+        """The price in whole sats; prices are set in sats."""
+        return self.price_msat // 1000
+
+
+@dataclass(frozen=True)
+class PaymentRow:
+    """Ecash that came for a job; `token` is money and shows in no `repr`."""
+
+    id: str
+    agent: str
+    job_id: str
+    payer: str
+    public: bool
+    state: PaymentState
+    token: str = field(repr=False)
+    amount_sat: int
+    op_id: str | None
+    reason: str
+    created_at: int
+
+
+@dataclass(frozen=True)
+class OrderRow:
+    """A job others do for us."""
+
+    id: str
+    customer: str
+    provider: str
+    kind: int
+    state: OrderState
+    max_sat: int
+    price_sat: int
+    mint: str | None
+    lock_nonce: str = field(repr=False)
+    locktime: int | None
+    op_id: str | None
+    refund_op_id: str | None
+    request: Event
+    offer: Event | None
+    result: Event | None
+    reason: str
+    deadline_at: int
+    version: int
+    created_at: int
+    updated_at: int
+
+
+# Jobs ------------------------------------------------------------------------------------------------------------
+
+
+async def insert_job(tx: Transaction, job: JobRow) -> bool:
+    """Store a new job; False if this agent has it already (nothing is changed then)."""
+    return bool(
+        await tx.execute(
+            "INSERT INTO jobs (agent, id, kind, customer, state, price_msat, request, relay, reason, attempts,"
+            " locktime, offer_expires_at, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (agent, id) DO NOTHING",
+            job.agent, job.id, job.kind, job.customer, job.state, job.price_msat, job.request.to_json().decode(),
+            job.relay, job.reason, job.attempts, job.locktime, job.offer_expires_at, job.created_at, job.updated_at,
+        )
+    )  # fmt: skip
+
+
+async def update_job(
+    tx: Transaction, job: JobRow, state: JobState, *, now: int, reason: str = "", attempts: int | None = None
+) -> bool:
+    """Move a job on; False if it is no longer in the state `job` was read in."""
+    changed = await tx.execute(
+        "UPDATE jobs SET state = ?, reason = ?, attempts = ?, updated_at = ? WHERE agent = ? AND id = ? AND state = ?",
+        state, reason or job.reason, job.attempts if attempts is None else attempts, now, job.agent, job.id, job.state,
+    )  # fmt: skip
+    return bool(changed)
+
+
+async def get_job(db: Database, agent: str, job_id: str) -> JobRow | None:
+    """One job of one agent."""
+    row = await db.one("SELECT * FROM jobs WHERE agent = ? AND id = ?", agent, job_id)
+    return _job(row) if row else None
+
+
+async def jobs_in(db: Database, agent: str, *states: JobState) -> list[JobRow]:
+    """Open jobs of one agent in any of the states, oldest first."""
+    rows = await db.all(
+        f"SELECT * FROM jobs WHERE agent = ? AND state IN ({_marks(states)})"  # noqa: S608 - question marks only
+        " AND state NOT IN ('done', 'failed', 'expired', 'returned') ORDER BY created_at, id",
+        agent, *states,
+    )  # fmt: skip
+    return [_job(row) for row in rows]
+
+
+async def count_waiting(db: Database, agent: str) -> int:
+    """How many jobs wait for a runner or are with one."""
+    row = await db.one(
+        "SELECT COUNT(*) AS n FROM jobs WHERE agent = ? AND state IN ('paying', 'queued', 'running')"
+        " AND state NOT IN ('done', 'failed', 'expired', 'returned')",
+        agent,
+    )
+    return int(row["n"]) if row else 0
+
+
+async def recent_jobs(db: Database, limit: int) -> list[JobRow]:
+    """The newest jobs of all agents of this post."""
+    rows = await db.all("SELECT * FROM jobs ORDER BY created_at DESC, id LIMIT ?", limit)
+    return [_job(row) for row in rows]
+
+
+async def find_jobs(db: Database, id_prefix: str) -> list[JobRow]:
+    """Jobs whose id begins with `id_prefix`."""
+    rows = await db.all("SELECT * FROM jobs WHERE id >= ? AND id <= ? LIMIT 10", id_prefix, id_prefix + "g")
+    return [_job(row) for row in rows]
+
+
+# Payments --------------------------------------------------------------------------------------------------------
+
+
+async def insert_payment(tx: Transaction, payment: PaymentRow) -> bool:
+    """Store ecash that came; False if the very same coins came before."""
+    return bool(
+        await tx.execute(
+            "INSERT INTO payments (id, agent, job_id, payer, public, state, token, created_at, updated_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+            payment.id, payment.agent, payment.job_id, payment.payer, int(payment.public), payment.state,
+            payment.token, payment.created_at, payment.created_at,
+        )
+    )  # fmt: skip
+
+
+async def update_payment(
+    tx: Transaction,
+    payment: PaymentRow,
+    state: PaymentState,
+    *,
+    now: int,
+    op_id: str | None = None,
+    amount_sat: int | None = None,
+    reason: str = "",
+) -> bool:
+    """Move a payment on; False if it is no longer in the state `payment` was read in."""
+    changed = await tx.execute(
+        "UPDATE payments SET state = ?, op_id = ?, amount_sat = ?, reason = ?, updated_at = ?"
+        " WHERE id = ? AND state = ?",
+        state, op_id or payment.op_id, payment.amount_sat if amount_sat is None else amount_sat,
+        reason or payment.reason, now, payment.id, payment.state,
+    )  # fmt: skip
+    return bool(changed)
+
+
+async def get_payment(db: Database, payment_id: str) -> PaymentRow | None:
+    """One payment."""
+    row = await db.one("SELECT * FROM payments WHERE id = ?", payment_id)
+    return _payment(row) if row else None
+
+
+async def payments_of(db: Database, agent: str, job_id: str) -> list[PaymentRow]:
+    """All payments that came for one job, oldest first."""
+    rows = await db.all(
+        "SELECT * FROM payments WHERE agent = ? AND job_id = ? ORDER BY created_at, id", agent, job_id
+    )
+    return [_payment(row) for row in rows]
+
+
+async def open_payments(db: Database, agent: str) -> list[PaymentRow]:
+    """Payments whose money is not yet where it belongs."""
+    rows = await db.all(
+        "SELECT * FROM payments WHERE agent = ? AND state IN ('received', 'redeeming', 'returning')"
+        " ORDER BY created_at, id",
+        agent,
+    )
+    return [_payment(row) for row in rows]
+
+
+# Orders ----------------------------------------------------------------------------------------------------------
+
+
+async def insert_order(tx: Transaction, order: OrderRow) -> None:
+    """Store a new order."""
+    await tx.execute(
+        "INSERT INTO orders (id, customer, provider, kind, state, max_sat, lock_nonce, request, deadline_at,"
+        " created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        order.id, order.customer, order.provider, order.kind, order.state, order.max_sat, order.lock_nonce,
+        order.request.to_json().decode(), order.deadline_at, order.created_at, order.updated_at,
+    )  # fmt: skip
+
+
+_ORDER_COLUMNS = frozenset(
+    {
+        "provider",
+        "price_sat",
+        "mint",
+        "locktime",
+        "op_id",
+        "refund_op_id",
+        "offer",
+        "result",
+        "reason",
+        "deadline_at",
+    }
+)
+
+
+async def update_order(
+    tx: Transaction, order: OrderRow, state: OrderState, *, now: int, **columns: Any
+) -> bool:
+    """Move an order on and set the named columns; False if anybody changed it since `order` was read."""
+    assert columns.keys() <= _ORDER_COLUMNS, columns.keys()
+    values = {name: v.to_json().decode() if isinstance(v, Event) else v for name, v in columns.items()}
+    assignments = "".join(f", {name} = ?" for name in values)
+    changed = await tx.execute(
+        f"UPDATE orders SET state = ?, version = version + 1, updated_at = ?{assignments}"  # noqa: S608
+        " WHERE id = ? AND version = ?",
+        state, now, *values.values(), order.id, order.version,
+    )  # fmt: skip
+    return bool(changed)
+
+
+async def get_order(db: Database, order_id: str) -> OrderRow | None:
+    """One order."""
+    row = await db.one("SELECT * FROM orders WHERE id = ?", order_id)
+    return _order(row) if row else None
+
+
+async def open_orders(db: Database, customer: str) -> list[OrderRow]:
+    """Orders of one customer that have not ended."""
+    rows = await db.all(
+        "SELECT * FROM orders WHERE customer = ?"
+        " AND state NOT IN ('done', 'failed', 'expired', 'refunded', 'lost') ORDER BY created_at, id",
+        customer,
+    )
+    return [_order(row) for row in rows]
+
+
+async def locked_sat(db: Database) -> int:
+    """What open orders of this post have locked for their providers, at the price (the mint's fees not counted)."""
+    row = await db.one(
+        "SELECT COALESCE(SUM(price_sat), 0) AS sat FROM orders WHERE state IN ('paying', 'paid', 'awaiting_refund')"
+    )
+    return int(row["sat"]) if row else 0
+
+
+async def recent_orders(db: Database, limit: int) -> list[OrderRow]:
+    """The newest orders of this post."""
+    rows = await db.all("SELECT * FROM orders ORDER BY created_at DESC, id LIMIT ?", limit)
+    return [_order(row) for row in rows]
+
+
+async def find_orders(db: Database, id_prefix: str) -> list[OrderRow]:
+    """Orders whose id begins with `id_prefix`."""
+    rows = await db.all("SELECT * FROM orders WHERE id >= ? AND id <= ? LIMIT 10", id_prefix, id_prefix + "g")
+    return [_order(row) for row in rows]
+
+
+def _job(row: Row) -> JobRow:
+    return JobRow(
+        agent=row["agent"], id=row["id"], kind=row["kind"], customer=row["customer"], state=JobState(row["state"]),
+        price_msat=row["price_msat"], request=parse_event(row["request"]), relay=row["relay"], reason=row["reason"],
+        attempts=row["attempts"], locktime=row["locktime"], offer_expires_at=row["offer_expires_at"],
+        created_at=row["created_at"], updated_at=row["updated_at"],
+    )  # fmt: skip
+
+
+def _payment(row: Row) -> PaymentRow:
+    return PaymentRow(
+        id=row["id"], agent=row["agent"], job_id=row["job_id"], payer=row["payer"], public=bool(row["public"]),
+        state=PaymentState(row["state"]), token=row["token"], amount_sat=row["amount_sat"], op_id=row["op_id"],
+        reason=row["reason"], created_at=row["created_at"],
+    )  # fmt: skip
+
+
+def _order(row: Row) -> OrderRow:
+    return OrderRow(
+        id=row["id"], customer=row["customer"], provider=row["provider"], kind=row["kind"],
+        state=OrderState(row["state"]), max_sat=row["max_sat"], price_sat=row["price_sat"], mint=row["mint"],
+        lock_nonce=row["lock_nonce"], locktime=row["locktime"], op_id=row["op_id"], refund_op_id=row["refund_op_id"],
+        request=parse_event(row["request"]), offer=_event(row["offer"]), result=_event(row["result"]),
+        reason=row["reason"], deadline_at=row["deadline_at"], version=row["version"],
+        created_at=row["created_at"], updated_at=row["updated_at"],
+    )  # fmt: skip
+
+
+def _event(raw: str | None) -> Event | None:
+    return parse_event(raw) if raw else None
+
+
+def _marks(values: tuple[Any, ...]) -> str:
+    return ", ".join("?" * len(values))

@@ -1,0 +1,151 @@
+"""A market in memory, and customers and agents to fill it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from dvm import Agent, Job, JobFailed
+from identity import Event, LocalSigner, Rumor, SecretKey, make_template, sign_event
+from identity.nip59 import unwrap, wrap
+from tradepost.testing import Market
+from wallet import PaymentPayload, Token, Wallet, encode_payload
+
+SECONDS_MAX = 10.0
+
+
+@pytest.fixture
+async def market() -> AsyncIterator[Market]:
+    async with Market() as market:
+        yield market
+
+
+class Stranger:
+    """A customer that is not ours: it signs events by hand and looks at what the relay has."""
+
+    def __init__(self, market: Market) -> None:
+        self.market = market
+        self.key = SecretKey.generate()
+
+    def request(
+        self,
+        *tags: tuple[str, ...],
+        kind: int = 5001,
+        text: str | None = "some text",
+        age: int = 0,
+        content: str = "",
+    ) -> Event:
+        inputs = [("i", text, "text")] if text is not None else []
+        created_at = self.market.clock.now() - age
+        event = sign_event(
+            make_template(kind, content=content, tags=[*inputs, *tags], created_at=created_at), self.key
+        )
+        self.market.relay.insert(event)
+        return event
+
+    def answers(self, request: Event, kind: int | None = None) -> list[Event]:
+        """Everything published about the request, oldest first."""
+        found = [
+            e
+            for e in self.market.relay.events
+            if e.tag("e") == request.id and e.kind in (7000, request.kind + 1000)
+        ]
+        return [e for e in reversed(found) if kind is None or e.kind == kind]
+
+    async def answer(self, request: Event, status: str) -> Event:
+        """Wait for the result (`status` "result") or for feedback of that status."""
+        found: list[Event] = []
+
+        def is_there() -> bool:
+            found[:] = [
+                e for e in self.answers(request)
+                if (status == "result" and e.kind != 7000) or (e.kind == 7000 and e.tag("status") == status)
+            ]  # fmt: skip
+            return bool(found)
+
+        await eventually(is_there, f"{status} for {request.id[:8]}; have {self.told(request)}")
+        return found[0]
+
+    async def pay(self, provider: str, job_id: str, token: Token, key: SecretKey | None = None) -> Event:
+        """Send coins as NUT-18's Nostr transport does: a NIP-17 message in a gift wrap."""
+        now = self.market.clock.now()
+        payload = PaymentPayload(mint=token.mint, unit=token.unit, proofs=token.proofs, id=job_id)
+        message = make_template(14, content=encode_payload(payload), tags=[("p", provider)], created_at=now)
+        envelope = await wrap(LocalSigner(key or self.key), provider, message, now=now)
+        self.market.relay.insert(envelope)
+        return envelope
+
+    async def letters(self) -> list[Rumor]:
+        """What gift wraps to this customer hold."""
+        wraps = [e for e in self.market.relay.events if e.kind == 1059 and e.tag("p") == self.key.public_key]
+        return [await unwrap(LocalSigner(self.key), e) for e in wraps]
+
+    async def letter(self, kind: str) -> Rumor:
+        """Wait for a message with money in it: a "refund" or "change"."""
+        found: list[Rumor] = []
+
+        async def is_there() -> bool:
+            found[:] = [rumor for rumor in await self.letters() if ("t", kind) in rumor.tags]
+            return bool(found)
+
+        await eventually(is_there, f"a letter with {kind}")
+        return found[0]
+
+    async def eventually(self, is_so: Callable[[], Awaitable[bool]]) -> None:
+        await eventually(is_so)
+
+    def told(self, request: Event) -> list[str]:
+        return [f"{e.kind} {e.tags_named('status')}" for e in self.answers(request)]
+
+
+@pytest.fixture
+def agent() -> Agent:
+    """Shouts for 21 sats (5001), whispers for nothing (5002), fails (5050), breaks (5100), talks too much (5250)."""
+    agent = Agent("Upper", about="Says it louder")
+
+    @agent.serves(kind=5001, price_sat=21)
+    async def shout(job: Job) -> str:
+        await job.progress("reading")
+        return job.text.upper()
+
+    @agent.serves(kind=5002)
+    def whisper(job: Job) -> str:
+        return job.text.lower()
+
+    @agent.serves(kind=5050, price_sat=21)
+    async def fail(job: Job) -> str:
+        raise JobFailed(f"cannot do {job.text}")
+
+    @agent.serves(kind=5100)
+    async def break_down(job: Job) -> str:
+        raise RuntimeError("my password is hunter2")
+
+    @agent.serves(kind=5250)
+    async def talk(job: Job) -> str:
+        return "x" * 100_000
+
+    return agent
+
+
+@pytest.fixture
+async def purse(market: Market) -> Wallet:
+    """A wallet with 1000 sat that belongs to nobody in particular."""
+    return (await market.post("purse", sat=1000)).wallet
+
+
+@pytest.fixture
+def stranger(market: Market) -> Stranger:
+    return Stranger(market)
+
+
+async def eventually(is_so: Callable[[], bool] | Callable[[], Awaitable[bool]], what: str = "it") -> None:
+    """Wait until something is so; fail with `what` after some seconds."""
+    try:
+        async with asyncio.timeout(SECONDS_MAX):
+            while True:
+                answer = is_so()
+                if answer if isinstance(answer, bool) else await answer:
+                    return
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        raise AssertionError(f"waited {SECONDS_MAX} s for {what}") from None

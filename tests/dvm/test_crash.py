@@ -1,0 +1,246 @@
+"""The process dies at any point, and nothing is lost.
+
+A first run counts the points: every commit to the database, and every answer of the mint. Then one run per point ends
+there, as kill -9 would (no line of ours runs afterwards that could write or send anything), a new process opens the same
+files, and the books, the result and the refund must be what they are without a crash.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dvm import Agent, Customer, OrderState, Post, Provider
+from dvm.queries import get_order, recent_orders
+from identity import LocalSigner
+from relay_bridge import Socket
+from store import Transaction
+from tradepost.api import open_customer
+from tradepost.post import open_post, own_key
+from tradepost.testing import Market
+from wallet import MintTransport
+
+FUNDED_SAT = 200
+SECONDS_MAX = 30.0
+
+
+class Dead(Exception):  # noqa: N818
+    """What everything answers that a dead process would still ask."""
+
+
+class Fate:
+    """Counts the points at which a process could die, and kills it at one of them."""
+
+    def __init__(self, dies_at: int | None) -> None:
+        self.points: list[str] = []
+        self.died = asyncio.Event()
+        self._dies_at = dies_at
+
+    def check(self) -> None:
+        if self.died.is_set():
+            raise Dead
+
+    def pass_point(self, name: str) -> None:
+        self.check()
+        self.points.append(name)
+        if len(self.points) - 1 == self._dies_at:
+            self.died.set()
+            raise Dead
+
+    def haunt(self, post: Post) -> None:
+        transaction = post.db.transaction
+
+        @asynccontextmanager
+        async def mortal() -> AsyncIterator[Transaction]:
+            self.check()
+            async with transaction() as tx:
+                yield tx
+                self.check()
+            self.pass_point("commit")
+
+        post.db.transaction = mortal  # type: ignore[method-assign]
+
+    def connect(self, market: Market) -> Callable[[str], Any]:
+        async def connect(url: str) -> Socket:
+            self.check()
+            socket = await market.relay.connect(url)
+            send = socket.send
+
+            async def mortal(text: str) -> None:
+                self.check()
+                await send(text)
+
+            socket.send = mortal  # type: ignore[method-assign]
+            return socket
+
+        return connect
+
+    def transport(self, market: Market) -> Callable[[str], MintTransport]:
+        def make(url: str) -> MintTransport:
+            transport = market.mint.transport(url)
+            request = transport.request
+
+            async def mortal(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+                self.check()
+                answer = await request(method, path, body)
+                self.pass_point(path)
+                return answer
+
+            transport.request = mortal  # type: ignore[method-assign]
+            return transport
+
+        return make
+
+
+@asynccontextmanager
+async def life(market: Market, name: str, fate: Fate | None = None) -> AsyncIterator[Post]:
+    """One process of a post, from its start to its end or its death."""
+    parts: dict[str, Any] = {"connect": market.relay.connect, "transport": market.mint.transport}
+    if fate:
+        parts = {"connect": fate.connect(market), "transport": fate.transport(market)}
+    opened = open_post(market.settings(name), clock=market.clock, **parts)
+    post = await opened.__aenter__()
+    if fate:
+        fate.haunt(post)
+    try:
+        yield post
+    finally:
+        with suppress(*([Dead] if fate else [])):
+            await opened.__aexit__(None, None, None)
+
+
+async def start_provider(market: Market, agent: Agent, post: Post) -> Provider:
+    provider = Provider(agent, LocalSigner(own_key(market.settings("agent"), agent.slug)), post)
+    await provider.start()
+    return provider
+
+
+async def fund(market: Market, post: Post) -> None:
+    quote = await post.wallet.mint_quote(market.mint.url, FUNDED_SAT)
+    market.mint.pay(quote.bolt11)
+    await post.wallet.claim(quote.id)
+
+
+async def sats(post: Post) -> int:
+    return sum((await post.wallet.balance()).values())
+
+
+async def all_ended(post: Post) -> None:
+    async with asyncio.timeout(SECONDS_MAX):
+        while not all(row.state.is_final for row in await recent_orders(post.db, 10)):
+            await asyncio.sleep(0.005)
+
+
+async def quiet(post: Post) -> None:
+    """Wait until the wallet has nothing under way: change and refunds are in."""
+    async with asyncio.timeout(SECONDS_MAX):
+        while any(entry.closed_at is None for entry in await post.wallet.history()):
+            await asyncio.sleep(0.005)
+
+
+async def check_books(market: Market, *posts: Post) -> None:
+    async with asyncio.timeout(SECONDS_MAX):
+        while sum([await sats(post) for post in posts]) + market.mint.fees_sat != FUNDED_SAT:
+            await asyncio.sleep(0.005)
+    for post in posts:
+        await quiet(post)
+        assert (await post.wallet.audit(ask_mints=True)).ok
+
+
+def results(market: Market, order_id: str) -> int:
+    return len({e.id for e in market.relay.published if e.kind in (6001, 6050) and e.tag("e") == order_id})
+
+
+async def provider_dies(agent: Agent, folder: Path, at: int | None) -> Fate:
+    fate = Fate(at)
+    async with Market(folder=folder) as market, life(market, "customer") as post:
+        await fund(market, post)
+        async with open_customer(market.settings("customer"), post) as customer:
+            key = own_key(market.settings("agent"), agent.slug).public_key
+            good = await customer.ask(key, "hello", kind=5001, max_sat=50)
+            bad = await customer.ask(key, "magic", kind=5050, max_sat=50)
+            with suppress(Dead):
+                async with life(market, "agent", fate) as victim:
+                    provider = await start_provider(market, agent, victim)
+                    waiting = {
+                        asyncio.ensure_future(all_ended(post)),
+                        asyncio.ensure_future(fate.died.wait()),
+                    }
+                    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                    for task in waiting:
+                        task.cancel()
+                    with suppress(Dead):
+                        await provider.stop(0)
+            async with life(market, "agent") as again:
+                provider = await start_provider(market, agent, again)
+                await all_ended(post)
+                for order, state in ((good, OrderState.DONE), (bad, OrderState.REFUNDED)):
+                    row = await get_order(post.db, order.id)
+                    assert row is not None
+                    assert row.state is state, row
+                await check_books(market, post, again)
+                assert results(market, good.id) == 1
+                assert results(market, bad.id) == 0
+                await provider.stop(0)
+    return fate
+
+
+async def customer_dies(agent: Agent, folder: Path, at: int | None) -> Fate:
+    fate = Fate(at)
+    async with Market(folder=folder) as market:
+        provider = await market.open(agent)
+        async with life(market, "customer") as post:
+            await fund(market, post)
+        with suppress(Dead):
+            async with life(market, "customer", fate) as victim:
+                with suppress(Dead):
+                    async with open_customer(market.settings("customer"), victim) as customer:
+                        await _ask_both(customer, provider)
+                        waiting = {
+                            asyncio.ensure_future(all_ended(victim)),
+                            asyncio.ensure_future(fate.died.wait()),
+                        }
+                        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                        for task in waiting:
+                            task.cancel()
+        async with life(market, "customer") as again, open_customer(market.settings("customer"), again):
+            await all_ended(again)
+            orders = await recent_orders(again.db, 10)
+            for row in orders:
+                assert row.state is (OrderState.DONE if row.kind == 5001 else OrderState.REFUNDED), row
+                assert results(market, row.id) == (1 if row.kind == 5001 else 0)
+            await check_books(market, again, provider._post)
+    return fate
+
+
+async def _ask_both(customer: Customer, provider: Provider) -> None:
+    await customer.ask(provider.public_key, "hello", kind=5001, max_sat=50)
+    await customer.ask(provider.public_key, "magic", kind=5050, max_sat=50)
+
+
+@pytest.mark.parametrize("scenario", [provider_dies, customer_dies])
+async def test_death_at_every_point(
+    agent: Agent, tmp_path: Path, scenario: Callable[[Agent, Path, int | None], Any]
+) -> None:
+    unharmed = await scenario(agent, tmp_path / "unharmed", None)
+    count = len(unharmed.points)
+    assert count > 40, unharmed.points
+    at_a_time = asyncio.Semaphore(8)  # most of a run is waiting for retries
+    died: list[int] = []
+
+    async def die(at: int) -> None:
+        async with at_a_time:
+            try:
+                fate = await scenario(agent, tmp_path / str(at), at)
+            except BaseException as error:
+                raise AssertionError(
+                    f"dying at point {at} of {count} ({unharmed.points[at]}) is not survived"
+                ) from error
+            if fate.died.is_set():
+                died.append(at)
+
+    await asyncio.gather(*map(die, range(count)))
+    assert len(died) > count * 0.9  # the order of points varies a little, so the last ones may not come

@@ -1,0 +1,192 @@
+"""The state machines, every (state, input) pair of them."""
+
+from itertools import product
+
+import pytest
+
+from dvm.lifecycle import (
+    ATTEMPTS_MAX,
+    Arrived,
+    CoinsLocked,
+    DeadlinePassed,
+    ErrorArrived,
+    JobInput,
+    JobState,
+    MoneyBack,
+    MoneyGone,
+    MoneyReturned,
+    Next,
+    OfferArrived,
+    OfferLapsed,
+    OrderInput,
+    OrderState,
+    PaymentAccepted,
+    PaymentImpossible,
+    PaymentRedeemed,
+    PaymentRefused,
+    PaymentReturning,
+    PaymentState,
+    Refused,
+    ResultArrived,
+    WorkFailed,
+    WorkFinished,
+    WorkInterrupted,
+    WorkStarted,
+    decide_job,
+    decide_order,
+    judge_payment,
+)
+from dvm.nip90 import Status
+from wallet.errors import Action
+
+J = JobState
+STOP = Action.GIVE_UP
+
+JOB_INPUTS: dict[str, JobInput] = {
+    "free": Arrived(0, has_payment=False),
+    "free+token": Arrived(0, has_payment=True),
+    "paid": Arrived(1000, has_payment=False),
+    "paid+token": Arrived(1000, has_payment=True),
+    "refused": Refused("no"),
+    "accepted": PaymentAccepted(),
+    "redeemed": PaymentRedeemed(),
+    "refused by customer": PaymentRefused("bad", STOP, ends_job=True),
+    "refused by stranger": PaymentRefused("bad", STOP, ends_job=False),
+    "too little from customer": PaymentReturning("too little", Action.TOP_UP, ends_job=True),
+    "too little from stranger": PaymentReturning("too little", Action.TOP_UP, ends_job=False),
+    "started": WorkStarted(1),
+    "started again": WorkStarted(ATTEMPTS_MAX),
+    "started too often": WorkStarted(ATTEMPTS_MAX + 1),
+    "interrupted": WorkInterrupted(0),
+    "finished": WorkFinished(),
+    "failed, paid": WorkFailed("broke", paid=True),
+    "failed, free": WorkFailed("broke", paid=False),
+    "returned": MoneyReturned(),
+    "lapsed": OfferLapsed(),
+}
+
+# Every pair that is not here changes nothing. State, input → new state, status told, what comes next.
+JOB_STEPS: dict[tuple[JobState | None, str], tuple[JobState, Status | None, Next]] = {
+    (None, "free"): (J.QUEUED, None, Next.WORK),
+    (None, "free+token"): (J.QUEUED, None, Next.PAY_AND_WORK),
+    (None, "paid"): (J.OFFERED, None, Next.NOTHING),
+    (None, "paid+token"): (J.OFFERED, None, Next.PAY),
+    (None, "refused"): (J.FAILED, Status.ERROR, Next.NOTHING),
+    (J.OFFERED, "accepted"): (J.PAYING, None, Next.NOTHING),
+    (J.EXPIRED, "accepted"): (J.PAYING, None, Next.NOTHING),
+    (J.OFFERED, "too little from customer"): (J.FAILED, Status.ERROR, Next.NOTHING),
+    (J.OFFERED, "refused by customer"): (J.FAILED, Status.ERROR, Next.NOTHING),
+    (J.OFFERED, "lapsed"): (J.EXPIRED, None, Next.NOTHING),
+    (J.PAYING, "redeemed"): (J.QUEUED, None, Next.WORK),
+    (J.PAYING, "refused by stranger"): (J.OFFERED, None, Next.NOTHING),
+    (J.PAYING, "refused by customer"): (J.FAILED, Status.ERROR, Next.NOTHING),
+    (J.QUEUED, "started"): (J.RUNNING, Status.PROCESSING, Next.NOTHING),
+    (J.QUEUED, "started again"): (J.RUNNING, None, Next.NOTHING),
+    (J.RUNNING, "started"): (J.RUNNING, Status.PROCESSING, Next.NOTHING),
+    (J.RUNNING, "started again"): (J.RUNNING, None, Next.NOTHING),
+    (J.RUNNING, "interrupted"): (J.QUEUED, None, Next.NOTHING),
+    (J.RUNNING, "finished"): (J.DONE, None, Next.NOTHING),
+    (J.QUEUED, "failed, paid"): (J.RETURNING, Status.ERROR, Next.RETURN),
+    (J.RUNNING, "failed, paid"): (J.RETURNING, Status.ERROR, Next.RETURN),
+    (J.QUEUED, "failed, free"): (J.FAILED, Status.ERROR, Next.NOTHING),
+    (J.RUNNING, "failed, free"): (J.FAILED, Status.ERROR, Next.NOTHING),
+    (J.RETURNING, "returned"): (J.RETURNED, None, Next.NOTHING),
+}
+
+
+@pytest.mark.parametrize(("state", "name"), list(product([None, *JobState], JOB_INPUTS)))
+def test_every_step_of_a_job(state: JobState | None, name: str) -> None:
+    decision = decide_job(state, JOB_INPUTS[name])
+    expected = JOB_STEPS.get((state, name))
+    if expected is None:
+        assert decision is None
+        return
+    assert decision is not None
+    assert (decision.state, decision.say and decision.say.status, decision.then) == expected
+    assert decision.offer == ((state, name) == (None, "paid"))
+    assert decision.result == (name == "finished")
+
+
+def test_final_jobs_stay_final_except_for_a_payment_that_crossed_the_end_of_its_offer() -> None:
+    moving = {(s, n) for (s, n) in JOB_STEPS if s is not None and s.is_final}
+    assert moving == {(J.EXPIRED, "accepted")}
+
+
+def test_an_error_says_what_to_do_and_where_the_money_is() -> None:
+    refused = decide_job(J.PAYING, JOB_INPUTS["refused by customer"])
+    returning = decide_job(J.OFFERED, JOB_INPUTS["too little from customer"])
+    assert refused is not None
+    assert returning is not None
+    assert refused.say is not None
+    assert returning.say is not None
+    assert "nothing was taken" in refused.say.message
+    assert "on its way back" in returning.say.message
+    assert returning.say.action is Action.TOP_UP
+
+
+@pytest.mark.parametrize("state", [None, *(s for s in JobState if s not in (J.OFFERED, J.EXPIRED))])
+def test_money_for_a_job_that_awaits_none_goes_back(state: JobState | None) -> None:
+    verdict = judge_payment(state, net_sat=100, price_sat=21, least_fee_sat=1)
+    assert verdict.state is PaymentState.RETURNING
+    assert verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("net_sat", "state"),
+    [(19, PaymentState.RETURNING), (20, PaymentState.REDEEMING), (99, PaymentState.REDEEMING)],
+)
+def test_we_bear_the_least_fee_and_no_more(net_sat: int, state: PaymentState) -> None:
+    assert judge_payment(J.OFFERED, net_sat=net_sat, price_sat=21, least_fee_sat=1).state is state
+
+
+O = OrderState  # noqa: E741
+ORDER_INPUTS: dict[str, OrderInput] = {
+    "good offer": OfferArrived(""),
+    "bad offer": OfferArrived("too dear"),
+    "locked": CoinsLocked(),
+    "impossible": PaymentImpossible("no funds"),
+    "result": ResultArrived(),
+    "error": ErrorArrived("sorry"),
+    "deadline": DeadlinePassed(),
+    "money back": MoneyBack(),
+    "money gone": MoneyGone(),
+}
+ORDER_STEPS: dict[tuple[OrderState, str], OrderState] = {
+    (O.REQUESTED, "good offer"): O.PAYING,
+    (O.REQUESTED, "bad offer"): O.FAILED,
+    (O.REQUESTED, "error"): O.FAILED,
+    (O.REQUESTED, "deadline"): O.EXPIRED,
+    (O.REQUESTED, "result"): O.DONE,
+    (O.PAYING, "locked"): O.PAID,
+    (O.PAYING, "result"): O.PAYING,
+    (O.PAYING, "impossible"): O.FAILED,
+    (O.PAID, "error"): O.AWAITING_REFUND,
+    (O.PAID, "deadline"): O.AWAITING_REFUND,
+    (O.PAID, "result"): O.DONE,
+    (O.PAID, "money back"): O.REFUNDED,
+    (O.AWAITING_REFUND, "money back"): O.REFUNDED,
+    (O.AWAITING_REFUND, "money gone"): O.LOST,
+    (O.AWAITING_REFUND, "result"): O.DONE,
+    (O.LOST, "result"): O.DONE,
+    (O.LOST, "money back"): O.REFUNDED,
+}
+
+
+@pytest.mark.parametrize(("state", "name"), list(product(OrderState, ORDER_INPUTS)))
+def test_every_step_of_an_order(state: OrderState, name: str) -> None:
+    decision = decide_order(state, ORDER_INPUTS[name])
+    assert (decision.state if decision else None) == ORDER_STEPS.get((state, name))
+
+
+def test_an_order_that_was_delivered_early_is_done_when_it_is_paid() -> None:
+    decision = decide_order(O.PAYING, CoinsLocked(), has_result=True)
+    assert decision is not None
+    assert decision.state is O.DONE
+
+
+def test_an_order_that_failed_keeps_the_reason() -> None:
+    for state, name in ORDER_STEPS:
+        decision = decide_order(state, ORDER_INPUTS[name])
+        assert decision is not None
+        if decision.state in (O.FAILED, O.EXPIRED, O.AWAITING_REFUND, O.LOST):
+            assert decision.reason

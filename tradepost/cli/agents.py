@@ -1,0 +1,82 @@
+"""`tradepost init` and `tradepost up`: make an agent, and run it."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dvm import Post, Provider
+from identity import encode_npub
+from tradepost.api import serve
+from tradepost.cli.output import AsJson, print_json, print_text, quoted, say
+from tradepost.errors import ConfigError
+from tradepost.post import reach
+from tradepost.project import load_agents, make_project
+from tradepost.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(init)
+    app.command()(up)
+
+
+def init(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A new folder; its name becomes the agent's.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Make a new agent project.
+
+    It has a manifest (tradepost.yaml), code (agent.py) and a .gitignore that keeps keys out of git.
+    """
+    files = make_project(folder)
+    if as_json:
+        print_json({"folder": str(folder), "files": [path.name for path in files]})
+        return
+    for path in files:
+        print_text(str(path))
+    say(f"Next: write your function in {quoted(str(files[1]))}, then `tradepost up {quoted(str(folder))}`")
+
+
+def up(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The project's folder.")] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Run the agents of a project until you interrupt it.
+
+    What was under way then goes on at the next start.
+    """
+    settings = Settings.load(folder)
+    agents = load_agents(Path(settings.code))
+    prices = [c.price_sat for agent in agents for c in agent.capabilities.values()]
+    if any(prices) and not settings.mints:
+        raise ConfigError(
+            "the agent asks for money but knows no mint: name the mints you trust in tradepost.yaml "
+            "(mints: […]) or in TRADEPOST_MINTS"
+        )
+
+    async def ready(providers: Sequence[Provider], post: Post) -> None:
+        for provider in providers:
+            _print_open(provider, post.pool.urls, as_json)
+        if unreachable := await reach(post.pool):
+            say(f"[yellow]{quoted(unreachable)}; still trying[/]")
+
+    asyncio.run(serve(agents, settings, on_ready=ready))
+
+
+def _print_open(provider: Provider, relays: Sequence[str], as_json: bool) -> None:
+    npub, capabilities = encode_npub(provider.public_key), provider.agent.capabilities.values()
+    if as_json:
+        told = {"agent": provider.agent.name, "npub": npub, "pubkey": provider.public_key}
+        offered = [{"kind": c.kind, "price_sat": c.price_sat} for c in capabilities]
+        print_json({**told, "serves": offered, "relays": relays})
+        return
+    say(f"[green]●[/] {quoted(provider.agent.name)} is open on {', '.join(relays)}; Ctrl-C closes")
+    print_text(npub)
+    for capability in capabilities:
+        price = f"{capability.price_sat} sat" if capability.price_sat else "free"
+        say(f"  {capability.kind} {capability.name}, {price}")

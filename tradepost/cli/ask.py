@@ -1,0 +1,153 @@
+"""`tradepost ask`: hire an agent from the terminal."""
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from dvm import Order, OrderState, Post, Update, queries
+from dvm.customer import named_key
+from dvm.kinds import check_request_kind
+from tradepost.api import open_customer
+from tradepost.cli.output import AsJson, local_time, print_json, print_text, quoted, say
+from tradepost.errors import TradepostError
+from tradepost.post import open_post, reach
+from tradepost.settings import Settings
+
+REFUND_SECONDS_MAX: Final = 15.0  # an honest agent's refund is here in a second or two
+_STYLES: Final = {"offer": "cyan", "paid": "green", "refunded": "cyan", "result": "green"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(ask)
+
+
+def ask(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="An agent (npub or hex), or what it does, like `summarisation`."
+        ),
+    ],
+    text: Annotated[
+        str, typer.Argument(metavar="INPUT", help="The input; `@file` reads a file, `-` reads stdin.")
+    ],
+    *,
+    kind: Annotated[int, typer.Option(metavar="N", help="The kind of job, 5000–5999.")],
+    max_sat: Annotated[
+        int, typer.Option(metavar="SAT", min=0, help="The most you pay for it; 0 takes only free work.")
+    ] = 0,
+    param: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter of the job; may be repeated.")
+    ] = None,
+    seconds: Annotated[
+        int, typer.Option(metavar="SECONDS", min=1, help="How long to wait for the result.")
+    ] = 600,
+    as_json: AsJson = False,
+) -> None:
+    """Ask an agent for work, pay for it, print the result."""
+    check_request_kind(kind)
+    named_key(target)
+    wanted = _Wanted(target, _read(text), kind, max_sat, _params(param or []), seconds)
+    asyncio.run(_ask(wanted, as_json))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    target: str
+    text: str
+    kind: int
+    max_sat: int
+    params: dict[str, str]
+    seconds: int
+
+
+async def _ask(wanted: _Wanted, as_json: bool) -> None:
+    settings = Settings.load()
+    async with open_post(settings) as post:
+        if unreachable := await reach(post.pool):
+            raise TradepostError(
+                f"{unreachable}; nothing was asked. Name others in tradepost.yaml or TRADEPOST_RELAYS"
+            )
+        async with open_customer(settings, post) as customer:
+            order = await customer.ask(
+                wanted.target, wanted.text, kind=wanted.kind, max_sat=wanted.max_sat, params=wanted.params,
+                seconds_max=wanted.seconds,
+            )  # fmt: skip
+            if not as_json:
+                say(f"[dim]job {order.id}[/]")
+            try:
+                await _watch(order, wanted.seconds, as_json)
+            except TimeoutError:
+                raise TradepostError(await _unfinished(post, order)) from None
+            except asyncio.CancelledError:
+                say(
+                    "interrupted; the job goes on, and `tradepost settle` fetches its result or takes your sats back"
+                )
+                raise
+            content = await order.result()
+    if not as_json:
+        print_text(content)
+
+
+async def _watch(order: Order, seconds: int, as_json: bool) -> None:
+    """Show each update until the order ends. Raises `TimeoutError` when only a refund is left to wait for, or nothing.
+
+    An order gives up by itself after `seconds`; the coins that it has locked may stay so for hours.
+    """
+    loop = asyncio.get_running_loop()
+    refund_by: float | None = None
+    async with asyncio.timeout(seconds + REFUND_SECONDS_MAX) as patience:
+        async for update in order:
+            _show(order, update, as_json)
+            if order.state is OrderState.AWAITING_REFUND and refund_by is None:
+                refund_by = loop.time() + REFUND_SECONDS_MAX
+                patience.reschedule(refund_by)
+
+
+async def _unfinished(post: Post, order: Order) -> str:
+    """Where the money is, and how it comes back."""
+    row = await queries.get_order(post.db, order.id)
+    assert row is not None
+    if row.state is OrderState.AWAITING_REFUND and row.locktime is not None:
+        return (
+            f"{row.reason}; {row.price_sat} sat are locked for the agent until {local_time(row.locktime)}. "
+            "If it has not taken them by then, `tradepost settle` takes them back"
+        )
+    return f"job {order.id[:12]} is still {row.state}: the mint does not answer. `tradepost settle` goes on with it"
+
+
+def _show(order: Order, update: Update, as_json: bool) -> None:
+    if as_json:
+        line = {"job": order.id, "step": update.step, "message": update.message, "content": update.content}
+        print_json({**line, "price_sat": update.price_sat})
+    elif update.step != "error":  # errors are told once, by the exception
+        shown = "here it is" if update.step == "result" else str(update)
+        say(f"[{_STYLES.get(update.step, 'dim')}]● {quoted(shown)}[/]")
+
+
+def _read(text: str) -> str:
+    try:
+        if text == "-":
+            return sys.stdin.read()
+        return Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text
+    except OSError as error:
+        raise TradepostError(
+            f"{text[1:]} cannot be read: {error.strerror}; write INPUT as text, @file or -"
+        ) from None
+    except UnicodeDecodeError:
+        raise TradepostError("the input is not text in UTF-8") from None
+
+
+def _params(pairs: list[str]) -> dict[str, str]:
+    params = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not name or not separator:
+            raise TradepostError(f"--param {pair!r}: write it as name=value")
+        params[name] = value
+    return params

@@ -1,0 +1,69 @@
+"""How commands speak: results on stdout, status on stderr."""
+
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+import orjson
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+#: For people: status and progress.
+status = Console(stderr=True, highlight=False, emoji=False)
+#: For results.
+result = Console(highlight=False, emoji=False)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, one object a line, for programs.")]
+
+# What others sent us must not move the cursor, ring or change the title of somebody's terminal.
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def say(markup: str) -> None:
+    """Tell a person on stderr; wrapped at words in a terminal, one line in a file."""
+    status.print(markup, soft_wrap=not status.is_terminal)
+
+
+def quoted(text: str) -> str:
+    """`text` of somebody else, harmless inside of markup and on a terminal."""
+    return escape(_CONTROLS.sub("\ufffd", text))
+
+
+def print_text(text: str) -> None:
+    """A result on stdout: as it is for programs, without control characters for a terminal."""
+    sys.stdout.write((_CONTROLS.sub("\ufffd", text) if sys.stdout.isatty() else text) + "\n")
+    sys.stdout.flush()
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One object as one line on stdout."""
+    sys.stdout.write(orjson.dumps(value).decode() + "\n")
+    sys.stdout.flush()
+
+
+def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
+    """Names and values (markup) below each other on stdout; a value of 64 characters fits a line of 80."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        table.add_row(name, value)
+    result.print(table)
+
+
+def fail(message: str, *, as_json: bool, kind: str, action: str | None = None) -> None:
+    """Tell on stderr what went wrong and what to do next."""
+    if as_json:
+        told = {"error": message, "type": kind, "action": action}
+        sys.stderr.write(orjson.dumps(told).decode() + "\n")
+    else:
+        say(f"[bold red]error:[/] {quoted(message)}")
+
+
+def local_time(unix: int) -> str:
+    """A moment as the reader's clock shows it."""
+    return datetime.fromtimestamp(unix, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")

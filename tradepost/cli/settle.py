@@ -1,0 +1,72 @@
+"""`tradepost settle`: go on with what earlier commands left open."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from dvm import OrderState, Post, queries
+from dvm.queries import OrderRow
+from tradepost.api import open_customer
+from tradepost.cli.jobs import bought, print_jobs
+from tradepost.cli.output import AsJson, local_time, quoted, say
+from tradepost.errors import TradepostError
+from tradepost.post import open_post, own_key, reach
+from tradepost.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(settle)
+
+
+def settle(
+    seconds: Annotated[
+        int, typer.Option(metavar="SECONDS", min=1, help="How long to wait for all of it.")
+    ] = 15,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with what is open: late results, refunds, paid invoices."""
+    overdue_sat = asyncio.run(_settle(seconds, as_json))
+    if overdue_sat:
+        raise TradepostError(
+            f"{overdue_sat} sat could not be settled: their mint does not answer, or not yet; try again later"
+        )
+
+
+async def _settle(seconds: int, as_json: bool) -> int:
+    """Returns the sats that are due back and not here."""
+    settings = Settings.load()
+    async with open_post(settings) as post:  # which claims paid invoices
+        before = await queries.open_orders(post.db, own_key(settings, "customer").public_key)
+        if before and (unreachable := await reach(post.pool)):
+            say(f"[yellow]{quoted(unreachable)}; what agents sent cannot be fetched[/]")
+        async with open_customer(settings, post) as customer:
+            waiting = [asyncio.create_task(order.result()) for order in await customer.open_orders()]
+            if waiting:
+                await asyncio.wait(waiting, timeout=seconds)
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        after = [row for order in before if (row := await queries.get_order(post.db, order.id))]
+        if after or as_json:
+            print_jobs(map(bought, after), as_json=as_json)
+        if not as_json:
+            await _tell(post, after)
+        return sum(row.price_sat for row in after if _is_overdue(row, post.clock.now()))
+
+
+async def _tell(post: Post, rows: list[OrderRow]) -> None:
+    for row in rows:
+        if row.state is OrderState.DONE:
+            say(f"{row.id[:12]} has its result: `tradepost job {row.id[:12]}`")
+        elif row.state is OrderState.AWAITING_REFUND and row.locktime and row.locktime > post.clock.now():
+            say(
+                f"{row.id[:12]}: {row.price_sat} sat stay locked until {local_time(row.locktime)}; settle again then"
+            )
+    say(f"{sum((await post.wallet.balance()).values())} sat can be spent")
+
+
+def _is_overdue(row: OrderRow, now: int) -> bool:
+    is_due = row.state is OrderState.AWAITING_REFUND and (row.locktime or 0) <= now
+    return is_due or row.state is OrderState.PAYING

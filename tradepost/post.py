@@ -1,0 +1,165 @@
+"""Opens one post: its folder, keys, database, relays and wallet, in this order, and closes them in reverse."""
+
+import asyncio
+import fcntl
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+from dvm import Post, ProviderLimits
+from identity import SecretKey, read_key_file, write_key_file
+from relay_bridge import Connect, Inbox, Outbox, RelayPool
+from store import Clock, Database, Migration, SystemClock, load_migrations
+from tradepost.errors import ConfigError, PostBusy
+from tradepost.settings import Settings
+from wallet import HttpTransport, InvalidSeed, MintTransport, Seed, Wallet
+
+FLUSH_SECONDS_MAX = 5.0
+
+
+def all_migrations() -> list[Migration]:
+    """The whole schema of a post."""
+    return [step for package in ("relay_bridge", "wallet", "dvm") for step in load_migrations(package)]
+
+
+@asynccontextmanager
+async def open_post(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    connect: Connect | None = None,
+    transport: Callable[[str], MintTransport] = HttpTransport,
+) -> AsyncIterator[Post]:
+    """Open the post of `settings`; made new if it is not there yet. Money of an earlier process is looked after first.
+
+    Raises `PostBusy` if another process has it open, `ConfigError` if there are no relays.
+    """
+    if not settings.relays:
+        raise ConfigError("no relays: name some in tradepost.yaml or in TRADEPOST_RELAYS")
+    clock = clock or SystemClock()
+    with _only_process(settings.data):
+        seed = read_seed(settings)
+        async with (
+            await open_database(settings) as db,
+            RelayPool(
+                settings.relays, clock=clock, connect=connect, allow_private=settings.allow_private_relays
+            ) as pool,
+            Outbox(db, pool, clock) as outbox,
+            Inbox(db, pool, clock) as inbox,
+            Wallet.open(db, seed, clock=clock, mints=settings.mints, transport=transport) as wallet,
+        ):
+            await wallet.recover()
+            yield Post(db=db, clock=clock, pool=pool, inbox=inbox, outbox=outbox, wallet=wallet, seed=seed)
+            await outbox.flush(FLUSH_SECONDS_MAX)
+
+
+@asynccontextmanager
+async def open_wallet(settings: Settings) -> AsyncIterator[Wallet]:
+    """Only the money of a post, for moving it; what an earlier process left open is settled first.
+
+    Raises `PostBusy` if another process has the post open.
+    """
+    with _only_process(settings.data):
+        async with await open_database(settings) as db, wallet_on(settings, db) as wallet:
+            await wallet.recover()
+            yield wallet
+
+
+async def open_database(settings: Settings) -> Database:
+    """The post's database, made new if it is not there yet. Any number of processes may read it."""
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return await Database.open(settings.database, all_migrations())
+
+
+def wallet_on(settings: Settings, db: Database) -> Wallet:
+    """The post's wallet, for reading; whoever moves money opens the post or `open_wallet`."""
+    return Wallet.open(db, read_seed(settings), clock=SystemClock(), mints=settings.mints)
+
+
+def limits_of(settings: Settings) -> ProviderLimits:
+    """The limits an operator may set."""
+    return ProviderLimits(
+        job_seconds_max=settings.job_seconds_max,
+        concurrent_jobs_max=settings.concurrent_jobs_max,
+        queue_jobs_max=settings.queue_jobs_max,
+        offer_seconds=settings.offer_seconds,
+        locktime_seconds=settings.locktime_seconds,
+    )
+
+
+def own_key(settings: Settings, name: str) -> SecretKey:
+    """The key of that name; drawn and stored at first use. Raises `KeyFileError`."""
+    path = settings.key_file(name)
+    if path.exists():
+        return read_key_file(path)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key = SecretKey.generate()
+    write_key_file(path, key)
+    return key
+
+
+def read_seed(settings: Settings) -> Seed:
+    """The wallet's seed; drawn and stored (mode 0600, on disk before it is used) at first use. Raises `ConfigError`."""
+    path = settings.seed_file
+    if not path.exists():
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_once(path, Seed.generate().words + "\n")
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(
+            f"{path} is open to other users, and whoever reads it takes your coins: chmod 600 {path}"
+        )
+    try:
+        return Seed.from_words(path.read_text(encoding="utf-8"))
+    except (InvalidSeed, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} does not hold the wallet's words: {error}; put your copy of them there"
+        ) from None
+
+
+async def reach(pool: RelayPool) -> str:
+    """Wait until one relay is connected or all were tried; returns why none can be reached, "" if one is."""
+    for tried in asyncio.as_completed([pool.relay(url).tried() for url in pool.urls]):
+        if await tried:
+            return ""
+    reasons = "; ".join(f"{relay.url}: {relay.last_error}" for relay in pool.health().values())
+    return f"no relay can be reached ({reasons})"
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Make the file with all of `text` in it, on disk; if another process was faster, its file stays."""
+    descriptor, name = tempfile.mkstemp(prefix=".", suffix=f".{path.name}", dir=path.parent)  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(name, path)
+    finally:
+        Path(name).unlink()
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)  # the name is on disk too
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _only_process(folder: Path) -> Iterator[None]:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip()
+            raise PostBusy(
+                f"the post in {folder} is open in another process (pid {holder or 'unknown'}); "
+                "stop that one first, or use another folder"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
