@@ -42,7 +42,7 @@ check: $(DEV)
 
 bench:
 	@$(PARALLEL) $(DEV) $(MINT)
-	.venv/bin/python -m bench
+	@ONLY="$(ONLY)" .venv/bin/python -m bench
 
 clean:
 	rm -rf .venv .venv-mint tests/interop/node_modules build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -396,7 +396,7 @@ class Customer:
                 pass
 
     def _watch(self, row: OrderRow) -> None:
-        if row.state in (OrderState.REQUESTED, OrderState.PAID):
+        if row.state in (OrderState.REQUESTED, OrderState.PAYING, OrderState.PAID):
             self._spawn(self._await_deadline(row.id, row.deadline_at))
         elif row.state is OrderState.AWAITING_REFUND:
             self._spawn(self._reclaim(row.id))
@@ -446,7 +446,7 @@ class Customer:
         while (
             row := await queries.get_order(self._post.db, order_id)
         ) and row.state is OrderState.AWAITING_REFUND:
-            wait_seconds = (row.locktime or 0) - self._post.clock.now()
+            wait_seconds = (row.locktime or 0) + 1 - self._post.clock.now()  # it must lie behind us (NUT-11)
             if wait_seconds > 0:
                 await self._post.clock.sleep(wait_seconds)
                 continue

@@ -49,8 +49,8 @@ from dvm.runner import run
 from identity import DecryptionError, EventTemplate, Signer
 from identity.nip19 import encode_nprofile
 from identity.nip40 import is_expired
-from identity.nip59 import unwrap
-from relay_bridge import Delivery, Filter, Following, usable_relays
+from identity.nip59 import KIND_EPHEMERAL_GIFT_WRAP, KIND_GIFT_WRAP, unwrap
+from relay_bridge import Delivery, Filter, Following, Handler, usable_relays
 from store import Transaction
 from wallet import (
     SAT,
@@ -104,18 +104,13 @@ class Provider:
         for job in await queries.jobs_in(self._post.db, self.public_key, JobState.RETURNING):
             self._spawn(f"return:{job.id}", self._return(job.id))
         self._spawn("sweep", self._sweep())
-        follow = self._post.inbox.follow
-        kinds = tuple(sorted(self.agent.capabilities))
-        self._followings = [
-            await follow(
-                f"requests:{self.public_key}", [Filter(kinds=kinds)], self._on_request,
-                margin_seconds=PUBLIC_MARGIN_SECONDS, backlog_seconds=self._limits.request_age_seconds_max,
-            ),
-            await follow(
-                f"wraps:{self.public_key}", [Filter(kinds=(1059, 21059), tags={"p": (self.public_key,)})],
-                self._on_wrap, margin_seconds=WRAP_MARGIN_SECONDS, backlog_seconds=WRAP_MARGIN_SECONDS,
-            ),
-        ]  # fmt: skip
+        # A name for each kind: a kind that the agent serves from today on has a backlog of its own.
+        for kind in sorted(self.agent.capabilities):
+            await self._follow(
+                f"requests-{kind}", Filter(kinds=(kind,)), self._on_request, PUBLIC_MARGIN_SECONDS
+            )
+        wraps = Filter(kinds=(KIND_GIFT_WRAP, KIND_EPHEMERAL_GIFT_WRAP), tags={"p": (self.public_key,)})
+        await self._follow("wraps", wraps, self._on_wrap, WRAP_MARGIN_SECONDS)
         await self._announcer.start()
 
     async def stop(self, grace_seconds: float = 10) -> None:
@@ -133,6 +128,13 @@ class Provider:
         await asyncio.gather(*left, return_exceptions=True)
 
     # What comes in -------------------------------------------------------------------------------------------
+
+    async def _follow(self, what: str, filter_: Filter, handler: Handler, margin_seconds: int) -> None:
+        following = await self._post.inbox.follow(
+            f"{what}:{self.public_key}", [filter_], handler,
+            margin_seconds=margin_seconds, backlog_seconds=self._limits.request_age_seconds_max,
+        )  # fmt: skip
+        self._followings.append(following)
 
     async def _on_request(self, delivery: Delivery) -> None:
         event, now = delivery.event, self._post.clock.now()

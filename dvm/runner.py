@@ -23,8 +23,9 @@ async def run(work: Work, job: Job, limits: ProviderLimits) -> str:
     `async` functions run on the loop, others in a thread of their own (which goes on after a timeout: a thread cannot
     be stopped; its answer is then ignored). Raises `JobFailed`, whose message is for the customer; never anything else.
     """
+    deadline = asyncio.timeout(limits.job_seconds_max)
     try:
-        async with asyncio.timeout(limits.job_seconds_max):
+        async with deadline:
             if inspect.iscoroutinefunction(work):
                 answer = await work(job)
             else:
@@ -35,15 +36,15 @@ async def run(work: Work, job: Job, limits: ProviderLimits) -> str:
         size = len(text.encode())
     except JobFailed:
         raise
-    except TimeoutError:
-        raise JobTimeout(f"the work took longer than {limits.job_seconds_max} s and was stopped") from None
     except asyncio.CancelledError as error:
         if (task := asyncio.current_task()) and task.cancelling():
-            raise  # the post is stopping
-        raise JobFailed(
-            "the agent failed on this job"
-        ) from error  # the work awaited something that was cancelled
+            raise  # the post is stopping; else the work itself awaited something that was cancelled
+        raise JobFailed("the agent failed on this job") from error
     except Exception as error:
+        if deadline.expired():
+            raise JobTimeout(
+                f"the work took longer than {limits.job_seconds_max} s and was stopped"
+            ) from None
         # The agent's own code may raise anything; its text may hold what is not for the customer's eyes.
         log.exception("work_failed", job=job.id, kind=job.kind)
         raise JobFailed("the agent failed on this job") from error

@@ -48,7 +48,7 @@ async def test_any_number_of_functions_work_in_threads_at_once() -> None:
     assert await asyncio.gather(*(do(meet) for _ in range(50))) == ["met"] * 50
 
 
-@pytest.mark.parametrize("error", [RuntimeError("hunter2"), StopIteration(), SystemExit("hunter2")])
+@pytest.mark.parametrize("error", [RuntimeError("hunter2"), TimeoutError(), StopIteration(), SystemExit()])
 async def test_what_a_thread_raises_fails_the_job(error: BaseException) -> None:
     def fail(job: Job) -> str:
         raise error

@@ -126,7 +126,7 @@ def _show(order: Order, update: Update, as_json: bool) -> None:
         line = {"job": order.id, "step": update.step, "message": update.message, "content": update.content}
         print_json({**line, "price_sat": update.price_sat})
     elif update.step != "error":  # errors are told once, by the exception
-        shown = "here it is" if update.step == "result" else str(update)
+        shown = "result: it is below" if update.step == "result" else str(update)
         say(f"[{_STYLES.get(update.step, 'dim')}]● {quoted(shown)}[/]")
 
 

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.table import Table
 
-from dvm import queries
+from dvm import OrderState, queries
 from dvm.kinds import name_of
 from dvm.queries import JobRow, OrderRow
 from identity import encode_npub
@@ -17,6 +17,7 @@ from tradepost.post import open_database
 from tradepost.settings import Settings
 
 Row = dict[str, Any]
+_LOCKED: Final = (OrderState.PAYING, OrderState.PAID, OrderState.AWAITING_REFUND)
 
 
 def register(app: typer.Typer) -> None:
@@ -117,7 +118,7 @@ def _print_details(row: Row) -> None:
         "customer": encode_npub(row["customer"]),
         "price": f"{row['price_sat']} sat",
         "paid at": row.get("mint"),
-        "locked until": local_time(row["locktime"]) if row.get("locktime") else None,
+        "locked until": local_time(row["locktime"]) if row["state"] in _LOCKED else None,
         "created": local_time(row["created_at"]),
         "changed": local_time(row["updated_at"]),
         "payments": "\n".join(_payment(payment) for payment in row.get("payments", ())),
@@ -136,7 +137,7 @@ def _payment(payment: Row) -> str:
 
 def _values(row: Row, name: str) -> list[str]:
     """What the request's tags of that name say; a request that was refused may hold anything."""
-    tags = [tag for tag in row["request"]["tags"] if tag[:1] == [name]]
+    tags = [tag for tag in row["request"]["tags"] if tag and tag[0] == name]
     return [tag[1] if name == "i" else "=".join(tag[1:]) for tag in tags if len(tag) > 1]
 
 

@@ -60,7 +60,7 @@ async def _tell(post: Post, rows: list[OrderRow]) -> None:
     for row in rows:
         if row.state is OrderState.DONE:
             say(f"{row.id[:12]} has its result: `tradepost job {row.id[:12]}`")
-        elif row.state is OrderState.AWAITING_REFUND and row.locktime and row.locktime > post.clock.now():
+        elif row.state is OrderState.AWAITING_REFUND and row.locktime and row.locktime >= post.clock.now():
             say(
                 f"{row.id[:12]}: {row.price_sat} sat stay locked until {local_time(row.locktime)}; settle again then"
             )
@@ -68,5 +68,5 @@ async def _tell(post: Post, rows: list[OrderRow]) -> None:
 
 
 def _is_overdue(row: OrderRow, now: int) -> bool:
-    is_due = row.state is OrderState.AWAITING_REFUND and (row.locktime or 0) <= now
+    is_due = row.state is OrderState.AWAITING_REFUND and (row.locktime or 0) < now
     return is_due or row.state is OrderState.PAYING

@@ -1,0 +1,92 @@
+"""The command line as a person has it: a home of its own, nothing configured, a terminal of 80 columns."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import pytest
+import structlog
+
+from tradepost.cli import run
+
+SECONDS_MAX = 20.0
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left: its exit code and both streams."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[dict[str, object]]:
+        """Stdout as JSON lines."""
+        return [orjson.loads(line) for line in self.out.splitlines()]
+
+
+Cli = Callable[..., Ran]
+AsyncCli = Callable[..., Awaitable[Ran]]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty home, with the person somewhere where no project is."""
+    for name in [name for name in os.environ if name.startswith("TRADEPOST_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TRADEPOST_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "80")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    yield tmp_path / "home"
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def cli(home: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run a command in this process: `cli("jobs", "--json")`. It never lets a traceback out."""
+
+    def call(*arguments: object) -> Ran:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        assert code in (0, 1, 130)
+        return Ran(code, out, err)
+
+    return call
+
+
+@pytest.fixture
+def cli_beside(cli: Cli) -> AsyncCli:
+    """The same from a test that has a loop, while that loop goes on: the command gets a thread and a loop of its own."""
+
+    async def call(*arguments: object) -> Ran:
+        return await asyncio.to_thread(cli, *arguments)
+
+    return call
+
+
+@pytest.fixture
+async def configured(
+    home: Path, relay_url: str, mint_url: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[str]:
+    """A real relay and a real mint in the environment; yields the mint."""
+    monkeypatch.setenv("TRADEPOST_RELAYS", relay_url)
+    monkeypatch.setenv("TRADEPOST_MINTS", mint_url)
+    yield mint_url
+
+
+async def eventually(is_so: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Wait until something is so; fail with `what` after some seconds."""
+    try:
+        async with asyncio.timeout(SECONDS_MAX):
+            while not await is_so():
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"waited {SECONDS_MAX} s for {what}") from None

@@ -1,0 +1,94 @@
+"""The configuration: the environment over the file, lists in both, and where the data is."""
+
+from pathlib import Path
+
+import pytest
+
+from tradepost.errors import ConfigError
+from tradepost.settings import FILE, PUBLIC_RELAYS, Settings
+
+
+@pytest.fixture
+def project(home: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    (folder / FILE).write_text(
+        "relays:\n  - wss://One.test/\n  - wss://two.test\nmints: https://mint.test/\ncode: shop.py\nqueue_jobs_max: 7\n"
+    )
+    return folder
+
+
+def test_without_a_file_it_is_the_persons_own_post(home: Path) -> None:
+    settings = Settings.load()
+    assert (settings.relays, settings.mints) == (PUBLIC_RELAYS, ())
+    assert settings.data == home
+    assert settings.code == str(Path.cwd() / "agent.py")
+    assert settings.database.parent == settings.seed_file.parent == home
+    assert settings.key_file("shop") == home / "keys" / "shop.nsec"
+
+
+def test_without_a_named_home_it_is_where_data_belongs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRADEPOST_HOME")
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    assert Settings.load().data == Path("/data/tradepost")
+    monkeypatch.delenv("XDG_DATA_HOME")
+    assert Settings.load().data == Path.home() / ".local/share/tradepost"
+
+
+def test_a_project_has_its_data_beside_its_file(project: Path) -> None:
+    settings = Settings.load(project)
+    assert settings.relays == ("wss://one.test", "wss://two.test")
+    assert settings.mints == ("https://mint.test",)
+    assert settings.queue_jobs_max == 7
+    assert settings.data == project / ".tradepost"
+    assert settings.code == str(project / "shop.py")
+
+
+def test_the_environment_wins_over_the_file(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRADEPOST_RELAYS", "ws://three.test, ws://four.test ws://three.test/")
+    monkeypatch.setenv("TRADEPOST_QUEUE_JOBS_MAX", "8")
+    monkeypatch.setenv("TRADEPOST_DATA", "elsewhere")
+    settings = Settings.load(project)
+    assert settings.relays == ("ws://three.test", "ws://four.test")
+    assert settings.queue_jobs_max == 8
+    assert settings.mints == ("https://mint.test",)
+    assert settings.data == project / "elsewhere"
+
+
+def test_what_code_says_wins_over_the_environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the demo and `Market` never touch the person's own relays, mints and coins."""
+    monkeypatch.setenv("TRADEPOST_RELAYS", "wss://real.test")
+    monkeypatch.setenv("TRADEPOST_MINTS", "https://real.test")
+    settings = Settings(relays=("ws://relay.test",), mints=("https://mint.test",))
+    assert (settings.relays, settings.mints) == (("ws://relay.test",), ("https://mint.test",))
+
+
+def test_an_empty_file_configures_nothing(project: Path) -> None:
+    (project / FILE).write_text("# to be written\n")
+    assert Settings.load(project).relays == PUBLIC_RELAYS
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("QUEUE_JOBS_MAX", "-1", "TRADEPOST_QUEUE_JOBS_MAX"),
+        ("RELAYS", "relay.test", "TRADEPOST_RELAYS: not a relay URL"),
+        ("MINTS", "mint.test", "TRADEPOST_MINTS: a mint's URL is"),
+    ],
+)
+def test_a_bad_variable_is_named_though_the_file_has_the_field(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(f"TRADEPOST_{name}", value)
+    with pytest.raises(ConfigError, match=said):
+        Settings.load(project)
+
+
+def test_a_file_that_cannot_be_read_is_named(home: Path, tmp_path: Path) -> None:
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(ConfigError, match=rf"{FILE} cannot be read: Is a directory"):
+        Settings.load(tmp_path)
+    (tmp_path / FILE).rmdir()
+    (tmp_path / FILE).write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        Settings.load(tmp_path)
