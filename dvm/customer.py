@@ -8,7 +8,7 @@ when it is opened again, pays nothing twice, and takes locked coins back after t
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any
 
 import structlog
 
@@ -17,24 +17,18 @@ from dvm.announce import choose_agent
 from dvm.errors import BadRequest
 from dvm.kinds import FEEDBACK, check_request_kind, result_kind
 from dvm.lifecycle import (
-    CoinsLocked,
     DeadlinePassed,
     ErrorArrived,
-    MoneyBack,
-    MoneyGone,
     OfferArrived,
     OrderDecision,
     OrderInput,
     OrderState,
-    PaymentImpossible,
     ResultArrived,
     decide_order,
 )
 from dvm.nip90 import (
-    PREPAID,
     Feedback,
     Input,
-    Offer,
     Status,
     make_request,
     parse_feedback,
@@ -43,31 +37,19 @@ from dvm.nip90 import (
 from dvm.order import Order, Update
 from dvm.payments import CHAT_MESSAGE
 from dvm.post import PUBLIC_MARGIN_SECONDS, WRAP_MARGIN_SECONDS, Post
+from dvm.purchases import Also, Purchases
 from dvm.queries import OrderRow
-from identity import DecryptionError, Event, InvalidKey, SecretKey, Signer, make_template
+from identity import DecryptionError, Event, InvalidKey, Signer
 from identity.nip19 import parse_public_key
-from identity.nip59 import unwrap, wrap
+from identity.nip59 import unwrap
 from relay_bridge import Delivery, Filter, Following
 from store import Transaction
 from wallet import (
-    AlreadySpent,
-    MintUnavailable,
-    Outcome,
-    P2PKLock,
-    PaymentPayload,
-    Plan,
     WalletError,
-    WrongLock,
-    encode_payload,
     parse_token,
 )
 
 log = structlog.get_logger(__name__)
-
-LOCK_SECONDS_MAX: Final = 7 * 86400  # an offer that binds our coins for longer is not taken
-RECLAIM_RETRY_SECONDS: Final = 15
-Also = Callable[[Transaction], Awaitable[None]]
-T = TypeVar("T")
 
 
 def named_key(target: str) -> str | None:
@@ -89,6 +71,7 @@ class Customer:
         self._orders: dict[str, Order] = {}
         self._followings: dict[str, Following] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._purchases = Purchases(post, signer, self.apply)
 
     @property
     def public_key(self) -> str:
@@ -105,9 +88,9 @@ class Customer:
             await self._follow_results(row.kind)
             self._watch(row)
             if row.state is OrderState.PAYING:
-                self._spawn(self._pay(row.id))
+                self._spawn(self._purchases.pay(row.id))
             if row.refund_op_id:
-                self._spawn(self._settle_refund(row.id, row.refund_op_id))
+                self._spawn(self._purchases.settle_refund(row.id, row.refund_op_id))
 
     async def stop(self) -> None:
         """Stop listening. Open orders stay in the store and go on at the next start."""
@@ -148,7 +131,7 @@ class Customer:
             bid_msat=max_sat * 1000,
             relays=self._post.pool.urls,
             mints=self._post.wallet.mints,
-            lock=self._lock_key(nonce).compressed_public_key,
+            lock=self._purchases.lock_key(nonce).compressed_public_key,
             expires_at=now + seconds_max,
             now=now,
         )
@@ -239,15 +222,11 @@ class Customer:
             return
         price_sat = -(-offer.price_msat // 1000)
         self._order(row).push(Update("offer", price_sat=price_sat))
-        obstacle = self._obstacle(row, offer, price_sat)
-        if obstacle or offer.lock is None:
+        if obstacle := self._purchases.obstacle(row, offer, price_sat):
             await self.apply(row.id, OfferArrived(obstacle), also=delivery.done)
             return
-        lock = P2PKLock(offer.lock, offer.locktime, (self._lock_key(row.lock_nonce).compressed_public_key,))
         try:
-            plan = await self._patiently(
-                lambda: self._plan_payment(row, offer, lock, price_sat), until=row.deadline_at
-            )
+            plan = await self._purchases.plan(row, offer, price_sat)
         except WalletError as error:
             await self.apply(row.id, OfferArrived(str(error)), also=delivery.done)
             return
@@ -265,36 +244,9 @@ class Customer:
             await self._post.wallet.release(plan)
             raise
         if moved:
-            self._spawn(self._pay(row.id))
+            self._spawn(self._purchases.pay(row.id))
         else:
             await self._post.wallet.release(plan)
-
-    def _obstacle(self, row: OrderRow, offer: Offer, price_sat: int) -> str:
-        """Why we do not take an offer; empty if we do."""
-        now = self._post.clock.now()
-        if price_sat > row.max_sat:
-            return f"the agent asks {price_sat} sat, your limit is {row.max_sat} sat"
-        if offer.expires_at is not None and offer.expires_at <= now:
-            return "the offer has expired"
-        if PREPAID not in offer.settle or offer.lock is None or offer.locktime is None:
-            return "the agent asks for a kind of payment that this wallet does not make yet"
-        if not now < offer.locktime <= now + LOCK_SECONDS_MAX:
-            return "the offer would lock the coins for too long, or not at all"
-        return ""
-
-    async def _plan_payment(self, row: OrderRow, offer: Offer, lock: P2PKLock, price_sat: int) -> Plan:
-        """Lock coins at the mint of the offer where we have most. Raises `WalletError` if none will do."""
-        common = [mint for mint in offer.mints if mint in self._post.wallet.mints]
-        if not common:
-            raise WalletError(
-                f"the agent takes coins of {', '.join(offer.mints)}; this wallet uses none of them"
-            )
-        balance = await self._post.wallet.balance()
-        common.sort(key=lambda mint: -balance.get(mint, 0))
-        return await self._post.wallet.plan_send(
-            common[0], price_sat, lock=lock, op_id=f"order:{row.id}", purpose="pay for a job", job_id=row.id,
-            include_fees=True,
-        )  # fmt: skip
 
     async def _on_wrap(self, delivery: Delivery) -> None:
         """Money from a provider: a refund, or change."""
@@ -307,12 +259,7 @@ class Customer:
             token = parse_token(rumor.content)
             is_refund = ("t", "refund") in rumor.tags
             op_id = f"refund:{delivery.event.id}"
-            key = self._lock_key(row.lock_nonce)
-            plan = await self._patiently(
-                lambda: self._post.wallet.plan_redeem(
-                    token, keys=(key,), op_id=op_id, purpose="money back", job_id=row.id
-                )
-            )
+            plan = await self._purchases.plan_refund(row, token, op_id)
         except (DecryptionError, WalletError) as error:
             log.info("wrap_ignored", wrap=delivery.event.id, reason=str(error))
             return
@@ -321,46 +268,31 @@ class Customer:
             await self._post.wallet.record(tx, plan)
             await delivery.done(tx)
 
-        await self._note(row.id, write, **({"refund_op_id": op_id} if is_refund else {}))
+        await self.apply(row.id, None, also=write, **({"refund_op_id": op_id} if is_refund else {}))
         if is_refund:
-            self._spawn(self._settle_refund(row.id, op_id))
+            self._spawn(self._purchases.settle_refund(row.id, op_id))
         else:
-            self._spawn(self._settle(op_id))
+            self._spawn(self._purchases.settle(op_id))
 
     # What becomes of it --------------------------------------------------------------------------------------
 
     async def apply(
-        self, order_id: str, event: OrderInput, *, also: Also | None = None, **columns: Any
+        self, order_id: str, event: OrderInput | None, *, also: Also | None = None, **columns: Any
     ) -> bool:
         """Let `event` happen to an order: its new state, the columns and `also` in one transaction.
 
-        False if the lifecycle knows no such step from where the order stands; nothing was written then.
+        Without an event only the columns and `also` are written, wherever the order stands. False if the lifecycle
+        knows no such step from where the order stands; nothing was written then.
         """
-
-        def decide(row: OrderRow) -> OrderDecision | None:
-            return decide_order(row.state, event, has_result=row.result is not None)
-
-        changed = await self._change(order_id, decide, also, columns)
-        if changed:
-            await self._tell(order_id)
-        return changed
-
-    async def _note(self, order_id: str, also: Also, **columns: Any) -> None:
-        """Write columns of an order and `also` in one transaction, wherever the order stands."""
-        await self._change(order_id, lambda row: OrderDecision(row.state), also, columns)
-
-    async def _change(
-        self,
-        order_id: str,
-        decide: Callable[[OrderRow], OrderDecision | None],
-        also: Also | None,
-        columns: Mapping[str, Any],
-    ) -> bool:
-        """Decide on the order as it is; again, if somebody changes it meanwhile."""
         while True:
             row = await queries.get_order(self._post.db, order_id)
-            decision = decide(row) if row else None
-            if row is None or decision is None:
+            if row is None:
+                return False
+            has_result = row.result is not None
+            decision = (
+                decide_order(row.state, event, has_result=has_result) if event else OrderDecision(row.state)
+            )
+            if decision is None:
                 return False
             reason = {"reason": decision.reason} if decision.reason else {}
             async with self._post.db.transaction() as tx:
@@ -370,7 +302,10 @@ class Customer:
                     await also(tx)
             if moved:
                 log.debug("order", order=order_id, state=decision.state)
+                if event:
+                    await self._tell(order_id)
                 return True
+            # Somebody changed the order between the reading and the writing: decide on what it is now.
 
     async def _tell(self, order_id: str) -> None:
         """Bring the order's handle up to its row, and begin to watch the locktime if money is out."""
@@ -399,7 +334,7 @@ class Customer:
         if row.state in (OrderState.REQUESTED, OrderState.PAYING, OrderState.PAID):
             self._spawn(self._await_deadline(row.id, row.deadline_at))
         elif row.state is OrderState.AWAITING_REFUND:
-            self._spawn(self._reclaim(row.id))
+            self._spawn(self._purchases.reclaim(row.id))
 
     async def _await_deadline(self, order_id: str, deadline_at: int) -> None:
         while True:
@@ -411,90 +346,6 @@ class Customer:
                 await self._post.clock.sleep(left_seconds)
             elif not await self.apply(row.id, DeadlinePassed()):
                 await self._post.clock.sleep(1)  # in the middle of paying: the payment decides first
-
-    # Money ---------------------------------------------------------------------------------------------------
-
-    def _lock_key(self, nonce: str) -> SecretKey:
-        return self._post.seed.job_key("customer", self.public_key, nonce)
-
-    async def _pay(self, order_id: str) -> None:
-        """Lock the coins and send them. The operation was recorded with the state PAYING."""
-        row = await queries.get_order(self._post.db, order_id)
-        if row is None or row.op_id is None:
-            return
-        outcome = await self._settle(row.op_id)
-        if outcome.token is None:
-            await self.apply(row.id, PaymentImpossible(outcome.error or "the coins could not be locked"))
-            return
-        token, now, locktime = outcome.token, self._post.clock.now(), row.locktime
-        payload = PaymentPayload(mint=token.mint, unit=token.unit, proofs=token.proofs, id=row.id)
-        message = make_template(
-            CHAT_MESSAGE,
-            content=encode_payload(payload),
-            tags=[("p", row.provider), ("e", row.id)],
-            created_at=now,
-        )
-        envelope = await wrap(self.signer, row.provider, message, now=now)
-
-        async def write(tx: Transaction) -> None:
-            await self._post.outbox.add(tx, envelope, until=locktime)
-
-        await self.apply(order_id, CoinsLocked(), also=write)
-
-    async def _reclaim(self, order_id: str) -> None:
-        """After the locktime, take our locked coins back, unless the provider took them or sent a refund."""
-        while (
-            row := await queries.get_order(self._post.db, order_id)
-        ) and row.state is OrderState.AWAITING_REFUND:
-            wait_seconds = (row.locktime or 0) + 1 - self._post.clock.now()  # it must lie behind us (NUT-11)
-            if wait_seconds > 0:
-                await self._post.clock.sleep(wait_seconds)
-                continue
-            try:
-                if await self._try_reclaim(row):
-                    return
-            except (MintUnavailable, WrongLock) as error:  # down, or its clock is behind ours
-                log.info("reclaim_later", order=row.id, reason=str(error))
-            await self._post.clock.sleep(RECLAIM_RETRY_SECONDS)
-
-    async def _try_reclaim(self, row: OrderRow) -> bool:
-        assert row.op_id is not None
-        op_id = f"reclaim:{row.id}"
-        if await self._post.wallet.outcome(op_id) is None and row.refund_op_id != op_id:
-            try:
-                plan = await self._post.wallet.plan_reclaim(
-                    row.op_id, op_id=op_id, purpose="take back an unclaimed payment",
-                    key=self._lock_key(row.lock_nonce), job_id=row.id,
-                )  # fmt: skip
-            except AlreadySpent:
-                return await self.apply(row.id, MoneyGone())
-
-            async def write(tx: Transaction) -> None:
-                await self._post.wallet.record(tx, plan)
-
-            await self._note(row.id, write, refund_op_id=op_id)
-        await self._settle_refund(row.id, op_id)
-        return True
-
-    async def _settle_refund(self, order_id: str, op_id: str) -> None:
-        outcome = await self._settle(op_id)
-        await self.apply(order_id, MoneyBack() if outcome.state == "done" else MoneyGone())
-
-    async def _settle(self, op_id: str) -> Outcome:
-        return await self._patiently(lambda: self._post.wallet.settle(op_id))
-
-    async def _patiently(self, attempt: Callable[[], Awaitable[T]], *, until: int | None = None) -> T:
-        """Try again while a mint does not answer. Raises `MintUnavailable` if the next try would come after `until`."""
-        delay_seconds = 0.5
-        while True:
-            try:
-                return await attempt()
-            except MintUnavailable as error:
-                log.warning("mint_unavailable", reason=str(error))
-                if until is not None and self._post.clock.now() + delay_seconds > until:
-                    raise
-                await self._post.clock.sleep(delay_seconds)
-                delay_seconds = min(delay_seconds * 2, 60)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)

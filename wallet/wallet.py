@@ -233,6 +233,11 @@ class Wallet:
             raise WalletError(f"operation {op_id} was never recorded; plan and record it first")
         return outcome
 
+    async def is_recorded(self, op_id: str) -> bool:
+        """Whether an operation of that name was recorded, open or closed: it can be settled, and not planned again."""
+        op = await queries.operation(self._desk.db, op_id)
+        return op is not None and op.state is not State.PLANNED
+
     async def outcome(self, op_id: str) -> Outcome | None:
         """How an operation ended; None while it is open or if there is none."""
         op = await queries.operation(self._desk.db, op_id)

@@ -1,6 +1,5 @@
 """Free and paid jobs between our own customer and our own agent, in a market in memory."""
 
-
 import pytest
 
 from dvm import Agent, Job, JobFailed, OrderFailed, OrderState

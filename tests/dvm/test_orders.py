@@ -285,6 +285,32 @@ async def test_a_refund_by_a_rogue_is_checked_before_it_counts(market: Market, r
         await order.result()
 
 
+async def test_a_refund_that_turns_out_no_good_does_not_cost_the_reclaim() -> None:
+    clock = ManualClock()
+    async with Market(clock=clock) as market:
+        rogue = Rogue(market)
+        customer = await market.customer(sat=100)
+        post = await market.post("rogue", sat=100)
+        order = await customer.ask(rogue.key.public_key, "x", kind=5001, max_sat=50, seconds_max=60)
+        await rogue.offer(order, seconds=600)
+        await reached(customer, order, OrderState.PAID)
+        await clock.advance(61)
+        await reached(customer, order, OrderState.AWAITING_REFUND)
+        bait = await post.wallet.send(market.mint.url, 20)
+        for _ in range(4):
+            market.mint.lose_request("/v1/swap")  # between our look at the coins and our swap …
+        await rogue.send_back(order, customer, bait)
+        async with asyncio.timeout(10):
+            while (row := await get_order(customer._post.db, order.id)) is None or row.refund_op_id is None:
+                await asyncio.sleep(0.005)
+        await post.wallet.receive(bait)  # … the agent takes them itself
+        await clock.advance(30)
+        await clock.advance(700)
+        with pytest.raises(OrderFailed, match="came back"):
+            await order.result()
+        assert await sats(customer) > 70
+
+
 async def test_an_order_can_be_watched_twice_and_from_the_beginning(market: Market, agent: Agent) -> None:
     provider = await market.open(agent)
     customer = await market.customer(sat=100)

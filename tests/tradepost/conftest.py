@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import structlog
 
 from tradepost.cli import run
 
-SECONDS_MAX = 20.0
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("TRADEPOST_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for processes started from there
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
@@ -73,20 +74,8 @@ def cli_beside(cli: Cli) -> AsyncCli:
 
 
 @pytest.fixture
-async def configured(
-    home: Path, relay_url: str, mint_url: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[str]:
+async def configured(home: Path, relay_url: str, mint_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A real relay and a real mint in the environment; yields the mint."""
     monkeypatch.setenv("TRADEPOST_RELAYS", relay_url)
     monkeypatch.setenv("TRADEPOST_MINTS", mint_url)
-    yield mint_url
-
-
-async def eventually(is_so: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Wait until something is so; fail with `what` after some seconds."""
-    try:
-        async with asyncio.timeout(SECONDS_MAX):
-            while not await is_so():
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        raise AssertionError(f"waited {SECONDS_MAX} s for {what}") from None
+    return mint_url

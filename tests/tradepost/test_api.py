@@ -16,7 +16,6 @@ from tradepost.errors import ConfigError
 from tradepost.settings import Settings
 
 pytestmark = pytest.mark.process
-ROOT = Path(__file__).parents[2]
 
 AGENT = """
 from tradepost import Agent, Job
@@ -49,7 +48,7 @@ asyncio.run(main())
 async def start(script: Path, *arguments: str, **environment: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable, str(script), *arguments, cwd=script.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
     )  # fmt: skip
 
 

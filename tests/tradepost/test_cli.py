@@ -17,7 +17,6 @@ from tradepost import cli as cli_package
 if TYPE_CHECKING:
     from conftest import Cli
 
-ROOT = Path(__file__).parents[2]
 NPUB = "npub10xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqpkge6d"
 
 
@@ -35,10 +34,7 @@ ALL = dict(commands())
 def tradepost(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """The real thing, as a process of its own."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "tradepost", *map(str, arguments)], env=environment, **pipes
-    )
+    return subprocess.Popen([sys.executable, "-m", "tradepost", *map(str, arguments)], **pipes)
 
 
 # -- help

@@ -80,7 +80,7 @@ async def test_secrets_are_blotted_out_wherever_they_are(capsys: pytest.CaptureF
     configure_logs()
     log = structlog.get_logger("test")
     for name, (text, hidden) in (await secrets()).items():
-        log.warning(f"event {text}")
+        log.warning(text)
         log.warning("event", value=text, deep={"list": [text]}, error=ValueError(text))
         try:
             raise RuntimeError(text)

@@ -16,8 +16,6 @@ from tradepost.post import open_database, open_post, open_wallet, own_key, reach
 from tradepost.settings import Settings
 from tradepost.testing import Market, MemoryRelay
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
 def settings(home: Path) -> Settings:
@@ -110,13 +108,11 @@ with _only_process(Path(sys.argv[1])):
 
 @pytest.mark.process
 async def test_another_process_keeps_us_out_until_it_dies(settings: Settings) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     holder = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         HOLDER,
         str(settings.data),
-        env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -1,0 +1,200 @@
+"""The money of a customer's orders: locked for the agent, sent to it, and taken back when no result comes.
+
+Inbox: orders in PAYING and AWAITING_REFUND. Duty: each payment is either with the agent or ours again.
+
+Who holds the sats: until the mint has locked them, we; then whoever gets the message with them before the locktime,
+and we (by the refund key) after it. The coins and the message are on disk before either is sent.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol, TypeVar
+
+import structlog
+
+from dvm import queries
+from dvm.lifecycle import CoinsLocked, MoneyBack, MoneyGone, OrderInput, OrderState, PaymentImpossible
+from dvm.nip90 import PREPAID, Offer
+from dvm.payments import CHAT_MESSAGE
+from dvm.post import Post
+from dvm.queries import OrderRow
+from identity import SecretKey, Signer, make_template
+from identity.nip59 import wrap
+from store import Transaction
+from wallet import (
+    AlreadySpent,
+    MintUnavailable,
+    Outcome,
+    P2PKLock,
+    PaymentPayload,
+    Plan,
+    State,
+    Token,
+    WalletError,
+    WrongLock,
+    encode_payload,
+)
+
+log = structlog.get_logger(__name__)
+
+LOCK_SECONDS_MAX: Final = 7 * 86400  # an offer that binds our coins for longer is not taken
+RECLAIM_RETRY_SECONDS: Final = 15
+Also = Callable[[Transaction], Awaitable[None]]
+T = TypeVar("T")
+
+
+class ChangeOrder(Protocol):
+    """Lets something happen to an order, together with the caller's own writes (`Customer.apply`)."""
+
+    async def __call__(
+        self, order_id: str, event: OrderInput | None, *, also: Also | None = None, **columns: Any
+    ) -> bool:
+        """False if the order has no such step to take; `also` was then not written."""
+        ...
+
+
+class Purchases:
+    """The payments of one customer."""
+
+    def __init__(self, post: Post, signer: Signer, apply: ChangeOrder) -> None:
+        self._post = post
+        self._signer = signer
+        self._apply = apply
+
+    def lock_key(self, nonce: str) -> SecretKey:
+        """Our one-job key for an order, from the random nonce stored with it."""
+        return self._post.seed.job_key("customer", self._signer.public_key, nonce)
+
+    def obstacle(self, row: OrderRow, offer: Offer, price_sat: int) -> str:
+        """Why we do not take an offer; empty if we do."""
+        now = self._post.clock.now()
+        if price_sat > row.max_sat:
+            return f"the agent asks {price_sat} sat, your limit is {row.max_sat} sat"
+        if offer.expires_at is not None and offer.expires_at <= now:
+            return "the offer has expired"
+        if PREPAID not in offer.settle or offer.lock is None or offer.locktime is None:
+            return "the agent asks for a kind of payment that this wallet does not make yet"
+        if not now < offer.locktime <= now + LOCK_SECONDS_MAX:
+            return "the offer would lock the coins for too long, or not at all"
+        return ""
+
+    async def plan(self, row: OrderRow, offer: Offer, price_sat: int) -> Plan:
+        """Plan to lock coins for an offer without obstacles; waits for the mint until the order's deadline.
+
+        Raises `WalletError` if we have no coins that will do.
+        """
+        assert offer.lock is not None
+        lock = P2PKLock(offer.lock, offer.locktime, (self.lock_key(row.lock_nonce).compressed_public_key,))
+        return await self._patiently(lambda: self._plan(row, offer, lock, price_sat), until=row.deadline_at)
+
+    async def _plan(self, row: OrderRow, offer: Offer, lock: P2PKLock, price_sat: int) -> Plan:
+        """At the mint of the offer where we have most."""
+        common = [mint for mint in offer.mints if mint in self._post.wallet.mints]
+        if not common:
+            raise WalletError(
+                f"the agent takes coins of {', '.join(offer.mints)}; this wallet uses none of them"
+            )
+        balance = await self._post.wallet.balance()
+        common.sort(key=lambda mint: -balance.get(mint, 0))
+        return await self._post.wallet.plan_send(
+            common[0], price_sat, lock=lock, op_id=f"order:{row.id}", purpose="pay for a job", job_id=row.id,
+            include_fees=True,
+        )  # fmt: skip
+
+    async def pay(self, order_id: str) -> None:
+        """Lock the coins and send them. The operation was recorded with the state PAYING."""
+        row = await queries.get_order(self._post.db, order_id)
+        if row is None or row.op_id is None:
+            return
+        outcome = await self.settle(row.op_id)
+        if outcome.token is None:
+            await self._apply(row.id, PaymentImpossible(outcome.error or "the coins could not be locked"))
+            return
+        token, now, locktime = outcome.token, self._post.clock.now(), row.locktime
+        payload = PaymentPayload(mint=token.mint, unit=token.unit, proofs=token.proofs, id=row.id)
+        message = make_template(
+            CHAT_MESSAGE,
+            content=encode_payload(payload),
+            tags=[("p", row.provider), ("e", row.id)],
+            created_at=now,
+        )
+        envelope = await wrap(self._signer, row.provider, message, now=now)
+
+        async def write(tx: Transaction) -> None:
+            await self._post.outbox.add(tx, envelope, until=locktime)
+
+        await self._apply(order_id, CoinsLocked(), also=write)
+
+    async def reclaim(self, order_id: str) -> None:
+        """After the locktime, take our locked coins back, unless the provider took them or sent a refund."""
+        while (
+            row := await queries.get_order(self._post.db, order_id)
+        ) and row.state is OrderState.AWAITING_REFUND:
+            wait_seconds = (row.locktime or 0) + 1 - self._post.clock.now()  # it must lie behind us (NUT-11)
+            if wait_seconds > 0:
+                await self._post.clock.sleep(wait_seconds)
+                continue
+            try:
+                if await self._try_reclaim(row):
+                    return
+            except (MintUnavailable, WrongLock) as error:  # down, or its clock is behind ours
+                log.info("reclaim_later", order=row.id, reason=str(error))
+            await self._post.clock.sleep(RECLAIM_RETRY_SECONDS)
+
+    async def _try_reclaim(self, row: OrderRow) -> bool:
+        """One try; True if the matter is settled. A name for each try, so that a restart finds the one under way."""
+        assert row.op_id is not None
+        number = 0
+        while await self._post.wallet.is_recorded(op_id := f"reclaim:{row.id}:{number}"):
+            if await self._reclaimed(row, op_id):
+                return True
+            number += 1  # the mint refused that one
+        try:
+            plan = await self._post.wallet.plan_reclaim(
+                row.op_id, op_id=op_id, purpose="take back an unclaimed payment",
+                key=self.lock_key(row.lock_nonce), job_id=row.id,
+            )  # fmt: skip
+        except AlreadySpent:
+            return await self._apply(row.id, MoneyGone())
+        async with self._post.db.transaction() as tx:
+            await self._post.wallet.record(tx, plan)
+        return await self._reclaimed(row, op_id)
+
+    async def _reclaimed(self, row: OrderRow, op_id: str) -> bool:
+        outcome = await self.settle(op_id)
+        if outcome.state == State.FAILED:
+            return False
+        return await self._apply(row.id, MoneyBack() if outcome.state == State.DONE else MoneyGone())
+
+    async def plan_refund(self, row: OrderRow, token: Token, op_id: str) -> Plan:
+        """Plan to take what an agent sent back. Raises `WalletError` if the coins are not good."""
+        keys = (self.lock_key(row.lock_nonce),)
+        return await self._patiently(
+            lambda: self._post.wallet.plan_redeem(
+                token, keys=keys, op_id=op_id, purpose="money back", job_id=row.id
+            )
+        )
+
+    async def settle_refund(self, order_id: str, op_id: str) -> None:
+        """See a recorded refund through. Coins that were no good after all change nothing: we can still reclaim."""
+        outcome = await self.settle(op_id)
+        if outcome.state == State.DONE:
+            await self._apply(order_id, MoneyBack())
+        else:
+            log.warning("refund_no_good", order=order_id, reason=outcome.error)
+
+    async def settle(self, op_id: str) -> Outcome:
+        """See a recorded operation through, however long its mint is away."""
+        return await self._patiently(lambda: self._post.wallet.settle(op_id))
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[T]], *, until: int | None = None) -> T:
+        """Try again while a mint does not answer. Raises `MintUnavailable` if the next try would come after `until`."""
+        delay_seconds = 0.5
+        while True:
+            try:
+                return await attempt()
+            except MintUnavailable as error:
+                log.warning("mint_unavailable", reason=str(error))
+                if until is not None and self._post.clock.now() + delay_seconds > until:
+                    raise
+                await self._post.clock.sleep(delay_seconds)
+                delay_seconds = min(delay_seconds * 2, 60)
