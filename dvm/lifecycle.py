@@ -24,7 +24,7 @@ from typing import Final
 from dvm.nip90 import Status
 from wallet.errors import Action
 
-ATTEMPTS_MAX: Final = 3  # a job whose work takes the process down with it is not tried for ever
+ATTEMPTS_MAX: Final = 5  # a job whose work takes the process down with it is not tried for ever
 
 
 class JobState(StrEnum):

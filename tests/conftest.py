@@ -25,6 +25,8 @@ structlog.configure(
     wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
 )
 
+pytest_plugins = ["tradepost.testing.plugin"]
+
 ROOT = Path(__file__).parent.parent
 FUNDED_SAT = 5000
 PROCESS_SECONDS_MAX = 60

@@ -8,15 +8,22 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
+import structlog
+
 from dvm import Post, ProviderLimits
 from identity import SecretKey, read_key_file, write_key_file
 from relay_bridge import Connect, Inbox, Outbox, RelayPool
-from store import Clock, Database, Migration, SystemClock, load_migrations
+from relay_bridge.timing import within
+from store import Clock, Database, Migration, StoreError, SystemClock, load_migrations
 from tradepost.errors import ConfigError, PostBusy
 from tradepost.settings import Settings
 from wallet import HttpTransport, InvalidSeed, MintTransport, Seed, Wallet
 
 FLUSH_SECONDS_MAX = 5.0
+RECOVER_SECONDS_MAX = 10.0
+RECOVER_EVERY_SECONDS = 60.0
+
+log = structlog.get_logger(__name__)
 
 
 def all_migrations() -> list[Migration]:
@@ -32,7 +39,7 @@ async def open_post(
     connect: Connect | None = None,
     transport: Callable[[str], MintTransport] = HttpTransport,
 ) -> AsyncIterator[Post]:
-    """Open the post of `settings`; made new if it is not there yet. Money of an earlier process is looked after first.
+    """Open the post of `settings`; made new if it is not there yet. Money of an earlier process is looked after.
 
     Raises `PostBusy` if another process has it open, `ConfigError` if there are no relays.
     """
@@ -50,9 +57,30 @@ async def open_post(
             Inbox(db, pool, clock) as inbox,
             Wallet.open(db, seed, clock=clock, mints=settings.mints, transport=transport) as wallet,
         ):
+            recovered = asyncio.Event()
+            recovering = asyncio.create_task(_keep_recovering(wallet, clock, recovered))
+            try:
+                # Change still at a mint is missed by the next payment: wait for it, but not for a mint that hangs.
+                with suppress(TimeoutError):
+                    await within(clock, RECOVER_SECONDS_MAX, recovered.wait())
+                yield Post(
+                    db=db, clock=clock, pool=pool, inbox=inbox, outbox=outbox, wallet=wallet, seed=seed
+                )
+                await outbox.flush(FLUSH_SECONDS_MAX)
+            finally:
+                recovering.cancel()
+                await asyncio.wait([recovering])
+
+
+async def _keep_recovering(wallet: Wallet, clock: Clock, recovered: asyncio.Event) -> None:
+    """Settle what an earlier process left, now and when its mint is back; claim invoices that were paid meanwhile."""
+    while True:
+        try:
             await wallet.recover()
-            yield Post(db=db, clock=clock, pool=pool, inbox=inbox, outbox=outbox, wallet=wallet, seed=seed)
-            await outbox.flush(FLUSH_SECONDS_MAX)
+        except StoreError:
+            log.exception("recovery_failed")
+        recovered.set()
+        await clock.sleep(RECOVER_EVERY_SECONDS)
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """A market in memory, and customers and agents to fill it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -12,12 +12,6 @@ from tradepost.testing import Market
 from wallet import PaymentPayload, Token, Wallet, encode_payload
 
 SECONDS_MAX = 10.0
-
-
-@pytest.fixture
-async def market() -> AsyncIterator[Market]:
-    async with Market() as market:
-        yield market
 
 
 class Stranger:

@@ -297,11 +297,14 @@ async def test_a_refund_that_turns_out_no_good_does_not_cost_the_reclaim() -> No
         await clock.advance(61)
         await reached(customer, order, OrderState.AWAITING_REFUND)
         bait = await post.wallet.send(market.mint.url, 20)
+        swaps = market.mint.asked["/v1/swap"]
         for _ in range(4):
             market.mint.lose_request("/v1/swap")  # between our look at the coins and our swap …
         await rogue.send_back(order, customer, bait)
         async with asyncio.timeout(10):
             while (row := await get_order(customer._post.db, order.id)) is None or row.refund_op_id is None:
+                await asyncio.sleep(0.005)
+            while market.mint.asked["/v1/swap"] < swaps + 4:
                 await asyncio.sleep(0.005)
         await post.wallet.receive(bait)  # … the agent takes them itself
         await clock.advance(30)
