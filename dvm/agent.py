@@ -77,7 +77,8 @@ class Agent:
     def serves(self, kind: int, price_sat: int = 0) -> Callable[[Work], Work]:
         """Decorate the function that does jobs of `kind` for `price_sat`.
 
-        The function takes a `Job` and returns the result as text; `async def` runs on the loop, `def` in a thread.
+        The function takes a `Job` and returns the result as text. `async def` runs on the loop; `def` runs in a thread
+        of its own, where it can read the job but not `await job.progress(…)`.
         Raise `JobFailed("why")` in it to tell the customer why; what was paid then goes back.
         Raises `ValueError` for a kind that is no job, a kind served already, or a negative price.
         """

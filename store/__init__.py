@@ -1,9 +1,10 @@
 """Memory: the one database of a post, its transactions and migrations, and the clock (floor 0)."""
 
 from store.clock import Clock, SystemClock
-from store.database import Database, Row, Transaction
+from store.database import Database
 from store.errors import MigrationError, StoreError
 from store.migrations import Migration, load_migrations
+from store.transaction import Row, Transaction
 
 __all__ = [
     "Clock",

@@ -11,17 +11,15 @@ The SQL is kept to what PostgreSQL also understands (`?` placeholders aside), so
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
 
 import aiosqlite
 
 from store.errors import StoreError
 from store.migrations import Migration, migrate
-
-Value = str | int | bytes | None
+from store.transaction import Row, Transaction, Value
 
 _PRAGMAS = (
     "PRAGMA journal_mode=WAL",
@@ -30,47 +28,6 @@ _PRAGMAS = (
     "PRAGMA busy_timeout=5000",
     "PRAGMA temp_store=MEMORY",
 )
-
-
-class Row(Protocol):
-    """One row of an answer; values by column name."""
-
-    def __getitem__(self, column: str, /) -> Any: ...
-
-
-class Transaction:
-    """What a caller may do inside `Database.transaction`. Not to be kept after the block."""
-
-    def __init__(self, connection: aiosqlite.Connection) -> None:
-        self._connection = connection
-        self._after_commit: list[Callable[[], None]] = []
-
-    def after_commit(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once the changes are durable, never if they are undone. It must not raise or block."""
-        self._after_commit.append(callback)
-
-    async def execute(self, sql: str, *values: Value) -> int:
-        """Run one statement that answers nothing; returns how many rows it changed."""
-        cursor = await self._live().execute(sql, values)
-        return cursor.rowcount
-
-    async def execute_many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
-        """Run one statement once per row of values."""
-        await self._live().executemany(sql, rows)
-
-    async def all(self, sql: str, *values: Value) -> list[Row]:
-        """Run one statement and return all rows, uncommitted changes of this transaction included."""
-        return list(await self._live().execute_fetchall(sql, values))
-
-    async def one(self, sql: str, *values: Value) -> Row | None:
-        """Like `all`, the first row or None."""
-        rows = await self.all(sql, *values)
-        return rows[0] if rows else None
-
-    def _live(self) -> aiosqlite.Connection:
-        if not self._connection.in_transaction:  # what is written now would be committed at once, by itself
-            raise StoreError("the transaction is over, or a failing disk has undone it")
-        return self._connection
 
 
 class _Batch:
@@ -167,7 +124,7 @@ class Database:
                 await self._finish(self._undo(beginning))
                 raise
             batch = beginning.result()
-            batch.after_commit += tx._after_commit
+            batch.after_commit += tx.callbacks
             await self._finish(self._release(batch))
         await asyncio.shield(batch.committed)
 

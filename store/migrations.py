@@ -11,12 +11,9 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING
 
 from store.errors import MigrationError
-
-if TYPE_CHECKING:
-    from store.database import Transaction
+from store.transaction import Transaction
 
 _NAME = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
 
@@ -62,7 +59,7 @@ def load_migrations(package: str) -> tuple[Migration, ...]:
     return tuple(found)
 
 
-async def migrate(tx: "Transaction", migrations: Iterable[Migration]) -> None:
+async def migrate(tx: Transaction, migrations: Iterable[Migration]) -> None:
     """Bring the database to the given schema inside the caller's transaction: all of it or nothing.
 
     Raises `MigrationError` when the database was written by a later release, or by a file edited since.

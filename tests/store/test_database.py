@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from store import Database, Migration, StoreError
-from store.database import Transaction
+from store import Database, Migration, StoreError, Transaction
 
 INSERT = "INSERT INTO notes (id, text) VALUES (?, ?)"
 FILL_THE_DISK = (INSERT, 9999, "x" * 200_000)
