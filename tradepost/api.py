@@ -11,6 +11,7 @@ from typing import Any
 import dvm
 from dvm import Post, Provider
 from identity import LocalSigner
+from tradepost.errors import ConfigError
 from tradepost.logs import ensure_logs
 from tradepost.post import limits_of, open_post, own_key
 from tradepost.settings import Settings
@@ -69,7 +70,14 @@ async def serve(agents: Sequence[dvm.Agent], settings: Settings, *, on_ready: Re
     """Run agents on one post until SIGINT or SIGTERM, then take the announcements back and let running work end.
 
     `on_ready` runs beside the agents once they are open. A second SIGINT interrupts at once (`KeyboardInterrupt`).
+    Raises `ConfigError` if an agent asks for money and no mint is trusted, `PostBusy`.
     """
+    prices = [c.price_sat for agent in agents for c in agent.capabilities.values()]
+    if any(prices) and not settings.mints:
+        raise ConfigError(
+            "the agent asks for money but knows no mint: name the mints you trust in tradepost.yaml "
+            "(mints: […]) or in TRADEPOST_MINTS"
+        )
     async with open_post(settings) as post:
         providers = [
             Provider(agent, LocalSigner(own_key(settings, agent.slug)), post, limits_of(settings))

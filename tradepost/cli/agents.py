@@ -11,7 +11,6 @@ from dvm import Post, Provider
 from identity import encode_npub
 from tradepost.api import serve
 from tradepost.cli.output import AsJson, print_json, print_text, quoted, say
-from tradepost.errors import ConfigError
 from tradepost.post import reach
 from tradepost.project import load_agents, make_project
 from tradepost.settings import Settings
@@ -52,12 +51,6 @@ def up(
     """
     settings = Settings.load(folder)
     agents = load_agents(Path(settings.code))
-    prices = [c.price_sat for agent in agents for c in agent.capabilities.values()]
-    if any(prices) and not settings.mints:
-        raise ConfigError(
-            "the agent asks for money but knows no mint: name the mints you trust in tradepost.yaml "
-            "(mints: […]) or in TRADEPOST_MINTS"
-        )
 
     async def ready(providers: Sequence[Provider], post: Post) -> None:
         for provider in providers:
