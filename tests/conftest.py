@@ -6,6 +6,7 @@ A part that is not installed skips the tests that need it, with the command that
 import asyncio
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,10 @@ structlog.configure(
     processors=[structlog.processors.add_log_level, structlog.processors.KeyValueRenderer()],
     wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
 )
+
+# A shell that starts us in the background has SIGINT ignored, by us and by every process we start: tests of Ctrl-C
+# would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tradepost.testing.plugin"]
 
