@@ -11,7 +11,7 @@ NODE_MODULES := tests/interop/node_modules/.installed
 
 PIP := $(PYTHON) -m pip --python .venv/bin/python --disable-pip-version-check install --quiet --quiet
 # Two installations at a time: downloads and unpacking overlap.
-PARALLEL := $(MAKE) --no-print-directory --jobs=2
+PARALLEL := $(MAKE) --no-print-directory --silent --jobs=2
 
 .PHONY: help demo test check bench clean
 
@@ -52,7 +52,7 @@ clean:
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else \
 		"Tradepost needs Python 3.11 or 3.12; name one with: make PYTHON=python3.12")'
-	$(PYTHON) -m venv --clear --without-pip .venv
+	@$(PYTHON) -m venv --clear --without-pip .venv
 
 $(RUN): pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing Tradepost into .venv"
@@ -64,7 +64,7 @@ $(DEV): $(RUN)
 	@$(PIP) --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-$(MINT): tradepost/mint_venv.py tradepost/data/mint-requirements.txt
+$(MINT): tradepost/mint_venv.py tradepost/data/mint-requirements.txt | .venv/bin/python
 	@echo "Installing the mint into .venv-mint"
 	@$(PYTHON) -P tradepost/mint_venv.py .venv-mint
 	@touch $@

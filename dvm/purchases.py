@@ -89,6 +89,8 @@ class Purchases:
     async def _plan(self, row: OrderRow, offer: Offer, lock: P2PKLock, price_sat: int) -> Plan:
         """At the mint of the offer where we have most."""
         common = [mint for mint in offer.mints if mint in self._post.wallet.mints]
+        if not offer.mints:
+            raise WalletError("the agent asks for money, but names no mint whose coins it takes")
         if not common:
             raise WalletError(
                 f"the agent takes coins of {', '.join(offer.mints)}; this wallet uses none of them"

@@ -70,6 +70,7 @@ async def _build(folder: Path, python: Path) -> None:
     await _run(*pip, "install", "--quiet", "--no-deps", "--requirement", str(REQUIREMENTS))
     # Importing the mint needs the least of its settings; HOME, because it looks for the person's own mint there.
     settings = {"HOME": str(folder), "MINT_BACKEND_BOLT11_SAT": "FakeWallet", "MINT_PRIVATE_KEY": "trial"}
+    settings["MINT_DATABASE"] = str(folder / "trial")  # else it makes a folder wherever we happen to be
     await _run(str(python), "-c", "import cashu.mint.app", **settings)
 
 
