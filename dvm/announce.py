@@ -1,6 +1,7 @@
 """How an agent is found: its NIP-89 announcement (31990), a heartbeat (11998), and the search for others'."""
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +20,8 @@ from store import Clock
 log = structlog.get_logger(__name__)
 
 DELETION: Final = 5  # NIP-09
-BEAT_SECONDS: Final = 300
+BEAT_SECONDS: Final = 240  # a minute less than a heartbeat holds, so that it never lapses between two
+HOLDS_SECONDS: Final = 300
 ALIVE_SECONDS: Final = 900  # what deployed clients allow between heartbeats
 SEARCH_SECONDS_MAX: Final = 5.0
 
@@ -90,8 +92,8 @@ def announcement(agent: Agent, now: int) -> EventTemplate:
 
 
 def heartbeat(agent: Agent, now: int) -> EventTemplate:
-    """The 11998 event: alive now, and for the next `BEAT_SECONDS`."""
-    tags = [("d", agent.slug), ("status", "online"), ("expiration", str(now + BEAT_SECONDS))]
+    """The 11998 event: alive now, and for the next `HOLDS_SECONDS`."""
+    tags = [("d", agent.slug), ("status", "online"), ("expiration", str(now + HOLDS_SECONDS))]
     return make_template(HEARTBEAT, tags=tags, created_at=now)
 
 
@@ -141,7 +143,7 @@ async def choose_agent(pool: RelayPool, clock: Clock, kind: int, wanted: str) ->
 def _read(event: Event, kind: int, alive: bool) -> Listing:
     try:
         content = msgspec.json.decode(event.content, type=dict[str, object])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         content = {}
     price = next(
         (t[2] for t in event.tags_named("price") if len(t) > 2 and t[1] == str(kind)), content.get("amount")
@@ -151,7 +153,7 @@ def _read(event: Event, kind: int, alive: bool) -> Listing:
         name=str(content.get("name") or ""),
         about=str(content.get("about") or ""),
         kinds=tuple(
-            int(t[1]) for t in event.tags_named("k") if len(t) > 1 and t[1].isascii() and t[1].isdigit()
+            int(t[1]) for t in event.tags_named("k") if len(t) > 1 and re.fullmatch("[0-9]{1,5}", t[1])
         ),
         price_msat=_msat(price),
         alive=alive,

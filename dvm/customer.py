@@ -36,7 +36,7 @@ from dvm.nip90 import (
 )
 from dvm.order import Order, Update
 from dvm.payments import CHAT_MESSAGE
-from dvm.post import PUBLIC_MARGIN_SECONDS, WRAP_MARGIN_SECONDS, Post
+from dvm.post import ANSWER_MARGIN_SECONDS, WRAP_MARGIN_SECONDS, Post
 from dvm.purchases import Also, Purchases
 from dvm.queries import OrderRow
 from identity import DecryptionError, Event, InvalidKey, Signer
@@ -169,7 +169,7 @@ class Customer:
         name: str,
         what: Filter,
         handler: Callable[[Delivery], Awaitable[None]],
-        margin: int = PUBLIC_MARGIN_SECONDS,
+        margin: int = ANSWER_MARGIN_SECONDS,
     ) -> None:
         if name not in self._followings:
             self._followings[name] = await self._post.inbox.follow(

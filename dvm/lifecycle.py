@@ -104,6 +104,15 @@ class PaymentRefused:
 
 
 @dataclass(frozen=True)
+class PaymentLost:
+    """The accepted payment was spent elsewhere, or the mint refused it. `ends_job`: the customer itself sent it."""
+
+    reason: str
+    action: Action
+    ends_job: bool
+
+
+@dataclass(frozen=True)
 class PaymentReturning:
     """A payment is good money but not enough: it goes back. `ends_job`: the customer itself sent it."""
 
@@ -150,7 +159,7 @@ class OfferLapsed:
 
 
 JobInput = (
-    Arrived | Refused | PaymentAccepted | PaymentRedeemed | PaymentRefused | PaymentReturning
+    Arrived | Refused | PaymentAccepted | PaymentRedeemed | PaymentRefused | PaymentLost | PaymentReturning
     | WorkStarted | WorkInterrupted | WorkFinished | WorkFailed | MoneyReturned | OfferLapsed
 )  # fmt: skip
 
@@ -185,16 +194,15 @@ def decide_job(state: JobState | None, event: JobInput) -> Decision | None:
             return Decision(JobState.EXPIRED)
         case JobState.OFFERED, PaymentReturning(reason=reason, action=action, ends_job=True):
             return Decision(JobState.FAILED, Say(Status.ERROR, f"{reason}; {_ON_ITS_WAY}", action))
-        case (
-            (JobState.OFFERED | JobState.PAYING),
-            PaymentRefused(reason=reason, action=action, ends_job=True),
-        ):
+        case JobState.OFFERED, PaymentRefused(reason=reason, action=action, ends_job=True):
             return Decision(JobState.FAILED, Say(Status.ERROR, f"{reason}; nothing was taken", action))
 
         case JobState.PAYING, PaymentRedeemed():
             return Decision(JobState.QUEUED, then=Next.WORK)
-        case JobState.PAYING, PaymentRefused():
-            return Decision(JobState.OFFERED)  # found good, but spent elsewhere before the mint swapped it
+        case JobState.PAYING, PaymentLost(reason=reason, action=action, ends_job=True):
+            return Decision(JobState.FAILED, Say(Status.ERROR, f"{reason}; nothing was taken", action))
+        case JobState.PAYING, PaymentLost():
+            return Decision(JobState.OFFERED)
 
         case ((JobState.QUEUED | JobState.RUNNING), WorkStarted(attempts=attempts)) if (
             attempts <= ATTEMPTS_MAX

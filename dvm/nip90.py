@@ -9,15 +9,20 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+import orjson
+
 from dvm.errors import BadRequest
 from dvm.kinds import FEEDBACK, check_request_kind, result_kind
+from identity.errors import InvalidKey
 from identity.event import Event, EventTemplate, make_template
+from identity.keys import check_public_key
 from identity.nip40 import expiration
 
 PREPAID: Final = "prepaid"
 INPUT_TYPES: Final = frozenset({"text", "url", "event", "job"})
 
 TAGS_MAX: Final = 500
+EVENT_BYTES_MAX: Final = 60_000  # what an event of ours may have; relays commonly refuse more than 64 KiB
 INPUTS_MAX: Final = 100
 RELAYS_MAX: Final = 8
 
@@ -210,15 +215,20 @@ def make_feedback(
 
 
 def make_result(request: Event, content: str, *, price_msat: int, now: int, relay: str = "") -> EventTemplate:
-    """The 6xxx event that answers `request`."""
-    tags: list[tuple[str, ...]] = [
-        ("request", request.to_json().decode()),
-        ("e", request.id, relay),
-        ("p", request.pubkey),
-        *request.tags_named("i"),
-    ]
+    """The 6xxx event that answers `request`.
+
+    NIP-90 wants the whole request and the inputs in it again. What relays would refuse for its size is left out: the
+    inputs first, then the request. Its id always stays.
+    """
+    tags: list[tuple[str, ...]] = [("e", request.id, relay), ("p", request.pubkey)]
     if price_msat:
         tags.append(("amount", str(price_msat)))
+    room = EVENT_BYTES_MAX - len(orjson.dumps(content))
+    for again in ([("request", request.to_json().decode())], request.tags_named("i")):
+        size = len(orjson.dumps(again))
+        if size <= room:
+            tags += again
+            room -= size
     return make_template(result_kind(request.kind), content=content, tags=tags, created_at=now)
 
 
@@ -304,6 +314,10 @@ def _amount(text: str | None, name: str) -> int | None:
 def _compressed_key(text: str | None) -> str | None:
     if text is None:
         return None
-    if len(text) != 66 or text[:2] not in ("02", "03") or not set(text) <= set("0123456789abcdef"):
-        raise BadRequest("lock must be a 33-byte compressed public key in lowercase hex")
-    return text
+    try:
+        if text[:2] in ("02", "03"):
+            check_public_key(text[2:])
+            return text
+    except InvalidKey:
+        pass
+    raise BadRequest("lock must be a 33-byte compressed public key in lowercase hex")

@@ -20,12 +20,14 @@ from typing import Protocol
 import structlog
 
 from dvm import queries
+from dvm.errors import BadRequest
 from dvm.lifecycle import (
     PAYMENT_OPEN,
     JobInput,
     JobState,
     MoneyReturned,
     PaymentAccepted,
+    PaymentLost,
     PaymentRedeemed,
     PaymentRefused,
     PaymentReturning,
@@ -47,6 +49,7 @@ from wallet import (
     Outcome,
     P2PKLock,
     Plan,
+    State,
     Token,
     WalletError,
     WrongLock,
@@ -111,8 +114,8 @@ class Payments:
                 return
             try:
                 await self._step(payment)
-            except MintUnavailable as error:
-                log.warning("mint_unavailable", payment=payment.id, state=payment.state, reason=str(error))
+            except (MintUnavailable, _LaterError) as error:
+                log.info("payment_waits", payment=payment.id, state=payment.state, reason=str(error))
                 await self._post.clock.sleep(delay_seconds)
                 delay_seconds = min(delay_seconds * 2, 60)
 
@@ -146,6 +149,9 @@ class Payments:
 
     async def _judge(self, payment: PaymentRow, job: JobRow | None) -> None:
         """Look at coins that are still the sender's, and record what is to be done with them."""
+        if job is not None and job.state is JobState.PAYING:
+            # Another payment is being swapped; it may yet turn out to be no good.
+            raise _LaterError("another payment for the same job is under way")
         now = self._post.clock.now()
         token = parse_token(payment.token)
         try:
@@ -171,6 +177,8 @@ class Payments:
             await self._refuse(
                 payment, job, "the mint could not be reached to check the payment", Action.RETRY_AFTER
             )
+        except WrongLock as error:
+            await self._return_misfit(payment, job, token, error)
         except WalletError as error:
             await self._refuse(payment, job, str(error), error.action)
         else:
@@ -179,11 +187,38 @@ class Payments:
                 payment, verdict.state, plan, job, PaymentReturning(verdict.reason, verdict.action, ends_job)
             )
 
+    async def _return_misfit(
+        self, payment: PaymentRow, job: JobRow | None, token: Token, error: WrongLock
+    ) -> None:
+        """Coins with another lock than agreed go back if we alone can spend them; else nothing was taken."""
+        key = self.job_key(payment.job_id)
+        try:
+            locks = {parse_lock(proof.secret) for proof in token.proofs}
+            if any(lock and lock.refund for lock in locks):
+                raise error  # the sender can take them back by itself
+            plan = await self._post.wallet.plan_return(
+                token, keys=(key,), lock=self._refund_lock(payment, job), op_id=f"return:{payment.id}",
+                purpose="return a payment", job_id=payment.job_id,
+            )  # fmt: skip
+        except MintUnavailable:
+            raise
+        except WalletError:
+            await self._refuse(payment, job, str(error), error.action)
+            return
+        ends_job = job is not None and payment.payer == job.customer
+        told = PaymentReturning(str(error), error.action, ends_job)
+        await self._record(payment, PaymentState.RETURNING, plan, job, told)
+
     def _expected_lock(self, token: Token, job: JobRow | None, now: int) -> P2PKLock | None:
         """The lock these coins must have: none at all, or exactly the agreed one. Raises `WrongLock` when too late."""
-        if job is None or all(parse_lock(proof.secret) is None for proof in token.proofs):
+        locks = {parse_lock(proof.secret) for proof in token.proofs}
+        request = _request(job)
+        if job is None or request is None or locks == {None}:
             return None
-        lock = self.agreed_lock(parse_request(job.request), job.locktime)
+        ours_alone = P2PKLock(self.job_key(job.id).compressed_public_key)
+        if locks == {ours_alone}:  # from a wallet that read the key of the offer and not its terms
+            return ours_alone
+        lock = self.agreed_lock(request, job.locktime)
         if lock.locktime is not None and now > lock.locktime - self._limits.locktime_margin_seconds:
             raise WrongLock("the payment came too late to be safe; take it back after its locktime")
         return lock
@@ -239,12 +274,10 @@ class Payments:
             now = self._post.clock.now()
             await queries.update_payment(tx, payment, PaymentState.REFUSED, now=now, reason=reason)
 
-        # Only the payment that a job is PAYING with may move it on: it is the one in REDEEMING.
-        concerns = job is not None and (job.state is JobState.PAYING) == (
-            payment.state is PaymentState.REDEEMING
-        )
-        told = PaymentRefused(reason, action, ends_job=job is not None and payment.payer == job.customer)
-        if job is None or not concerns or not await self._apply(job, told, also=write):
+        # Only the payment that was accepted, the one in REDEEMING, moves a job that is PAYING.
+        tell = PaymentLost if payment.state is PaymentState.REDEEMING else PaymentRefused
+        told = tell(reason, action, ends_job=job is not None and payment.payer == job.customer)
+        if job is None or not await self._apply(job, told, also=write):
             async with self._post.db.transaction() as tx:
                 await write(tx)
 
@@ -274,13 +307,20 @@ class Payments:
 
     async def _finish_returning(self, payment: PaymentRow, job: JobRow | None) -> None:
         outcome = await self._settle(payment)
+        if outcome.state == State.FAILED and payment.amount_sat:
+            # The mint would not make coins for the sender; ours are free again, and we still owe them.
+            async with self._post.db.transaction() as tx:
+                await queries.update_payment(tx, payment, PaymentState.REDEEMED, now=self._post.clock.now())
+            return
         back = await self._wrap(payment, outcome.token, "refund") if outcome.token else None
         state = PaymentState.RETURNED if back else PaymentState.REFUSED
 
         async def write(tx: Transaction) -> None:
             reason = outcome.error or ""
-            await queries.update_payment(tx, payment, state, now=self._post.clock.now(), reason=reason)
-            if back:
+            moved = await queries.update_payment(
+                tx, payment, state, now=self._post.clock.now(), reason=reason
+            )
+            if back and moved:
                 await self._send(tx, back, job)
 
         closes_job = job is not None and job.state is JobState.RETURNING
@@ -297,11 +337,14 @@ class Payments:
     async def _plan_refund(self, job: JobRow, payment: PaymentRow) -> Plan:
         """Coins of ours worth what we got for the job, less the mint's fee where we cannot bear it ourselves."""
         mint = parse_token(payment.token).mint
-        for fee_sat in range(RETURN_FEE_SAT_MAX):
+        number = 0
+        while await self._post.wallet.is_recorded(op_id := f"return:{payment.id}:{number}"):
+            number += 1
+        for fee_sat in range(min(RETURN_FEE_SAT_MAX, payment.amount_sat)):
             try:
                 return await self._post.wallet.plan_send(
                     mint, payment.amount_sat - fee_sat, lock=self._refund_lock(payment, job),
-                    op_id=f"return:{payment.id}", purpose="return a payment", job_id=job.id,
+                    op_id=op_id, purpose="return a payment", job_id=job.id,
                 )  # fmt: skip
             except InsufficientFunds as error:
                 shortage = error
@@ -311,8 +354,8 @@ class Payments:
         """Back to the customer's one-job key if it gave one and paid itself; else plain coins, encrypted."""
         if job is None or payment.payer != job.customer:
             return None
-        key = parse_request(job.request).lock
-        return P2PKLock(key) if key else None
+        request = _request(job)
+        return P2PKLock(request.lock) if request and request.lock else None
 
     async def _wrap(self, payment: PaymentRow, token: Token, kind: str) -> Event:
         now = self._post.clock.now()
@@ -322,8 +365,24 @@ class Payments:
         return await wrap(self._signer, payment.payer, message, now=now)
 
     async def _send(self, tx: Transaction, event: Event, job: JobRow | None) -> None:
-        relays = [job.relay, *parse_request(job.request).relays] if job else []
-        await self._post.outbox.add(tx, event, usable_relays([*self._post.pool.urls, *relays]))
+        request = _request(job)
+        relays = [job.relay, *(request.relays if request else ())] if job else []
+        urls = usable_relays([*self._post.pool.urls, *relays])
+        await self._post.outbox.add(
+            tx, event, urls, enough=len(urls)
+        )  # which of them the payer reads we do not know
+
+
+def _request(job: JobRow | None) -> JobRequest | None:
+    """The job's request, None if it is one that could not be read: money may come for such a job too."""
+    try:
+        return parse_request(job.request) if job else None
+    except BadRequest:
+        return None
+
+
+class _LaterError(Exception):
+    """Nothing can be decided just now."""
 
 
 class _OvertakenError(Exception):

@@ -6,8 +6,9 @@ from relay_bridge import Inbox, Outbox, RelayPool
 from store import Clock, Database
 from wallet import Seed, Wallet
 
-WRAP_MARGIN_SECONDS = 2 * 86400 + 3600  # gift wraps are back-dated by up to two days (NIP-59)
-PUBLIC_MARGIN_SECONDS = 900  # other events: clocks that differ, relays that are slow to pass things on
+WRAP_MARGIN_SECONDS = 3 * 86400  # gift wraps are back-dated by up to two days (NIP-59)
+PUBLIC_MARGIN_SECONDS = 3600  # requests: clocks that differ, senders whose line was down for a while
+ANSWER_MARGIN_SECONDS = 86400  # answers to us: an agent may have been cut off long after it wrote them
 
 
 @dataclass(frozen=True)

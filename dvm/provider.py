@@ -23,6 +23,7 @@ from dvm.lifecycle import (
     JobState,
     Next,
     OfferLapsed,
+    PaymentState,
     Refused,
     Say,
     WorkFailed,
@@ -55,7 +56,6 @@ from store import Transaction
 from wallet import (
     SAT,
     Action,
-    MintUnavailable,
     PaymentRequest,
     Token,
     Transport,
@@ -69,6 +69,7 @@ from wallet import (
 log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 30
+ANSWER_SECONDS = 7 * 86400  # how long a relay that is away is waited for with an answer
 Also = Callable[[Transaction], Awaitable[None]]
 
 
@@ -291,8 +292,11 @@ class Provider:
                     tx, job, decision.state, now=now, reason=reason, attempts=attempts
                 )
             if moved:
-                for answer in answers:
-                    await self._post.outbox.add(tx, answer, self._relays_of(job))
+                relays = self._relays_of(job)
+                for answer in answers:  # to all of them: which one the customer reads we do not know
+                    await self._post.outbox.add(
+                        tx, answer, relays, enough=len(relays), until=now + ANSWER_SECONDS
+                    )
                 if also:
                     await also(tx)
         return moved
@@ -393,14 +397,19 @@ class Provider:
         ) and not job.state.is_final:
             try:
                 payment_id = await self._payments.give_back(job)
-            except MintUnavailable as error:
-                log.warning("mint_unavailable", job=job_id, reason=str(error))
-                await self._post.clock.sleep(delay_seconds)
-                delay_seconds = min(delay_seconds * 2, 60)
-                continue
-            if payment_id:
+            except (
+                WalletError
+            ) as error:  # the mint is down, or our coins are elsewhere just now: we still owe them
+                log.warning("return_waits", job=job_id, reason=str(error))
+            else:
+                if payment_id is None:
+                    return
                 await self._payments.take(payment_id)
-            return
+                payment = await queries.get_payment(self._post.db, payment_id)
+                if payment is None or payment.state is not PaymentState.REDEEMED:
+                    return  # else the mint refused, and we try again
+            await self._post.clock.sleep(delay_seconds)
+            delay_seconds = min(delay_seconds * 2, 60)
 
     async def _sweep(self) -> None:
         """Now and then, close offers that nobody paid."""

@@ -7,6 +7,7 @@ and we (by the refund key) after it. The coins and the message are on disk befor
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
@@ -22,6 +23,7 @@ from identity.nip59 import wrap
 from store import Transaction
 from wallet import (
     AlreadySpent,
+    InvalidToken,
     MintUnavailable,
     Outcome,
     P2PKLock,
@@ -30,7 +32,6 @@ from wallet import (
     State,
     Token,
     WalletError,
-    WrongLock,
     encode_payload,
 )
 
@@ -67,6 +68,8 @@ class Purchases:
     def obstacle(self, row: OrderRow, offer: Offer, price_sat: int) -> str:
         """Why we do not take an offer; empty if we do."""
         now = self._post.clock.now()
+        if price_sat <= 0:
+            return "the agent asks for a payment of nothing"
         if price_sat > row.max_sat:
             return f"the agent asks {price_sat} sat, your limit is {row.max_sat} sat"
         if offer.expires_at is not None and offer.expires_at <= now:
@@ -138,7 +141,7 @@ class Purchases:
             try:
                 if await self._try_reclaim(row):
                     return
-            except (MintUnavailable, WrongLock) as error:  # down, or its clock is behind ours
+            except WalletError as error:  # the mint is down, or its clock is behind ours
                 log.info("reclaim_later", order=row.id, reason=str(error))
             await self._post.clock.sleep(RECLAIM_RETRY_SECONDS)
 
@@ -155,7 +158,7 @@ class Purchases:
                 row.op_id, op_id=op_id, purpose="take back an unclaimed payment",
                 key=self.lock_key(row.lock_nonce), job_id=row.id,
             )  # fmt: skip
-        except AlreadySpent:
+        except (AlreadySpent, InvalidToken):  # all of it, or all but less than the mint's fee
             return await self._apply(row.id, MoneyGone())
         async with self._post.db.transaction() as tx:
             await self._post.wallet.record(tx, plan)
@@ -179,10 +182,15 @@ class Purchases:
     async def settle_refund(self, order_id: str, op_id: str) -> None:
         """See a recorded refund through. Coins that were no good after all change nothing: we can still reclaim."""
         outcome = await self.settle(op_id)
-        if outcome.state == State.DONE:
+        row = await queries.get_order(self._post.db, order_id)
+        if row is None or row.mint is None:
+            return
+        # The mint took its fee when the agent redeemed our coins, when it made new ones, and when we swapped these.
+        fees_sat = 3 * await self._patiently(partial(self._post.wallet.least_fee, row.mint, row.price_sat))
+        if outcome.state == State.DONE and outcome.received_sat >= row.price_sat - fees_sat:
             await self._apply(order_id, MoneyBack())
-        else:
-            log.warning("refund_no_good", order=order_id, reason=outcome.error)
+        else:  # what there was of it is ours; the locked coins are still waited for
+            log.warning("refund_no_good", order=order_id, sat=outcome.received_sat, reason=outcome.error)
 
     async def settle(self, op_id: str) -> Outcome:
         """See a recorded operation through, however long its mint is away."""

@@ -22,6 +22,7 @@ from dvm.lifecycle import (
     OrderState,
     PaymentAccepted,
     PaymentImpossible,
+    PaymentLost,
     PaymentRedeemed,
     PaymentRefused,
     PaymentReturning,
@@ -52,6 +53,8 @@ JOB_INPUTS: dict[str, JobInput] = {
     "redeemed": PaymentRedeemed(),
     "refused by customer": PaymentRefused("bad", STOP, ends_job=True),
     "refused by stranger": PaymentRefused("bad", STOP, ends_job=False),
+    "lost by customer": PaymentLost("spent", STOP, ends_job=True),
+    "lost by stranger": PaymentLost("spent", STOP, ends_job=False),
     "too little from customer": PaymentReturning("too little", Action.TOP_UP, ends_job=True),
     "too little from stranger": PaymentReturning("too little", Action.TOP_UP, ends_job=False),
     "started": WorkStarted(1),
@@ -78,8 +81,8 @@ JOB_STEPS: dict[tuple[JobState | None, str], tuple[JobState, Status | None, Next
     (J.OFFERED, "refused by customer"): (J.FAILED, Status.ERROR, Next.NOTHING),
     (J.OFFERED, "lapsed"): (J.EXPIRED, None, Next.NOTHING),
     (J.PAYING, "redeemed"): (J.QUEUED, None, Next.WORK),
-    (J.PAYING, "refused by stranger"): (J.OFFERED, None, Next.NOTHING),
-    (J.PAYING, "refused by customer"): (J.FAILED, Status.ERROR, Next.NOTHING),
+    (J.PAYING, "lost by stranger"): (J.OFFERED, None, Next.NOTHING),
+    (J.PAYING, "lost by customer"): (J.FAILED, Status.ERROR, Next.NOTHING),
     (J.QUEUED, "started"): (J.RUNNING, Status.PROCESSING, Next.NOTHING),
     (J.QUEUED, "started again"): (J.RUNNING, None, Next.NOTHING),
     (J.RUNNING, "started"): (J.RUNNING, Status.PROCESSING, Next.NOTHING),
@@ -113,7 +116,7 @@ def test_final_jobs_stay_final_except_for_a_payment_that_crossed_the_end_of_its_
 
 
 def test_an_error_says_what_to_do_and_where_the_money_is() -> None:
-    refused = decide_job(J.PAYING, JOB_INPUTS["refused by customer"])
+    refused = decide_job(J.OFFERED, JOB_INPUTS["refused by customer"])
     returning = decide_job(J.OFFERED, JOB_INPUTS["too little from customer"])
     assert refused is not None
     assert returning is not None
