@@ -69,6 +69,7 @@ from wallet import (
 log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 30
+SWEEP_JOBS_MAX = 100
 ANSWER_SECONDS = 7 * 86400  # how long a relay that is away is waited for with an answer
 Also = Callable[[Transaction], Awaitable[None]]
 
@@ -412,13 +413,14 @@ class Provider:
             delay_seconds = min(delay_seconds * 2, 60)
 
     async def _sweep(self) -> None:
-        """Now and then, close offers that nobody paid."""
+        """Now and then, close offers that nobody paid, a few at a time."""
         while True:
             now = self._post.clock.now()
-            for job in await queries.jobs_in(self._post.db, self.public_key, JobState.OFFERED):
-                if job.offer_expires_at is not None and job.offer_expires_at <= now:
-                    await self.apply(job, OfferLapsed())
-            await self._post.clock.sleep(SWEEP_SECONDS)
+            lapsed = await queries.lapsed_offers(self._post.db, self.public_key, now, SWEEP_JOBS_MAX)
+            for job in lapsed:
+                await self.apply(job, OfferLapsed())
+            if len(lapsed) < SWEEP_JOBS_MAX:
+                await self._post.clock.sleep(SWEEP_SECONDS)
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` unless the same is under way already."""

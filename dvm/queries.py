@@ -119,6 +119,16 @@ async def jobs_in(db: Database, agent: str, *states: JobState) -> list[JobRow]:
     return [_job(row) for row in rows]
 
 
+async def lapsed_offers(db: Database, agent: str, now: int, limit: int) -> list[JobRow]:
+    """Some of the offers that nobody paid in time."""
+    rows = await db.all(
+        "SELECT * FROM jobs WHERE agent = ? AND state = 'offered' AND offer_expires_at <= ?"
+        " AND state NOT IN ('done', 'failed', 'expired', 'returned') LIMIT ?",
+        agent, now, limit,
+    )  # fmt: skip
+    return [_job(row) for row in rows]
+
+
 async def count_waiting(db: Database, agent: str) -> int:
     """How many jobs wait for a runner or are with one."""
     row = await db.one(

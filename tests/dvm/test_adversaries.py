@@ -239,3 +239,27 @@ async def test_a_job_whose_refund_is_out_is_closed(
     again = await get_payment(provider._post.db, payment.id)
     assert again is not None
     assert again.state is PaymentState.RETURNED
+
+
+async def test_offers_that_nobody_pays_are_closed() -> None:
+    from tests.dvm.conftest import Stranger
+
+    clock = ManualClock()
+    async with Market(clock=clock) as market:
+        agent = Agent("Waits")
+
+        @agent.serves(kind=5001, price_sat=21)
+        async def work(job: Job) -> str:
+            return "never"
+
+        provider, stranger = await market.open(agent), Stranger(market)
+        requests = [stranger.request(text=str(number)) for number in range(120)]
+        for request in requests:
+            await stranger.answer(request, "payment-required")
+        await clock.advance(1000)
+
+        async def all_closed() -> bool:
+            rows = [await get_job(provider._post.db, provider.public_key, r.id) for r in requests]
+            return all(row is not None and row.state is JobState.EXPIRED for row in rows)
+
+        await stranger.eventually(all_closed)
