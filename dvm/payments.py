@@ -125,8 +125,8 @@ class Payments:
         Raises `MintUnavailable`; nothing is recorded then.
         """
         for payment in await queries.payments_of(self._post.db, job.agent, job.id):
-            if payment.state is PaymentState.RETURNING:
-                return payment.id
+            if payment.state is PaymentState.RETURNING and payment.was_ours:
+                return payment.id  # not one that only passes through: another payment for the same job
             if payment.state is PaymentState.REDEEMED:
                 plan = await self._plan_refund(job, payment)
                 await self._record(payment, PaymentState.RETURNING, plan)
@@ -307,7 +307,7 @@ class Payments:
 
     async def _finish_returning(self, payment: PaymentRow, job: JobRow | None) -> None:
         outcome = await self._settle(payment)
-        if outcome.state == State.FAILED and payment.amount_sat:
+        if outcome.state == State.FAILED and payment.was_ours:
             # The mint would not make coins for the sender; ours are free again, and we still owe them.
             async with self._post.db.transaction() as tx:
                 await queries.update_payment(tx, payment, PaymentState.REDEEMED, now=self._post.clock.now())
@@ -323,7 +323,7 @@ class Payments:
             if back and moved:
                 await self._send(tx, back, job)
 
-        closes_job = job is not None and job.state is JobState.RETURNING
+        closes_job = payment.was_ours and job is not None and job.state is JobState.RETURNING
         if job is None or not closes_job or not await self._apply(job, MoneyReturned(), also=write):
             async with self._post.db.transaction() as tx:
                 await write(tx)

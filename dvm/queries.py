@@ -49,6 +49,11 @@ class PaymentRow:
     reason: str
     created_at: int
 
+    @property
+    def was_ours(self) -> bool:
+        """Whether the mint once swapped it to us: if it is to go back, we owe it."""
+        return self.amount_sat > 0
+
 
 @dataclass(frozen=True)
 class OrderRow:

@@ -263,3 +263,44 @@ async def test_offers_that_nobody_pays_are_closed() -> None:
             return all(row is not None and row.state is JobState.EXPIRED for row in rows)
 
         await stranger.eventually(all_closed)
+
+
+async def test_an_extra_payment_on_its_way_back_does_not_settle_what_is_owed(
+    market: Market, stranger: "Stranger", purse: Wallet
+) -> None:
+    agent, fail = Agent("Fails"), asyncio.Event()
+
+    @agent.serves(kind=5001, price_sat=21)
+    async def work(job: Job) -> str:
+        await fail.wait()
+        for _ in range(3):
+            market.mint.refuse("/v1/swap")  # so that the refund takes a second try
+        raise JobFailed("no")
+
+    provider = await market.open(agent)
+    request = stranger.request()
+    await stranger.answer(request, "payment-required")
+    await stranger.pay(provider.public_key, request.id, await purse.send(market.mint.url, 22))
+    await stranger.answer(request, "processing")
+    extra = await purse.send(market.mint.url, 22)
+    swapped, swapping = hold(market.mint, "/v1/swap", extra.proofs[0].secret)
+    await stranger.pay(provider.public_key, request.id, extra)
+    await asyncio.wait_for(swapping.wait(), 10)
+    swaps = market.mint.asked["/v1/swap"]
+    fail.set()
+    await stranger.answer(request, "error")
+
+    async def was_refused() -> bool:
+        return market.mint.asked["/v1/swap"] >= swaps + 3
+
+    try:
+        async with asyncio.timeout(2):
+            while not await was_refused():
+                await asyncio.sleep(0.005)
+    finally:
+        swapped.set()
+
+    async def both_are_back() -> bool:
+        return len([x for x in await stranger.letters() if ("t", "refund") in x.tags]) == 2
+
+    await stranger.eventually(both_are_back)
