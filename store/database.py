@@ -5,48 +5,66 @@ those who were already waiting when the first of them finished go into the same 
 a savepoint of its own, and one `COMMIT` (one fsync) makes them all durable. Leaving the block therefore means:
 what was written is on disk (`synchronous=FULL`). An exception inside a block undoes that block and no other.
 
+Statements run on the event loop: against SQLite's cache they take microseconds, less than a hop to a thread and back.
+Only what waits for the disk, the `COMMIT`, runs in a thread. So keep statements small: each reads by an index, and
+answers a bounded number of rows.
+
 The SQL is kept to what PostgreSQL also understands (`?` placeholders aside), so a second engine can follow.
 """
 
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-
-import aiosqlite
 
 from store.errors import StoreError
 from store.migrations import Migration, migrate
 from store.transaction import Row, Transaction, Value
 
+_BUSY_SECONDS_MAX = 5
 _PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
-    "PRAGMA busy_timeout=5000",
+    f"PRAGMA busy_timeout={_BUSY_SECONDS_MAX * 1000}",
     "PRAGMA temp_store=MEMORY",
 )
 
 
 class _Batch:
-    """One SQLite transaction shared by several callers; `committed` resolves when it is on disk."""
+    """One SQLite transaction shared by several callers, who wait until it is on disk."""
 
     def __init__(self) -> None:
-        self.committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting: list[asyncio.Future[None]] = []
         self.commit_task: asyncio.Task[None] | None = None
         self.after_commit: list[Callable[[], None]] = []
+
+    def end(self, error: Exception | None = None) -> None:
+        """Tell everyone who waits."""
+        for callback in [] if error else self.after_commit:
+            callback()
+        for caller in self.waiting:
+            if caller.done():  # cancelled meanwhile
+                continue
+            if error is None:
+                caller.set_result(None)
+            else:
+                caller.set_exception(error)
 
 
 class Database:
     """Open with `Database.open`; close with `close`. Safe for any number of concurrent callers on one loop."""
 
-    def __init__(self, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
+    def __init__(self, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
         self._writer = writer
         self._reader = reader
         self._turn = asyncio.Lock()  # FIFO: callers write in the order in which they came
         self._batch: _Batch | None = None
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._closed = False
 
     @classmethod
@@ -58,21 +76,21 @@ class Database:
         """
         path = Path(path)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        async with AsyncExitStack() as undo:
-            try:
-                connections = [aiosqlite.connect(path, isolation_level=None) for _ in range(2)]
-                for connection in connections:
-                    await undo.enter_async_context(connection)
-                    connection.row_factory = aiosqlite.Row
-                    for pragma in _PRAGMAS:
-                        await connection.execute(pragma)
-                database = cls(*connections)
-                undo.push_async_callback(database.close)
-                async with database.transaction() as tx:
-                    await migrate(tx, migrations)
-            except sqlite3.Error as error:
+        try:
+            with ExitStack() as undo:
+                writer, reader = [await _connect(path, undo) for _ in range(2)]
+                undo.pop_all()
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot open the database {path}: {error}") from error
+        database = cls(writer, reader)
+        try:
+            async with database.transaction() as tx:
+                await migrate(tx, migrations)
+        except BaseException as error:
+            await database.close()
+            if isinstance(error, sqlite3.Error):
                 raise StoreError(f"cannot open the database {path}: {error}") from error
-            undo.pop_all()
+            raise
         return database
 
     async def close(self) -> None:
@@ -83,10 +101,13 @@ class Database:
         while self._batch is not None or self._turn.locked():
             async with self._turn:
                 pass
-            if self._batch is not None:
-                await asyncio.wait([self._batch.committed])
-        await self._reader.close()
-        await self._writer.close()
+            if (batch := self._batch) is not None and batch.commit_task is not None:
+                await asyncio.wait([batch.commit_task])
+                if self._batch is batch:  # the loop is ending, and cancelled the commit before it began
+                    break
+        self._disk.shutdown()
+        self._reader.close()
+        self._writer.close()
 
     async def __aenter__(self) -> "Database":
         return self
@@ -98,7 +119,7 @@ class Database:
         """Read committed rows; never waits for writers."""
         if self._closed:
             raise StoreError("the database is closed")
-        return list(await self._reader.execute_fetchall(sql, values))
+        return self._reader.execute(sql, values).fetchall()
 
     async def one(self, sql: str, *values: Value) -> Row | None:
         """Like `all`, the first row or None."""
@@ -113,78 +134,78 @@ class Database:
         cancelled while the commit is under way the changes may be durable nevertheless, as with a crash.
         """
         async with self._turn:
-            if self._closed and self._batch is None:
-                raise StoreError("the database is closed")
-            beginning = asyncio.ensure_future(self._begin())
+            batch = self._begin()
             tx = Transaction(self._writer)
             try:
-                await asyncio.shield(beginning)
                 yield tx
             except BaseException:
-                await self._finish(self._undo(beginning))
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK TO caller")
+                    self._release(batch)
+                else:
+                    self._lose(batch)
                 raise
-            batch = beginning.result()
+            if not self._writer.in_transaction:
+                raise self._lose(batch)
+            self._release(batch)
             batch.after_commit += tx.callbacks
-            await self._finish(self._release(batch))
-        await asyncio.shield(batch.committed)
+            committed = asyncio.get_running_loop().create_future()
+            batch.waiting.append(committed)
+        await committed
 
-    async def _begin(self) -> _Batch:
+    def _begin(self) -> _Batch:
         if self._batch is None:
-            await self._writer.execute("BEGIN IMMEDIATE")
+            if self._closed:
+                raise StoreError("the database is closed")
+            self._writer.execute("BEGIN IMMEDIATE")
             self._batch = _Batch()
-        await self._writer.execute("SAVEPOINT caller")
+        self._writer.execute("SAVEPOINT caller")
         return self._batch
 
-    async def _undo(self, beginning: "asyncio.Future[_Batch]") -> None:
-        await asyncio.wait([beginning])
-        if beginning.exception() is None:
-            if self._writer.in_transaction:
-                await self._writer.execute("ROLLBACK TO caller")
-            await self._release(beginning.result())
-
-    async def _release(self, batch: _Batch) -> None:
-        if not self._writer.in_transaction:
-            # When the disk is full or fails, SQLite undoes the whole transaction by itself, all callers' parts of it.
-            self._end(batch, StoreError("the database could not be written; nothing of this batch was kept"))
-            return
-        await self._writer.execute("RELEASE caller")
+    def _release(self, batch: _Batch) -> None:
+        self._writer.execute("RELEASE caller")
         if batch.commit_task is None:
             # Queued now, the commit takes its turn behind everyone who is already waiting: they share it.
             batch.commit_task = asyncio.create_task(self._commit(batch))
 
+    def _lose(self, batch: _Batch) -> StoreError:
+        """When the disk is full or fails, SQLite undoes the whole transaction by itself, all callers' parts of it."""
+        error = StoreError("the database could not be written; nothing of this batch was kept")
+        self._batch = None
+        batch.end(error)
+        return error
+
     async def _commit(self, batch: _Batch) -> None:
         async with self._turn:
-            if batch.committed.done():  # undone by SQLite before its turn came
+            if self._batch is not batch:  # undone by SQLite before its turn came
                 return
+            error: Exception | None = StoreError("the loop ended while the database was written")
             try:
-                await self._writer.execute("COMMIT")
-            except sqlite3.Error as error:
+                await asyncio.get_running_loop().run_in_executor(self._disk, self._writer.execute, "COMMIT")
+                error = None
+            except sqlite3.Error as failure:
                 if self._writer.in_transaction:
-                    await self._writer.execute("ROLLBACK")
-                self._end(batch, error)
-            else:
-                self._end(batch)
+                    self._writer.execute("ROLLBACK")
+                error = failure
+            finally:
+                self._batch = None
+                batch.end(error)
 
-    def _end(self, batch: _Batch, error: Exception | None = None) -> None:
-        self._batch = None
-        if error is not None:
-            batch.committed.set_exception(error)
-            batch.committed.exception()  # callers may all be gone; asyncio must not warn of it then
-            return
-        batch.committed.set_result(None)
-        for callback in batch.after_commit:
-            callback()
 
-    @staticmethod
-    async def _finish(step: Coroutine[None, None, None]) -> None:
-        """See `step` through even if the caller is cancelled meanwhile, so that savepoints always pair up."""
-        task = asyncio.ensure_future(step)
-        cancelled: asyncio.CancelledError | None = None
-        while not task.done():
+async def _connect(path: Path, undo: ExitStack) -> sqlite3.Connection:
+    # Used by the loop's thread and, only while the loop waits for it, by the committing thread.
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
+    undo.callback(connection.close)
+    connection.row_factory = sqlite3.Row
+    deadline = time.monotonic() + _BUSY_SECONDS_MAX
+    for pragma in _PRAGMAS:
+        while True:
             try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        task.result()
-        if cancelled is not None:
-            raise cancelled
+                connection.execute(pragma)
+                break
+            except sqlite3.OperationalError as error:
+                # Two processes that turn a new file into WAL mode at once: SQLite does not wait there by itself.
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.01)
+    return connection

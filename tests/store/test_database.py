@@ -22,10 +22,10 @@ async def ids(db: Database) -> list[int]:
     return [row["id"] for row in await db.all("SELECT id FROM notes ORDER BY id")]
 
 
-async def trace(db: Database) -> list[str]:
+def trace(db: Database) -> list[str]:
     """Every statement that SQLite runs on the writing connection from now on."""
     statements: list[str] = []
-    await db._writer.set_trace_callback(statements.append)
+    db._writer.set_trace_callback(statements.append)
     return statements
 
 
@@ -144,7 +144,7 @@ async def test_a_transaction_kept_after_its_block_is_refused(db: Database) -> No
 
 
 async def test_waiting_callers_share_one_commit_in_the_order_they_came(db: Database) -> None:
-    statements = await trace(db)
+    statements = trace(db)
     arrived: list[int] = []
 
     async def caller(number: int) -> None:
@@ -160,14 +160,14 @@ async def test_waiting_callers_share_one_commit_in_the_order_they_came(db: Datab
 
 
 async def test_a_lone_caller_does_not_wait_for_company(db: Database) -> None:
-    statements = await trace(db)
+    statements = trace(db)
     for number in range(3):
         await add(db, number)
     assert statements.count("COMMIT") == 3
 
 
 async def test_one_failing_among_many_undoes_only_itself(db: Database) -> None:
-    statements = await trace(db)
+    statements = trace(db)
 
     async def caller(number: int) -> None:
         async with db.transaction() as tx:
@@ -184,7 +184,7 @@ async def test_one_failing_among_many_undoes_only_itself(db: Database) -> None:
 
 
 async def test_an_endless_chain_of_callers_does_not_starve_the_commit(db: Database) -> None:
-    statements = await trace(db)
+    statements = trace(db)
     chain: list[asyncio.Task[None]] = []
 
     async def link(number: int) -> None:
@@ -393,3 +393,18 @@ async def test_a_closed_database_says_so(db: Database) -> None:
         await db.all("SELECT id FROM notes")
     with pytest.raises(StoreError, match="closed"):
         await db.one("SELECT id FROM notes")
+
+
+async def test_a_commit_that_the_ending_loop_cancels_does_not_keep_the_database_open(path: Path) -> None:
+    migration = Migration("notes", 1, "0001_initial.sql", "CREATE TABLE notes (id BIGINT, text TEXT);\n")
+    db = await Database.open(path, [migration])
+    writing = asyncio.create_task(add(db, 1))
+    while db._batch is None:
+        await asyncio.sleep(0)
+    assert db._batch.commit_task is not None
+    db._batch.commit_task.cancel()
+    async with asyncio.timeout(5):
+        await db.close()
+    writing.cancel()
+    async with await Database.open(path, [migration]) as db:
+        assert await ids(db) == []
