@@ -57,10 +57,10 @@ class Feed:
         self._oldest: dict[int, int] = {}
         self._tasks = Tasks()
         self._staying: asyncio.Task[None] | None = None
-        self._on_stored: Callable[[], None] = lambda: None
+        self._on_stored: Callable[[queries.Open], None] = lambda _row: None
 
-    def attach(self, tasks: Tasks, on_stored: Callable[[], None]) -> None:
-        """Begin to listen; `on_stored` is called whenever rows were written. Tasks end with `tasks`."""
+    def attach(self, tasks: Tasks, on_stored: Callable[[queries.Open], None]) -> None:
+        """Begin to listen; `on_stored` is called with each new row once it is on disk. Tasks end with `tasks`."""
         self._tasks = tasks
         self._on_stored = on_stored
         self._connection.attach(self)
@@ -185,5 +185,6 @@ class Feed:
         if not kept:
             return
         async with self._db.transaction() as tx:
-            await queries.keep_events(tx, self._name, self._connection.url, kept, now)
-        self._on_stored()
+            new = await queries.keep_events(tx, self._name, self._connection.url, kept, now)
+        for event in new:
+            self._on_stored(queries.Open(event, self._connection.url, 0))

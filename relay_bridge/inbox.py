@@ -21,14 +21,14 @@ from typing import Final
 
 import structlog
 
-from identity.event import Event, parse_event
+from identity.event import Event
 from relay_bridge import queries
 from relay_bridge.catching_up import Feed
 from relay_bridge.errors import AlreadyFollowed
 from relay_bridge.filters import Filter
 from relay_bridge.pool import RelayPool
 from relay_bridge.tasks import Dispatcher, Tasks
-from store import Clock, Database, Row, Transaction
+from store import Clock, Database, Transaction
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +37,7 @@ _PRUNE_SLACK_SECONDS: Final = 86_400
 _RETRY_FIRST_SECONDS: Final = 2
 _RETRY_CAP_SECONDS: Final = 300
 _NEVER: Final = 2**53
+PRUNED_AT_ONCE: Final = 500  # rows: others want to write, too
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,12 @@ class Following:
         self._feeds: list[Feed] = []
         self.closed = False
         self._tasks = Tasks()
-        self._dispatcher = Dispatcher[Row](
+        self._dispatcher = Dispatcher[queries.Open](
             clock,
             parallel_max=limits.handlers_max,
             load=lambda rows_max, now: queries.due_deliveries(db, name, rows_max, now),
             next_due=lambda now: queries.next_delivery(db, name, now),
-            key=lambda row: str(row["event_id"]),
+            key=lambda row: row.event.id,
             handle=self._handle,
         )
 
@@ -114,27 +115,27 @@ class Following:
         self._tasks.start(self._dispatcher.run(), f"inbox {self.name}")
         self._feeds = list(feeds)
         for feed in self._feeds:
-            feed.attach(self._tasks, self._dispatcher.wake)
+            feed.attach(self._tasks, self._dispatcher.offer)
 
-    async def _handle(self, row: Row) -> None:
-        event = parse_event(row["raw"])
-        delivery = Delivery(self.name, event, row["relay"])
+    async def _handle(self, row: queries.Open) -> int | None:
+        event, attempts = row.event, row.attempts + 1
+        delivery = Delivery(self.name, event, row.relay)
         try:
             await self._handler(delivery)
         except Exception:
-            log.exception("handler_failed", inbox=self.name, event_id=event.id, attempt=row["attempts"] + 1)
-            if not delivery.settled:
-                await self._put_off(event.id, row["attempts"] + 1)
-            return
+            log.exception("handler_failed", inbox=self.name, event_id=event.id, attempt=attempts)
+            return None if delivery.settled else await self._put_off(event.id, attempts)
         if not delivery.settled:
             async with self._db.transaction() as tx:
                 await delivery.done(tx)
+        return None
 
-    async def _put_off(self, event_id: str, attempts: int) -> None:
+    async def _put_off(self, event_id: str, attempts: int) -> int:
         delay = min(_RETRY_FIRST_SECONDS * 2 ** (attempts - 1), _RETRY_CAP_SECONDS)
         due_at = _NEVER if attempts >= self._limits.attempts_max else self._clock.now() + delay
         async with self._db.transaction() as tx:
             await queries.mark_failed(tx, self.name, event_id, due_at)
+        return due_at
 
 
 class Inbox:
@@ -223,5 +224,7 @@ class Inbox:
 
     async def _prune(self) -> None:
         oldest = self._clock.now() - self._limits.retention_seconds - _PRUNE_SLACK_SECONDS
-        async with self._db.transaction() as tx:
-            await queries.forget_done(tx, oldest)
+        forgotten = PRUNED_AT_ONCE
+        while forgotten == PRUNED_AT_ONCE:
+            async with self._db.transaction() as tx:
+                forgotten = await queries.forget_done(tx, oldest, PRUNED_AT_ONCE)

@@ -1,28 +1,31 @@
 """The durable outbox: events to publish are written in the transaction that decides them, and sent until they are out.
 
-A *worker* for each relay takes that relay's open rows from the table and publishes them, in the order of adding, a
-few at a time; no relay waits for another. What a crash leaves is sent again: the same event under the same id, which
-a relay that has it answers with `duplicate`.
+A *worker* for each relay takes that relay's open rows and publishes them, in the order of adding, a number at a time;
+no relay waits for another. The *clerk* writes the relays' answers down, many in one transaction. What a crash leaves
+is sent again: the same event under the same id, which a relay that has it answers with `duplicate`.
 """
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
-from identity.event import Event, parse_event
+from identity.event import Event
 from relay_bridge import queries
 from relay_bridge.errors import TooManyRelays
+from relay_bridge.inbox import PRUNED_AT_ONCE
 from relay_bridge.pool import RelayPool
 from relay_bridge.tasks import Dispatcher, Tasks
 from relay_bridge.urls import normalise_relay_url
 from relay_bridge.values import Answer
-from store import Clock, Database, Row, Transaction
+from store import Clock, Database, Transaction
 
 log = structlog.get_logger(__name__)
 
-_PARALLEL_MAX: Final = 32  # events on their way to one relay
+_PARALLEL_MAX: Final = 128  # events on their way to one relay, or waiting for the clerk
+_GATHER_SECONDS: Final = 0.02
 # Our own relays are only tried while they are connected; what they call an error for more than a day will stay one
 # (nostr-sdk's relay says "error: unknown" to a replaceable event of which it has a newer version).
 _OWN_ATTEMPTS_MAX: Final = 200
@@ -42,14 +45,17 @@ class Outbox:
         self._db = db
         self._pool = pool
         self._clock = clock
+        self._clerk = _Clerk(db, clock)
         self._workers: dict[str, _Worker] = {}
         self._tasks = Tasks()
         self._sending = False
+        self._position: int | None = None
 
     async def __aenter__(self) -> "Outbox":
         async with self._db.transaction() as tx:
             await queries.revive_outbox(tx, self._pool.urls)
         self._sending = True
+        self._tasks.start(self._clerk.run(), "outbox clerk")
         self._wake(await queries.relays_to_serve(self._db))
         self._tasks.every(self._clock, _SWEEP_SECONDS, self._sweep, "outbox sweep")
         return self
@@ -74,11 +80,15 @@ class Outbox:
         the unix time `until`. Raises `InvalidRelayUrl`: sift URLs from outside with `usable_relays` first.
         """
         urls = tuple(dict.fromkeys(map(normalise_relay_url, relays))) or self._pool.urls
+        if self._position is None:
+            self._position = await queries.last_position(tx)
+        self._position += 1
         added = await queries.add_event(
-            tx, event, urls, own=not relays, enough=enough, until=until, now=self._clock.now()
-        )
+            tx, event, urls,
+            own=not relays, enough=enough, until=until, position=self._position, now=self._clock.now(),
+        )  # fmt: skip
         if added:
-            tx.after_commit(lambda: self._wake(urls))
+            tx.after_commit(lambda: self._offer(event, urls))
 
     async def flush(self, seconds_max: float) -> bool:
         """Wait until nothing is due or on its way; False if the time ran out first.
@@ -99,21 +109,26 @@ class Outbox:
         finally:
             deadline.cancel()
 
+    def _offer(self, event: Event, urls: Sequence[str]) -> None:
+        for url in urls if self._sending else ():
+            self._worker(url).offer(queries.Open(event, url, 0))
+
     def _wake(self, urls: Sequence[str]) -> None:
-        if not self._sending:
-            return
         for url in urls:
-            worker = self._workers.get(url)
-            if worker is None:
-                worker = self._workers[url] = _Worker(url, self._db, self._pool, self._clock)
-                worker.task = self._tasks.start(worker.run(), f"outbox {url}")
-            worker.wake()
+            self._worker(url).wake()
+
+    def _worker(self, url: str) -> "_Worker":
+        worker = self._workers.get(url)
+        if worker is None:
+            worker = self._workers[url] = _Worker(url, self._db, self._pool, self._clock, self._clerk)
+            worker.task = self._tasks.start(worker.run(), f"outbox {url}")
+        return worker
 
     async def _sweep(self) -> None:
         now = self._clock.now()
         async with self._db.transaction() as tx:
             expired = await queries.expire_sendings(tx, now)
-            await queries.forget_sent(tx, now - _KEEP_SECONDS)
+            await queries.forget_sent(tx, now - _KEEP_SECONDS, PRUNED_AT_ONCE)
         for event_id in expired:
             log.warning("outbox_expired", event_id=event_id)
         needed = {*self._pool.urls, *await queries.relays_to_serve(self._db)}
@@ -126,33 +141,41 @@ class Outbox:
 class _Worker:
     """Sends to one relay."""
 
-    def __init__(self, url: str, db: Database, pool: RelayPool, clock: Clock) -> None:
+    def __init__(self, url: str, db: Database, pool: RelayPool, clock: Clock, clerk: "_Clerk") -> None:
         self.url = url
         self._db = db
         self._pool = pool
         self._clock = clock
+        self._clerk = clerk
         self._own = url in pool.urls
         self.task: asyncio.Task[None] | None = None
-        self._dispatcher = Dispatcher[Row](
+        self._dispatcher = Dispatcher[queries.Open](
             clock,
             parallel_max=_PARALLEL_MAX,
             load=self._load,
             next_due=lambda now: queries.next_sending(db, url, now),
-            key=lambda row: str(row["event_id"]),
+            key=lambda row: row.event.id,
             handle=self._send,
         )
         self.idle = self._dispatcher.idle
         self._away = False
 
+    def offer(self, row: queries.Open) -> None:
+        self._dispatcher.offer(row)
+        self._if_away()
+
     def wake(self) -> None:
         self._dispatcher.wake()
+        self._if_away()
+
+    def _if_away(self) -> None:
         if self._away:
             self.idle.set()
 
     async def run(self) -> None:
         await self._dispatcher.run()
 
-    async def _load(self, rows_max: int, now: int) -> Sequence[Row]:
+    async def _load(self, rows_max: int, now: int) -> Sequence[queries.Open]:
         connection = self._pool.relay(self.url) if self._own else None
         if connection is not None and not await connection.tried():
             # Our own relays come back. Until then no attempts are counted, and then nothing waits for its turn.
@@ -163,26 +186,16 @@ class _Worker:
             self._away = False
         return await queries.due_sendings(self._db, self.url, rows_max, due_by=now, now=self._clock.now())
 
-    async def _send(self, row: Row) -> None:
-        event = parse_event(row["raw"])
+    async def _send(self, row: queries.Open) -> int | None:
         try:
-            answer = await self._pool.relay(self.url).publish(event)
+            answer = await self._pool.relay(self.url).publish(row.event)
         except TooManyRelays as error:
             answer = Answer(False, f"error: {error}")
-        attempts = row["attempts"] + 1
+        attempts = row.attempts + 1
         state = self._judge(answer, attempts)
-        async with self._db.transaction() as tx:
-            due_at = self._clock.now() + _retry_seconds(answer, attempts)
-            await queries.record_answer(
-                tx, event.id, self.url, state=state, answer=answer.message, due_at=due_at
-            )
-            closed = await self._close_if_decided(tx, event.id)
-        if state != "accepted":
-            log.info(
-                "outbox_not_accepted", event_id=event.id, relay=self.url, state=state, answer=answer.message
-            )
-        if closed == "refused":
-            log.warning("outbox_refused", event_id=event.id, answer=answer.message)
+        due_at = self._clock.now() + _retry_seconds(answer, attempts)
+        await self._clerk.record(_Said(row.event.id, self.url, state, answer.message, due_at))
+        return due_at if state == "open" else None
 
     def _judge(self, answer: Answer, attempts: int) -> str:
         if answer.accepted:
@@ -192,22 +205,85 @@ class _Worker:
         attempts_max = _OWN_ATTEMPTS_MAX if self._own else _OUTSIDE_ATTEMPTS_MAX
         return "dropped" if attempts >= attempts_max else "open"
 
-    async def _close_if_decided(self, tx: Transaction, event_id: str) -> str | None:
-        row = await queries.sending_state(tx, event_id)
+
+@dataclass(frozen=True)
+class _Said:
+    """What came of sending an event to a relay once."""
+
+    event_id: str
+    relay: str
+    state: str
+    answer: str
+    due_at: int
+    recorded: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class _Clerk:
+    """Writes answers down, those of a moment together: a crash before that only sends an event again."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+        self._said: asyncio.Queue[_Said] = asyncio.Queue()
+
+    async def record(self, said: _Said) -> None:
+        """Return when it is on disk."""
+        self._said.put_nowait(said)
+        await said.recorded
+
+    async def run(self) -> None:
+        while True:
+            batch = [await self._said.get()]
+            await asyncio.sleep(_GATHER_SECONDS)  # of the machine's time, whatever the post's clock says
+            while not self._said.empty():
+                batch.append(self._said.get_nowait())
+            try:
+                async with self._db.transaction() as tx:
+                    closed = [await self._write(tx, said) for said in batch]
+            except Exception as error:
+                log.exception("outbox_unwritable")
+                for said in batch:
+                    _release(said.recorded, error)
+                continue
+            for said, state in zip(batch, closed, strict=True):
+                _release(said.recorded)
+                if said.state != "accepted":
+                    log.info(
+                        "outbox_not_accepted",
+                        event_id=said.event_id, relay=said.relay, state=said.state, answer=said.answer,
+                    )  # fmt: skip
+                if state == "refused":
+                    log.warning("outbox_refused", event_id=said.event_id, answer=said.answer)
+
+    async def _write(self, tx: Transaction, said: _Said) -> str | None:
+        await queries.record_answer(
+            tx, said.event_id, said.relay, state=said.state, answer=said.answer, due_at=said.due_at
+        )
+        row = await queries.sending_state(tx, said.event_id)
         if row is None:
             return None
         if row["state"] != "open":
-            decided = str(
-                row["state"]
-            )  # again, so that a relay that failed after the decision is dropped too
+            decided = str(row["state"])
         elif row["accepted"] >= row["enough"] or (row["accepted"] and not row["open"]):
             decided = "sent"
         elif not row["open"]:
             decided = "refused"
         else:
             return None
-        await queries.close_sending(tx, event_id, decided, self._clock.now())
+        if row["state"] == "open":
+            await queries.close_sending(tx, said.event_id, decided, self._clock.now())
+        if row["open"]:  # of an event closed earlier, too: a relay that failed after that is not tried again
+            await queries.drop_tried(tx, said.event_id)
         return decided
+
+
+def _release(waiting: asyncio.Future[None], error: Exception | None = None) -> None:
+    if waiting.done():
+        return
+    if error is None:
+        waiting.set_result(None)
+    else:
+        waiting.set_exception(error)
 
 
 def _retry_seconds(answer: Answer, attempts: int) -> int:

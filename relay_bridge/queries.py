@@ -1,29 +1,47 @@
 """All SQL of relay_bridge. Functions that write take the caller's transaction."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from identity.event import Event
+from identity.event import Event, parse_event
 from store import Database, Row, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """An event to be handled or sent, the relay it came from or goes to, and how often that was tried."""
+
+    event: Event
+    relay: str
+    attempts: int
+
 
 # inbox
 
 
-async def keep_events(tx: Transaction, name: str, relay: str, events: Iterable[Event], now: int) -> None:
-    """Write events that came in; those already known for `name` stay as they are."""
-    await tx.execute_many(
-        "INSERT INTO inbox (name, event_id, created_at, received_at, relay, raw, state, attempts, due_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, 'open', 0, 0) ON CONFLICT DO NOTHING",
-        [(name, event.id, event.created_at, now, relay, event.to_json().decode()) for event in events],
-    )  # fmt: skip
+async def keep_events(
+    tx: Transaction, name: str, relay: str, events: Iterable[Event], now: int
+) -> list[Event]:
+    """Write events that came in and return the new ones; those already known for `name` stay as they are."""
+    return [
+        event
+        for event in events
+        if await tx.execute(
+            "INSERT INTO inbox (name, event_id, created_at, received_at, relay, raw, state, attempts, due_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, 'open', 0, 0) ON CONFLICT DO NOTHING",
+            name, event.id, event.created_at, now, relay, event.to_json().decode(),
+        )
+    ]  # fmt: skip
 
 
-async def due_deliveries(db: Database, name: str, rows_max: int, now: int) -> list[Row]:
+async def due_deliveries(db: Database, name: str, rows_max: int, now: int) -> list[Open]:
     """Open rows to be handled, oldest first."""
-    return await db.all(
-        "SELECT event_id, relay, raw, attempts FROM inbox WHERE name = ? AND state = 'open' AND due_at <= ?"
+    rows = await db.all(
+        "SELECT relay, raw, attempts FROM inbox WHERE name = ? AND state = 'open' AND due_at <= ?"
         " ORDER BY received_at, created_at, event_id LIMIT ?",
         name, now, rows_max,
     )  # fmt: skip
+    return [Open(parse_event(row["raw"]), row["relay"], row["attempts"]) for row in rows]
 
 
 async def next_delivery(db: Database, name: str, now: int) -> int | None:
@@ -54,9 +72,13 @@ async def revive_deliveries(tx: Transaction, name: str) -> None:
     await tx.execute("UPDATE inbox SET attempts = 0, due_at = 0 WHERE name = ? AND state = 'open'", name)
 
 
-async def forget_done(tx: Transaction, created_before: int) -> int:
-    """Delete closed rows of events dated before then; returns how many."""
-    return await tx.execute("DELETE FROM inbox WHERE state = 'done' AND created_at < ?", created_before)
+async def forget_done(tx: Transaction, created_before: int, rows_max: int) -> int:
+    """Delete closed rows of events dated before then, so many at most; returns how many."""
+    return await tx.execute(
+        "DELETE FROM inbox WHERE (name, event_id) IN"
+        " (SELECT name, event_id FROM inbox WHERE state = 'done' AND created_at < ? LIMIT ?)",
+        created_before, rows_max,
+    )  # fmt: skip
 
 
 async def cursors(tx: Transaction, name: str) -> dict[str, int]:
@@ -85,36 +107,46 @@ async def add_event(
     own: bool,
     enough: int,
     until: int | None,
+    position: int,
     now: int,
 ) -> bool:
-    """Write an event to be published; False (and nothing written) if it is there already."""
+    """Write an event to be published; False (and nothing written) if it is there already.
+
+    Each relay gets its events in the order of `position`.
+    """
     added = await tx.execute(
         "INSERT INTO outbox (event_id, raw, own_relays, enough, until_at, state, added_at)"
         " VALUES (?, ?, ?, ?, ?, 'open', ?) ON CONFLICT DO NOTHING",
         event.id, event.to_json().decode(), int(own), enough, until, now,
     )  # fmt: skip
     if added:
-        await _add_relays(tx, event.id, relays)
+        await _add_relays(tx, event.id, relays, position)
     return bool(added)
 
 
-async def _add_relays(tx: Transaction, event_id: str, relays: Sequence[str]) -> None:
-    row = await tx.one("SELECT COALESCE(MAX(position), 0) + 1 AS position FROM outbox_relay")
-    position = 1 if row is None else row["position"]
-    await tx.execute_many(
-        "INSERT INTO outbox_relay (event_id, relay, position, state, attempts, due_at, answer)"
-        " VALUES (?, ?, ?, 'open', 0, 0, '') ON CONFLICT DO NOTHING",
-        [(event_id, relay, position) for relay in relays],
-    )
+async def _add_relays(tx: Transaction, event_id: str, relays: Sequence[str], position: int) -> None:
+    for relay in relays:
+        await tx.execute(
+            "INSERT INTO outbox_relay (event_id, relay, position, state, attempts, due_at, answer)"
+            " VALUES (?, ?, ?, 'open', 0, 0, '') ON CONFLICT DO NOTHING",
+            event_id, relay, position,
+        )  # fmt: skip
+
+
+async def last_position(tx: Transaction) -> int:
+    """The position of the open row that was added last; 0 if there is none."""
+    row = await tx.one("SELECT MAX(position) AS position FROM outbox_relay WHERE state = 'open'")
+    return (row["position"] if row else None) or 0
 
 
 async def revive_outbox(tx: Transaction, own_relays: Sequence[str]) -> None:
     """A new run: everything open is due, and what goes to our own relays goes to those configured now."""
     rows = await tx.all(
-        "SELECT event_id FROM outbox WHERE state = 'open' AND own_relays = 1 ORDER BY added_at"
+        "SELECT o.event_id, MIN(r.position) AS position FROM outbox o JOIN outbox_relay r ON r.event_id = o.event_id"
+        " WHERE o.state = 'open' AND o.own_relays = 1 GROUP BY o.event_id"
     )
     for row in rows:
-        await _add_relays(tx, row["event_id"], own_relays)
+        await _add_relays(tx, row["event_id"], own_relays, row["position"])
     await tx.execute("UPDATE outbox_relay SET due_at = 0 WHERE state = 'open'")
 
 
@@ -125,14 +157,15 @@ async def relays_to_serve(db: Database) -> list[str]:
     ]
 
 
-async def due_sendings(db: Database, relay: str, rows_max: int, *, due_by: int, now: int) -> list[Row]:
+async def due_sendings(db: Database, relay: str, rows_max: int, *, due_by: int, now: int) -> list[Open]:
     """What to send to one relay, in the order of adding: due by then, and not pointless now."""
-    return await db.all(
-        "SELECT r.event_id, r.attempts, o.raw FROM outbox_relay r JOIN outbox o ON o.event_id = r.event_id"
+    rows = await db.all(
+        "SELECT r.attempts, o.raw FROM outbox_relay r JOIN outbox o ON o.event_id = r.event_id"
         " WHERE r.relay = ? AND r.state = 'open' AND r.due_at <= ? AND (o.until_at IS NULL OR o.until_at > ?)"
         " ORDER BY r.position LIMIT ?",
         relay, due_by, now, rows_max,
     )  # fmt: skip
+    return [Open(parse_event(row["raw"]), relay, row["attempts"]) for row in rows]
 
 
 async def next_sending(db: Database, relay: str, now: int) -> int | None:
@@ -169,8 +202,12 @@ async def sending_state(tx: Transaction, event_id: str) -> Row | None:
 
 
 async def close_sending(tx: Transaction, event_id: str, state: str, now: int) -> None:
-    """Close an event. Relays not tried yet still get it once; those that failed are not tried again."""
+    """Close an event."""
     await tx.execute("UPDATE outbox SET state = ?, closed_at = ? WHERE event_id = ?", state, now, event_id)
+
+
+async def drop_tried(tx: Transaction, event_id: str) -> None:
+    """Of a closed event: relays not tried yet still get it once; those that failed are not tried again."""
     await tx.execute(
         "UPDATE outbox_relay SET state = 'dropped' WHERE event_id = ? AND state = 'open' AND attempts > 0",
         event_id,
@@ -185,16 +222,15 @@ async def expire_sendings(tx: Transaction, now: int) -> list[str]:
     )  # fmt: skip
     await tx.execute(
         "UPDATE outbox_relay SET state = 'dropped' WHERE state = 'open'"
-        " AND event_id IN (SELECT event_id FROM outbox WHERE until_at <= ?)",
+        " AND (SELECT until_at FROM outbox o WHERE o.event_id = outbox_relay.event_id) <= ?",
         now,
     )
     return [row["event_id"] for row in rows]
 
 
-async def forget_sent(tx: Transaction, closed_before: int) -> int:
-    """Delete events closed before then; returns how many."""
-    await tx.execute(
-        "DELETE FROM outbox_relay WHERE event_id IN (SELECT event_id FROM outbox WHERE closed_at < ?)",
-        closed_before,
-    )
-    return await tx.execute("DELETE FROM outbox WHERE closed_at < ?", closed_before)
+async def forget_sent(tx: Transaction, closed_before: int, rows_max: int) -> int:
+    """Delete events closed before then, and their relays' rows with them, so many at most; returns how many."""
+    return await tx.execute(
+        "DELETE FROM outbox WHERE event_id IN (SELECT event_id FROM outbox WHERE closed_at < ? LIMIT ?)",
+        closed_before, rows_max,
+    )  # fmt: skip

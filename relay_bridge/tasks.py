@@ -15,6 +15,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _UNREADABLE_SECONDS: Final = 1.0
+_FAILED_SECONDS: Final = 1
 
 
 class Tasks:
@@ -60,11 +61,12 @@ class Tasks:
 class Dispatcher(Generic[T]):
     """Takes open rows from a table and handles them side by side, a bounded number at a time, until cancelled.
 
-    The table is the queue: nothing but the rows in hand is kept in memory, and what was left from an earlier run is
-    found the same way as what is new. `handle` must leave its row closed or due later, or it comes again at once.
+    The table is the queue: only a bounded number of rows is kept in memory, and what was left from an earlier run is
+    found the same way as what is new. A new row may also be offered by whoever wrote it, which saves reading it back.
 
     `load(n, now)` gives at most n open rows that are due at `now`; `next_due(now)` when the earliest of the others
-    will be (None: never); `key` tells rows apart.
+    will be (None: never); `key` tells rows apart. `handle` closes its row and returns None, or puts it off and
+    returns when it will be due.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class Dispatcher(Generic[T]):
         load: Callable[[int, int], Awaitable[Sequence[T]]],
         next_due: Callable[[int], Awaitable[int | None]],
         key: Callable[[T], str],
-        handle: Callable[[T], Coroutine[Any, Any, None]],
+        handle: Callable[[T], Coroutine[Any, Any, int | None]],
     ) -> None:
         self._clock = clock
         self._parallel_max = parallel_max
@@ -84,64 +86,75 @@ class Dispatcher(Generic[T]):
         self._key = key
         self._handle = handle
         self._held: set[str] = set()
+        self._waiting: deque[T] = deque()
         self._running = 0
         self._look = True
-        self._looked_at = 0
+        self._due_at: int | None = None
         self._changed = asyncio.Event()
         self._tasks = Tasks()
         #: Set while nothing is due and nothing in hand.
         self.idle = asyncio.Event()
 
     def wake(self) -> None:
-        """There may be new rows."""
+        """There may be new rows in the table."""
         self._look = True
         self.idle.clear()
         self._changed.set()
 
+    def offer(self, row: T) -> None:
+        """This row was committed just now, and is due. It is found in the table if others wait before it."""
+        if self._look or len(self._waiting) > self._parallel_max:
+            self.wake()
+        elif (key := self._key(row)) not in self._held:
+            self._held.add(key)
+            self._waiting.append(row)
+            self.idle.clear()
+            self._changed.set()
+
     async def run(self) -> None:
         """Work. Cancelling it cancels the handlers under way and waits for them."""
-        waiting: deque[T] = deque()
         try:
             while True:
                 self._changed.clear()
-                if self._look and not waiting:
-                    waiting.extend(await self._find())
-                while waiting and self._running < self._parallel_max:
-                    self._begin(waiting.popleft())
-                if waiting or not self._look:
+                if self._look and not self._waiting:
+                    await self._find()
+                while self._waiting and self._running < self._parallel_max:
+                    self._begin(self._waiting.popleft())
+                if self._waiting or not self._look:
                     await self._pause()
         finally:
             await self._tasks.close()
 
-    async def _find(self) -> list[T]:
+    async def _find(self) -> None:
         # A row that is finished while the table is being read may be in the answer, still open: it is not new.
+        # While `_look` is set nothing is offered past the rows that are being read.
         in_hand = frozenset(self._held)
         limit = len(in_hand) + 2 * self._parallel_max
-        self._look = False
-        self._looked_at = self._clock.now()
+        now = self._clock.now()
+        self._changed.clear()
         try:
-            rows = await self._load(limit, self._looked_at)
+            rows = await self._load(limit, now)
+            self._due_at = await self._next_due(now)
         except Exception:
             log.exception("table_unreadable")
             await self._clock.sleep(_UNREADABLE_SECONDS)
-            self._look = True
-            return []
-        self._look |= len(rows) == limit
+            return
+        # Whoever called `wake` meanwhile may have written behind what was read.
+        self._look = self._changed.is_set() or len(rows) == limit
         found = [row for row in rows if self._key(row) not in in_hand]
         self._held.update(map(self._key, found))
-        return found
+        self._waiting.extend(found)
 
     async def _pause(self) -> None:
-        due_at = await self._next_due(self._looked_at)
         if self._changed.is_set():
             return
         if not self._held:
             self.idle.set()
         try:
-            if due_at is None:
+            if self._due_at is None:
                 await self._changed.wait()
             else:
-                await within(self._clock, max(due_at - self._clock.now(), 0.05), self._changed.wait())
+                await within(self._clock, max(self._due_at - self._clock.now(), 0.05), self._changed.wait())
         except TimeoutError:
             self._look = True
         self.idle.clear()
@@ -152,8 +165,13 @@ class Dispatcher(Generic[T]):
 
     async def _run_one(self, row: T) -> None:
         try:
-            await self._handle(row)
+            due_at = await self._handle(row)
+        except Exception:
+            log.exception("handler_failed")
+            due_at = self._clock.now() + _FAILED_SECONDS  # the row is as it was: try again, but not at once
         finally:
             self._running -= 1
             self._held.discard(self._key(row))
             self._changed.set()
+        if due_at is not None:
+            self._due_at = due_at if self._due_at is None else min(due_at, self._due_at)

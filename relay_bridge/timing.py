@@ -1,6 +1,5 @@
 """Waiting: a jittered back-off and a time limit, both on the post's `Clock`."""
 
-import asyncio
 import random
 from collections.abc import Awaitable
 from typing import Final, TypeVar
@@ -45,14 +44,11 @@ class Backoff:
 
 async def within(clock: Clock, seconds: float, step: Awaitable[T]) -> T:
     """Await `step`, at most for `seconds` of the clock's time; then cancel it and raise `TimeoutError`."""
-    work = asyncio.ensure_future(step)
-    timer = asyncio.ensure_future(clock.sleep(seconds))
+    limit = clock.timeout(seconds)
     try:
-        await asyncio.wait((work, timer), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise TimeoutError(f"no answer within {seconds:g} s")
-        return work.result()
-    finally:
-        work.cancel()
-        timer.cancel()
-        await asyncio.gather(work, timer, return_exceptions=True)
+        async with limit:
+            return await step
+    except TimeoutError:
+        if limit.expired():
+            raise TimeoutError(f"no answer within {seconds:g} s") from None
+        raise

@@ -16,6 +16,10 @@ class Clock(Protocol):
         """Wait; returns early only by cancellation."""
         ...
 
+    def timeout(self, seconds: float) -> asyncio.Timeout:
+        """`asyncio.timeout` on this clock: an `async with` block that takes longer raises `TimeoutError`."""
+        ...
+
 
 class SystemClock:
     """The machine's own clock."""
@@ -27,3 +31,7 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """See `Clock.sleep`."""
         await asyncio.sleep(seconds)
+
+    def timeout(self, seconds: float) -> asyncio.Timeout:
+        """See `Clock.timeout`."""
+        return asyncio.timeout(seconds)

@@ -427,10 +427,10 @@ async def test_a_store_that_fails_loses_nothing(
     await following.caught_up()
     keep, failures = queries.keep_events, iter([OSError("disk full")])
 
-    async def fail_once(*args) -> None:
+    async def fail_once(*args):
         for failure in failures:
             raise failure
-        await keep(*args)
+        return await keep(*args)
 
     monkeypatch.setattr(queries, "keep_events", fail_once)
     event = make()

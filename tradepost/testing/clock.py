@@ -3,6 +3,8 @@
 import asyncio
 import heapq
 import itertools
+from collections.abc import Callable
+from contextlib import suppress
 
 
 class ManualClock:
@@ -10,7 +12,7 @@ class ManualClock:
 
     def __init__(self, now: int = 1_700_000_000) -> None:
         self._now = float(now)
-        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._sleepers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
 
     def now(self) -> int:
@@ -23,8 +25,24 @@ class ManualClock:
             await asyncio.sleep(0)
             return
         future = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._sleepers, (self._now + seconds, next(self._order), future))
+
+        def wake() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        self._at(seconds, wake)
         await future
+
+    def timeout(self, seconds: float) -> asyncio.Timeout:
+        """See `store.Clock.timeout`."""
+        limit = asyncio.timeout(None)
+
+        def expire() -> None:
+            with suppress(RuntimeError):  # the block was left in time
+                limit.reschedule(0)
+
+        self._at(seconds, expire)
+        return limit
 
     async def advance(self, seconds: float) -> None:
         """Let time pass; sleepers that are due run before this returns to its caller's next step.
@@ -34,9 +52,11 @@ class ManualClock:
         await asyncio.sleep(0)
         end = self._now + seconds
         while self._sleepers and self._sleepers[0][0] <= end:
-            self._now, _, future = heapq.heappop(self._sleepers)
-            if not future.done():
-                future.set_result(None)
+            self._now, _, wake = heapq.heappop(self._sleepers)
+            wake()
             await asyncio.sleep(0)
         self._now = end
         await asyncio.sleep(0)
+
+    def _at(self, seconds: float, wake: Callable[[], None]) -> None:
+        heapq.heappush(self._sleepers, (self._now + seconds, next(self._order), wake))
