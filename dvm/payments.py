@@ -70,8 +70,8 @@ class ApplyToJob(Protocol):
 
     async def __call__(
         self, job: JobRow, event: JobInput, *, also: Callable[[Transaction], Awaitable[None]] | None = None
-    ) -> bool:
-        """False if the job has no such step to take; `also` was then not written."""
+    ) -> JobRow | None:
+        """What the job is now; None if it has no such step to take: `also` was then not written."""
         ...
 
 

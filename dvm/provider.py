@@ -87,7 +87,8 @@ class Provider:
         self._payments = Payments(post, signer, self._limits, self.apply)
         self._announcer = Announcer(agent, signer, post)
         self._slots = asyncio.Semaphore(self._limits.concurrent_jobs_max)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # all that is under way for jobs and payments, by name
+        self._sweeping: asyncio.Task[None] | None = None
         self._followings: list[Following] = []
         self._stopping = False
 
@@ -105,7 +106,7 @@ class Provider:
             self._spawn(f"work:{job.id}", self._work(job.id))
         for job in await queries.jobs_in(self._post.db, self.public_key, JobState.RETURNING):
             self._spawn(f"return:{job.id}", self._return(job.id))
-        self._spawn("sweep", self._sweep())
+        self._sweeping = asyncio.create_task(self._sweep(), name="sweep")
         # A name for each kind: a kind that the agent serves from today on has a backlog of its own.
         for kind in sorted(self.agent.capabilities):
             await self._follow(
@@ -124,7 +125,7 @@ class Provider:
         working = [task for name, task in self._tasks.items() if name.startswith("work:")]
         if working:
             await asyncio.wait(working, timeout=grace_seconds)
-        left = list(self._tasks.values())
+        left = [*self._tasks.values(), *([self._sweeping] if self._sweeping else [])]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
@@ -171,31 +172,53 @@ class Provider:
         if obstacle := self._obstacle(request):
             await self._refuse(delivery, obstacle)
             return
-        if await queries.count_waiting(self._post.db, self.public_key) >= self._limits.queue_jobs_max:
+        if len(self._tasks) >= self._limits.queue_jobs_max:
             await self._refuse(
                 delivery, "too many jobs are waiting here; try again in a minute", Action.RETRY_AFTER
             )
             return
-        payment: PaymentRow | None = None
+        price_msat = self.agent.capabilities[request.event.kind].price_sat * 1000
+        job = self._new_job(delivery, price_msat)
         if request.cashu is not None:
-            try:
-                token = parse_token(request.cashu)
-            except WalletError as error:
-                await self._refuse(delivery, f"the cashu tag cannot be read: {error}", error.action)
-                return
-            payment = self._payments.new(token, job_id=request.id, payer=request.customer, public=True)
+            await self._accept_paid(delivery, job, request.cashu)
+        elif price_msat or self._slots.locked() or self._stopping:
+            await self.apply(job, Arrived(price_msat, has_payment=False), also=delivery.done)
+        else:
+            await self._begin_at_once(delivery, job, request)
+
+    async def _accept_paid(self, delivery: Delivery, job: JobRow, cashu: str) -> None:
+        try:
+            token = parse_token(cashu)
+        except WalletError as error:
+            await self._refuse(delivery, f"the cashu tag cannot be read: {error}", error.action)
+            return
+        payment = self._payments.new(token, job_id=job.id, payer=job.customer, public=True)
 
         async def write(tx: Transaction) -> None:
-            if payment and not await queries.insert_payment(tx, payment):
+            if not await queries.insert_payment(tx, payment):
                 raise _RepeatedPaymentError
             await delivery.done(tx)
 
-        price_msat = self.agent.capabilities[request.event.kind].price_sat * 1000
-        job = self._new_job(delivery, price_msat)
         try:
-            await self.apply(job, Arrived(price_msat, has_payment=payment is not None), also=write)
+            await self.apply(job, Arrived(job.price_msat, has_payment=True), also=write)
         except _RepeatedPaymentError:
             await self._refuse(delivery, "these coins were sent for another job already", Action.FUND)
+
+    async def _begin_at_once(self, delivery: Delivery, job: JobRow, request: JobRequest) -> None:
+        """A free job and a free slot: it arrives and is started in one transaction."""
+        await self._slots.acquire()
+        try:
+            arrived = decide_job(None, Arrived(0, has_payment=False))
+            assert arrived is not None
+            started = WorkStarted(1)
+            decision = decide_job(arrived.state, started)
+            assert decision is not None
+            running = await self._write(None, job, started, decision, also=delivery.done)
+        except BaseException:
+            self._slots.release()
+            raise
+        if running is None or not self._spawn(f"work:{job.id}", self._run_in_slot(running, request)):
+            self._slots.release()
 
     def _obstacle(self, request: JobRequest) -> str:
         """Why this agent cannot serve the request; empty if it can."""
@@ -219,7 +242,7 @@ class Provider:
             price_msat=price_msat, request=event, relay=delivery.relay, reason="", attempts=0,
             locktime=now + self._limits.locktime_seconds if paid_by_offer else None,
             offer_expires_at=now + self._limits.offer_seconds if paid_by_offer else None,
-            created_at=now, updated_at=now,
+            created_at=now, updated_at=now, is_stored=False,
         )  # fmt: skip
 
     async def _on_wrap(self, delivery: Delivery) -> None:
@@ -254,22 +277,24 @@ class Provider:
         *,
         also: Also | None = None,
         result: str = "",
-    ) -> bool:
+    ) -> JobRow | None:
         """Let `event` happen to a job: the new state, the events for the customer and `also` in one transaction.
 
-        `job` names the job; what it is now is read here, and a new one is stored as given. False if the lifecycle
-        knows no such step from where the job stands: then nothing was written, `also` neither.
+        `job` is the job as it was read last, or a new one. Returns what it is now; None if the lifecycle knows no such
+        step from where it stands: then nothing was written, `also` neither.
         """
+        stored = job if job.is_stored else None
         while True:
-            stored = await queries.get_job(self._post.db, job.agent, job.id)
             decision = decide_job(stored.state if stored else None, event)
-            if decision is None:
-                return False
-            if await self._write(stored, stored or job, event, decision, also=also, result=result):
+            if decision and (moved := await self._write(stored, job, event, decision, also=also, result=result)):
                 log.debug("job", job=job.id, state=decision.state)
                 await self._go_on(job.id, decision.then)
-                return True
-            # Somebody moved the job on between the reading and the writing: decide on what it is now.
+                return moved
+            # Somebody else moved the job on since it was read: decide on what it is now.
+            now = await queries.get_job(self._post.db, job.agent, job.id)
+            if now is None or (stored is not None and now.state is stored.state):
+                return None
+            stored = job = now
 
     async def _write(
         self,
@@ -279,27 +304,33 @@ class Provider:
         decision: Decision,
         *,
         also: Also | None,
-        result: str,
-    ) -> bool:
+        result: str = "",
+    ) -> JobRow | None:
+        """Record one step of `job`, which is `stored` or new; None if it is not as expected: nothing is written then."""
         now = self._post.clock.now()
-        reason = decision.say.message if decision.say else ""
-        attempts = event.attempts if isinstance(event, WorkStarted | WorkInterrupted) else job.attempts
+        moved = replace(
+            job,
+            state=decision.state,
+            reason=decision.say.message if decision.say and decision.say.message else job.reason,
+            attempts=event.attempts if isinstance(event, WorkStarted | WorkInterrupted) else job.attempts,
+            updated_at=now,
+            is_stored=True,
+        )
         answers = [await self.signer.sign(template) for template in self._answers(job, decision, result, now)]
         async with self._post.db.transaction() as tx:
             if stored is None:
-                moved = await queries.insert_job(tx, replace(job, state=decision.state, reason=reason))
+                written = await queries.insert_job(tx, moved)
             else:
-                moved = await queries.update_job(
-                    tx, job, decision.state, now=now, reason=reason, attempts=attempts
+                written = await queries.update_job(tx, moved, stored.state)
+            if not written:
+                return None
+            relays = self._relays_of(job) if answers else ()
+            for answer in answers:  # to all of them: which one the customer reads we do not know
+                await self._post.outbox.add(
+                    tx, answer, relays, enough=len(relays), until=now + ANSWER_SECONDS
                 )
-            if moved:
-                relays = self._relays_of(job)
-                for answer in answers:  # to all of them: which one the customer reads we do not know
-                    await self._post.outbox.add(
-                        tx, answer, relays, enough=len(relays), until=now + ANSWER_SECONDS
-                    )
-                if also:
-                    await also(tx)
+            if also:
+                await also(tx)
         return moved
 
     def _answers(self, job: JobRow, decision: Decision, result: str, now: int) -> list[EventTemplate]:
@@ -357,25 +388,34 @@ class Provider:
             job = await queries.get_job(self._post.db, self.public_key, job_id)
             if job is None or self._stopping:
                 return
-            if not await self.apply(job, WorkStarted(job.attempts + 1)):
+            running = await self.apply(job, WorkStarted(job.attempts + 1))
+            if running is None:
                 await self.apply(
                     job, WorkFailed("the agent broke down on this job several times", await self._paid(job))
                 )
                 return
-            request = parse_request(job.request)
-            capability = self.agent.capabilities.get(job.kind)
-            try:
-                if capability is None:
-                    raise JobFailed(f"the agent does not serve kind {job.kind} any more")
-                result = await run(capability.work, Job(request, self._reporter(job)), self._limits)
-            except JobFailed as error:
-                await self.apply(job, WorkFailed(str(error), await self._paid(job)))
-            except asyncio.CancelledError:
-                # Stopped, not crashed: this start does not count as an attempt.
-                await asyncio.shield(self.apply(job, WorkInterrupted(job.attempts)))
-                raise
-            else:
-                await self.apply(job, WorkFinished(), result=result)
+            await self._run(running, parse_request(job.request))
+
+    async def _run_in_slot(self, job: JobRow, request: JobRequest) -> None:
+        try:
+            await self._run(job, request)
+        finally:
+            self._slots.release()
+
+    async def _run(self, job: JobRow, request: JobRequest) -> None:
+        capability = self.agent.capabilities.get(job.kind)
+        try:
+            if capability is None:
+                raise JobFailed(f"the agent does not serve kind {job.kind} any more")
+            result = await run(capability.work, Job(request, self._reporter(job)), self._limits)
+        except JobFailed as error:
+            await self.apply(job, WorkFailed(str(error), await self._paid(job)))
+        except asyncio.CancelledError:
+            # Stopped, not crashed: this start does not count as an attempt.
+            await asyncio.shield(self.apply(job, WorkInterrupted(job.attempts - 1)))
+            raise
+        else:
+            await self.apply(job, WorkFinished(), result=result)
 
     def _reporter(self, job: JobRow) -> Callable[[str, str], Awaitable[None]]:
         async def report(message: str, content: str) -> None:
@@ -422,14 +462,15 @@ class Provider:
             if len(lapsed) < SWEEP_JOBS_MAX:
                 await self._post.clock.sleep(SWEEP_SECONDS)
 
-    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` unless the same is under way already."""
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> bool:
+        """Run `work` unless the same is under way already: then False."""
         if name in self._tasks:
             work.close()
-            return
+            return False
         task = asyncio.create_task(work, name=name)
         self._tasks[name] = task
         task.add_done_callback(lambda done: self._ended(name, done))
+        return True
 
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
         self._tasks.pop(name, None)

@@ -26,6 +26,7 @@ class JobRow:
     offer_expires_at: int | None
     created_at: int
     updated_at: int
+    is_stored: bool = True  # False: new, not in the table yet
 
     @property
     def price_sat(self) -> int:
@@ -97,13 +98,11 @@ async def insert_job(tx: Transaction, job: JobRow) -> bool:
     )  # fmt: skip
 
 
-async def update_job(
-    tx: Transaction, job: JobRow, state: JobState, *, now: int, reason: str = "", attempts: int | None = None
-) -> bool:
-    """Move a job on; False if it is no longer in the state `job` was read in."""
+async def update_job(tx: Transaction, job: JobRow, expected: JobState) -> bool:
+    """Write what has become of a job; False if its stored state is not the `expected` one."""
     changed = await tx.execute(
         "UPDATE jobs SET state = ?, reason = ?, attempts = ?, updated_at = ? WHERE agent = ? AND id = ? AND state = ?",
-        state, reason or job.reason, job.attempts if attempts is None else attempts, now, job.agent, job.id, job.state,
+        job.state, job.reason, job.attempts, job.updated_at, job.agent, job.id, expected,
     )  # fmt: skip
     return bool(changed)
 
@@ -132,16 +131,6 @@ async def lapsed_offers(db: Database, agent: str, now: int, limit: int) -> list[
         agent, now, limit,
     )  # fmt: skip
     return [_job(row) for row in rows]
-
-
-async def count_waiting(db: Database, agent: str) -> int:
-    """How many jobs wait for a runner or are with one."""
-    row = await db.one(
-        "SELECT COUNT(*) AS n FROM jobs WHERE agent = ? AND state IN ('paying', 'queued', 'running')"
-        " AND state NOT IN ('done', 'failed', 'expired', 'returned')",
-        agent,
-    )
-    return int(row["n"]) if row else 0
 
 
 async def recent_jobs(db: Database, limit: int) -> list[JobRow]:
@@ -273,6 +262,15 @@ async def open_orders(db: Database, customer: str) -> list[OrderRow]:
         customer,
     )
     return [_order(row) for row in rows]
+
+
+async def customers_with_open_orders(db: Database) -> list[str]:
+    """Public keys under which this post has orders that have not ended."""
+    rows = await db.all(
+        "SELECT DISTINCT customer FROM orders"
+        " WHERE state NOT IN ('done', 'failed', 'expired', 'refunded', 'lost') ORDER BY customer"
+    )
+    return [row["customer"] for row in rows]
 
 
 async def locked_sat(db: Database) -> int:

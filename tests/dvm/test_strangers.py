@@ -7,7 +7,8 @@ import pytest
 
 from dvm import Agent, Provider, ProviderLimits
 from dvm.lifecycle import PaymentState
-from dvm.queries import count_waiting, get_job, payments_of
+from dvm.lifecycle import JobState
+from dvm.queries import get_job, jobs_in, payments_of
 from identity import SecretKey, make_template, sign_event
 from tradepost.testing import Market, MemoryMint
 from wallet import P2PKLock, Proof, Token, Wallet, encode_token, parse_request, parse_token
@@ -153,7 +154,8 @@ async def test_a_flood_is_told_to_come_back(market: Market, stranger: "Stranger"
     first = [stranger.request(text=str(number)) for number in range(2)]
 
     async def both_wait() -> bool:
-        return await count_waiting(provider._post.db, provider.public_key) == 2
+        states = (JobState.QUEUED, JobState.RUNNING)
+        return len(await jobs_in(provider._post.db, provider.public_key, *states)) == 2
 
     await stranger.eventually(both_wait)
     refused = await stranger.answer(stranger.request(text="too many"), "error")
