@@ -1,9 +1,14 @@
 """secp256k1 keys as Nostr uses them: 32-byte secrets, x-only public keys in lowercase hex (BIP-340)."""
 
 import hmac
+import os
 import secrets
+from functools import lru_cache
+from typing import Any
 
 import coincurve
+from coincurve._libsecp256k1 import ffi, lib
+from coincurve.context import GLOBAL_CONTEXT
 
 from identity.errors import InvalidKey
 
@@ -13,7 +18,7 @@ _ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 class SecretKey:
     """A secret key. Its value never shows in `repr`, logs or errors; ask for `.hex()` on purpose."""
 
-    __slots__ = ("_key", "public_key")
+    __slots__ = ("_key", "_keypair", "public_key")
 
     #: The x-only public key, 64 lowercase hex digits: the owner's Nostr identity.
     public_key: str
@@ -23,6 +28,7 @@ class SecretKey:
         if len(secret) != 32 or not 0 < int.from_bytes(secret) < _ORDER:
             raise InvalidKey("a secret key is 32 bytes, not zero and below the order of secp256k1")
         self._key = coincurve.PrivateKey(secret)
+        self._keypair: Any = None  # made by the first signature; many keys sign but one event, or none
         self.public_key = self._key.public_key.format()[1:].hex()
 
     @classmethod
@@ -53,8 +59,23 @@ class SecretKey:
         return self._key.secret
 
     def sign(self, digest: bytes) -> bytes:
-        """BIP-340 signature, 64 bytes, over a 32-byte digest."""
-        return self._key.sign_schnorr(digest)
+        """BIP-340 signature, 64 bytes, over a 32-byte digest, with fresh auxiliary randomness.
+
+        coincurve's own `sign_schnorr` makes the key pair anew and verifies what it signed, each time: five times the
+        cost. The randomness in every nonce is what keeps a faulty signature from telling the key (docs/decisions.md).
+        """
+        if len(digest) != 32:
+            raise ValueError("a digest has 32 bytes")
+        if self._keypair is None:
+            keypair = ffi.new("secp256k1_keypair *")
+            lib.secp256k1_keypair_create(GLOBAL_CONTEXT.ctx, keypair, self._key.secret)
+            self._keypair = keypair
+        signature = ffi.new("unsigned char[64]")
+        if not lib.secp256k1_schnorrsig_sign32(
+            GLOBAL_CONTEXT.ctx, signature, digest, self._keypair, os.urandom(32)
+        ):
+            raise ValueError("libsecp256k1 could not sign")
+        return bytes(ffi.buffer(signature))
 
     def shared_x(self, public_key: str) -> bytes:
         """The unhashed x coordinate of ECDH with an x-only key (NIP-44, NIP-04). Raises `InvalidKey`."""
@@ -81,9 +102,8 @@ def check_public_key(text: str) -> str:
     Raises `InvalidKey`, which never repeats the text: people mistake secret keys for public ones.
     """
     try:
-        raw = bytes.fromhex(text)
-        if len(raw) == 32 and raw.hex() == text:
-            coincurve.PublicKeyXOnly(raw)
+        if len(text) == 64 and bytes.fromhex(text).hex() == text:
+            _point(text)
             return text
     except ValueError:
         pass
@@ -93,8 +113,15 @@ def check_public_key(text: str) -> str:
 def verify_signature(public_key: str, digest: bytes, signature: bytes) -> bool:
     """BIP-340 verification; False for anything malformed. Releases the GIL while libsecp256k1 works."""
     try:
-        raw = bytes.fromhex(public_key)
-        # coincurve hands the key to C without looking at its length: a short one would read past its end.
-        return len(raw) == 32 and coincurve.PublicKeyXOnly(raw).verify(signature, digest)
+        return _point(public_key).verify(signature, digest)
     except ValueError:
         return False
+
+
+@lru_cache(4096)
+def _point(public_key: str) -> coincurve.PublicKeyXOnly:
+    """Most events come from authors met a moment ago: their points need not be found anew. Raises `ValueError`."""
+    raw = bytes.fromhex(public_key)
+    if len(raw) != 32:  # coincurve hands the key to C without looking at its length
+        raise ValueError("not 32 bytes")
+    return coincurve.PublicKeyXOnly(raw)
