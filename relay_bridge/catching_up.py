@@ -1,7 +1,7 @@
 """The inbox's ear on one relay: writes down what comes, pages through what was missed, and proves the cursor."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -26,6 +26,10 @@ _PAGES_MAX: Final = 2000
 _NOTHING: Final = (Filter(ids=("0" * 64,), limit=1),)
 
 
+#: Writes down events that a relay (named first) sent. On return they are on disk.
+Keep = Callable[[str, Sequence[Event]], Awaitable[None]]
+
+
 class Feed:
     """One name on one relay. A `session.Feed`: asked for again after every loss, each time from the cursor."""
 
@@ -39,6 +43,7 @@ class Feed:
         db: Database,
         clock: Clock,
         *,
+        keep: Keep,
         current_at: int,
         margin_seconds: int,
         retention_seconds: int,
@@ -48,6 +53,7 @@ class Feed:
         self._connection = connection
         self._db = db
         self._clock = clock
+        self._keep = keep
         self._current_at = current_at
         self._margin_seconds = margin_seconds
         self._retention_seconds = retention_seconds
@@ -57,12 +63,10 @@ class Feed:
         self._oldest: dict[int, int] = {}
         self._tasks = Tasks()
         self._staying: asyncio.Task[None] | None = None
-        self._on_stored: Callable[[queries.Open], None] = lambda _row: None
 
-    def attach(self, tasks: Tasks, on_stored: Callable[[queries.Open], None]) -> None:
-        """Begin to listen; `on_stored` is called with each new row once it is on disk. Tasks end with `tasks`."""
+    def attach(self, tasks: Tasks) -> None:
+        """Begin to listen. Tasks end with `tasks`."""
         self._tasks = tasks
-        self._on_stored = on_stored
         self._connection.attach(self)
 
     def detach(self) -> None:
@@ -184,7 +188,4 @@ class Feed:
             )
         if not kept:
             return
-        async with self._db.transaction() as tx:
-            new = await queries.keep_events(tx, self._name, self._connection.url, kept, now)
-        for event in new:
-            self._on_stored(queries.Open(event, self._connection.url, 0))
+        await self._keep(self._connection.url, kept)

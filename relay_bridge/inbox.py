@@ -17,6 +17,7 @@ What a restart or a reconnect may rely on:
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
@@ -73,16 +74,29 @@ class Delivery:
 
 
 Handler = Callable[[Delivery], Awaitable[None]]
+#: Deals with a simple event inside the transaction that writes it down, or returns False: then the handler gets it.
+#: Others wait for that transaction: nothing but the transaction itself may be awaited.
+AtOnce = Callable[[Delivery, Transaction], Awaitable[bool]]
 
 
 class Following:
     """One name that is being followed; made by `Inbox.follow`."""
 
-    def __init__(self, name: str, db: Database, clock: Clock, handler: Handler, limits: InboxLimits) -> None:
+    def __init__(
+        self,
+        name: str,
+        db: Database,
+        clock: Clock,
+        handler: Handler,
+        *,
+        at_once: AtOnce | None,
+        limits: InboxLimits,
+    ) -> None:
         self.name = name
         self._db = db
         self._clock = clock
         self._handler = handler
+        self._at_once = at_once
         self._limits = limits
         self._feeds: list[Feed] = []
         self.closed = False
@@ -115,7 +129,30 @@ class Following:
         self._tasks.start(self._dispatcher.run(), f"inbox {self.name}")
         self._feeds = list(feeds)
         for feed in self._feeds:
-            feed.attach(self._tasks, self._dispatcher.offer)
+            feed.attach(self._tasks)
+
+    async def keep(self, relay: str, events: Sequence[Event]) -> None:
+        """Write down events that a relay sent, once each. On return they are on disk."""
+        now = self._clock.now()
+        async with self._db.transaction() as tx:
+            for event in events:
+                if await queries.keep_event(tx, self.name, relay, event, now) and not await self._end_at_once(
+                    Delivery(self.name, event, relay), tx
+                ):
+                    tx.after_commit(partial(self._dispatcher.offer, queries.Open(event, relay, 0)))
+
+    async def _end_at_once(self, delivery: Delivery, tx: Transaction) -> bool:
+        if self._at_once is None:
+            return False
+        try:
+            async with tx.part():
+                ended = await self._at_once(delivery, tx)
+                if ended:
+                    await delivery.done(tx)
+                return ended
+        except Exception:  # the handler gets it, and shows what is wrong
+            log.exception("handler_failed", inbox=self.name, event_id=delivery.event.id, attempt=0)
+            return False
 
     async def _handle(self, row: queries.Open) -> int | None:
         event, attempts = row.event, row.attempts + 1
@@ -165,6 +202,7 @@ class Inbox:
         filters: Sequence[Filter],
         handler: Handler,
         *,
+        at_once: AtOnce | None = None,
         relays: Sequence[str] | None = None,
         margin_seconds: int,
         backlog_seconds: int = 0,
@@ -179,6 +217,7 @@ class Inbox:
         The event is written down before `handler` runs. The handler ends the matter in its own transaction by
         `Delivery.done`; if it returns without, the inbox does it; killed in between, the event comes again. What it
         raises is logged, and the event comes again later, and at the next start. Handlers run side by side.
+        `at_once` is asked first, and may spare the event the way through the table.
 
         Raises `AlreadyFollowed`, `InvalidRelayUrl`, `TooManyRelays`, `TooManySubscriptions`.
         """
@@ -187,13 +226,16 @@ class Inbox:
         if name in self._followings and not self._followings[name].closed:
             raise AlreadyFollowed(f"{name!r} is being followed already; close that first")
         connections = [self._pool.relay(url) for url in (self._pool.urls if relays is None else relays)]
-        following = self._followings[name] = Following(name, self._db, self._clock, handler, self._limits)
+        following = self._followings[name] = Following(
+            name, self._db, self._clock, handler, at_once=at_once, limits=self._limits
+        )
         try:
             current = await self._begin(name, [connection.url for connection in connections], backlog_seconds)
             following.start(
                 [
-                    Feed(name, filters, connection, self._db, self._clock, current_at=current[connection.url],
-                         margin_seconds=margin_seconds, retention_seconds=self._limits.retention_seconds)
+                    Feed(name, filters, connection, self._db, self._clock,
+                         keep=following.keep, current_at=current[connection.url], margin_seconds=margin_seconds,
+                         retention_seconds=self._limits.retention_seconds)
                     for connection in connections
                 ]
             )  # fmt: skip

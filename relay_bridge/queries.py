@@ -1,6 +1,6 @@
 """All SQL of relay_bridge. Functions that write take the caller's transaction."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from identity.event import Event, parse_event
@@ -19,19 +19,15 @@ class Open:
 # inbox
 
 
-async def keep_events(
-    tx: Transaction, name: str, relay: str, events: Iterable[Event], now: int
-) -> list[Event]:
-    """Write events that came in and return the new ones; those already known for `name` stay as they are."""
-    return [
-        event
-        for event in events
-        if await tx.execute(
+async def keep_event(tx: Transaction, name: str, relay: str, event: Event, now: int) -> bool:
+    """Write down an event that came in; False if it is known for `name`: then it stays as it is."""
+    return bool(
+        await tx.execute(
             "INSERT INTO inbox (name, event_id, created_at, received_at, relay, raw, state, attempts, due_at)"
             " VALUES (?, ?, ?, ?, ?, ?, 'open', 0, 0) ON CONFLICT DO NOTHING",
             name, event.id, event.created_at, now, relay, event.to_json().decode(),
         )
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 async def due_deliveries(db: Database, name: str, rows_max: int, now: int) -> list[Open]:

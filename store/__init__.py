@@ -5,6 +5,7 @@ from store.database import Database
 from store.errors import MigrationError, StoreError
 from store.migrations import Migration, load_migrations
 from store.transaction import Row, Transaction
+from store.turns import Turns
 
 __all__ = [
     "Clock",
@@ -15,5 +16,6 @@ __all__ = [
     "StoreError",
     "SystemClock",
     "Transaction",
+    "Turns",
     "load_migrations",
 ]

@@ -1,13 +1,13 @@
 """The one database of a post: SQLite in WAL mode, one writer, commits shared by everyone who waits.
 
-A caller writes inside `async with db.transaction() as tx`. Callers take turns on the one writing connection;
-those who were already waiting when the first of them finished go into the same SQLite transaction, each behind
-a savepoint of its own, and one `COMMIT` (one fsync) makes them all durable. Leaving the block therefore means:
-what was written is on disk (`synchronous=FULL`). An exception inside a block undoes that block and no other.
+A caller writes inside `async with db.transaction() as tx`. Callers take turns on the one writing connection, each
+behind a savepoint of its own; when all who were ready to write have written, one `COMMIT` (one fsync) makes it all
+durable. Leaving the block therefore means: what was written is on disk (`synchronous=FULL`). An exception inside a
+block undoes that block and no other.
 
 Statements run on the event loop: against SQLite's cache they take microseconds, less than a hop to a thread and back.
-Only what waits for the disk, the `COMMIT`, runs in a thread. So keep statements small: each reads by an index, and
-answers a bounded number of rows.
+So does the commit while the disk is quick; on a slow one it runs in a thread, as checkpoints always do. So keep
+statements small: each reads by an index, and answers a bounded number of rows.
 
 The SQL is kept to what PostgreSQL also understands (`?` placeholders aside), so a second engine can follow.
 """
@@ -18,20 +18,29 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from store.errors import StoreError
 from store.migrations import Migration, migrate
-from store.transaction import Row, Transaction, Value
+from store.transaction import Callbacks, Row, Transaction, Value
+from store.turns import Turns
 
 _BUSY_SECONDS_MAX = 5
+_BATCH_CALLERS_MAX = 200
+_HERE_SECONDS_MAX = 0.001
+_PARTS_UNCHECKPOINTED_MAX = 200  # about 2,000 pages, 8 MB
+
+_T = TypeVar("_T")
 _PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
     f"PRAGMA busy_timeout={_BUSY_SECONDS_MAX * 1000}",
     "PRAGMA temp_store=MEMORY",
+    "PRAGMA wal_autocheckpoint=0",  # we do that in a thread
 )
 
 
@@ -40,13 +49,15 @@ class _Batch:
 
     def __init__(self) -> None:
         self.waiting: list[asyncio.Future[None]] = []
-        self.commit_task: asyncio.Task[None] | None = None
-        self.after_commit: list[Callable[[], None]] = []
+        self.is_planned = False
+        self.callbacks = Callbacks()
 
     def end(self, error: Exception | None = None) -> None:
         """Tell everyone who waits."""
-        for callback in [] if error else self.after_commit:
-            callback()
+        if error is None:
+            self.callbacks.committed()
+        else:
+            self.callbacks.undone()
         for caller in self.waiting:
             if caller.done():  # cancelled meanwhile
                 continue
@@ -62,9 +73,11 @@ class Database:
     def __init__(self, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
         self._writer = writer
         self._reader = reader
-        self._turn = asyncio.Lock()  # FIFO: callers write in the order in which they came
+        self._turn = Turns(1)
         self._batch: _Batch | None = None
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
+        self._commit_seconds = 0.0  # what a commit takes lately
+        self._parts = 0  # callers' parts written since the last checkpoint
         self._closed = False
 
     @classmethod
@@ -98,16 +111,14 @@ class Database:
         if self._closed:
             return
         self._closed = True
-        while self._batch is not None or self._turn.locked():
-            async with self._turn:
-                pass
-            if (batch := self._batch) is not None and batch.commit_task is not None:
-                await asyncio.wait([batch.commit_task])
-                if self._batch is batch:  # the loop is ending, and cancelled the commit before it began
-                    break
+        await self._turn.take()  # behind all who wait, and behind the commit under way
+        if self._batch is not None:
+            self._commit(self._batch)
+            await self._turn.take()
         self._disk.shutdown()
         self._reader.close()
         self._writer.close()
+        self._turn.release()
 
     async def __aenter__(self) -> "Database":
         return self
@@ -133,25 +144,43 @@ class Database:
         Keep the block short and never await the network inside: all other writers are waiting. If the caller is
         cancelled while the commit is under way the changes may be durable nevertheless, as with a crash.
         """
-        async with self._turn:
+        await self._take_turn()
+        try:
             batch = self._begin()
             tx = Transaction(self._writer)
             try:
                 yield tx
             except BaseException:
+                tx.callbacks.undone()
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK TO caller")
-                    self._release(batch)
+                    self._writer.execute("RELEASE caller")
                 else:
                     self._lose(batch)
                 raise
+            batch.callbacks.take_over(tx.callbacks)
             if not self._writer.in_transaction:
                 raise self._lose(batch)
-            self._release(batch)
-            batch.after_commit += tx.callbacks
+            self._writer.execute("RELEASE caller")
             committed = asyncio.get_running_loop().create_future()
             batch.waiting.append(committed)
+        finally:
+            self._leave()
         await committed
+
+    async def _take_turn(self) -> None:
+        try:
+            await self._turn.take()
+        except asyncio.CancelledError:
+            self._plan_commit()
+            raise
+
+    def _leave(self) -> None:
+        if self._batch is not None and len(self._batch.waiting) >= _BATCH_CALLERS_MAX:
+            self._commit(self._batch)
+        else:
+            self._turn.release()
+            self._plan_commit()
 
     def _begin(self) -> _Batch:
         if self._batch is None:
@@ -162,12 +191,6 @@ class Database:
         self._writer.execute("SAVEPOINT caller")
         return self._batch
 
-    def _release(self, batch: _Batch) -> None:
-        self._writer.execute("RELEASE caller")
-        if batch.commit_task is None:
-            # Queued now, the commit takes its turn behind everyone who is already waiting: they share it.
-            batch.commit_task = asyncio.create_task(self._commit(batch))
-
     def _lose(self, batch: _Batch) -> StoreError:
         """When the disk is full or fails, SQLite undoes the whole transaction by itself, all callers' parts of it."""
         error = StoreError("the database could not be written; nothing of this batch was kept")
@@ -175,21 +198,62 @@ class Database:
         batch.end(error)
         return error
 
-    async def _commit(self, batch: _Batch) -> None:
-        async with self._turn:
-            if self._batch is not batch:  # undone by SQLite before its turn came
-                return
-            error: Exception | None = StoreError("the loop ended while the database was written")
-            try:
-                await asyncio.get_running_loop().run_in_executor(self._disk, self._writer.execute, "COMMIT")
-                error = None
-            except sqlite3.Error as failure:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                error = failure
-            finally:
-                self._batch = None
-                batch.end(error)
+    def _plan_commit(self) -> None:
+        """Commit once all who are ready to write now have written."""
+        if self._batch is not None and not self._batch.is_planned:
+            self._batch.is_planned = True
+            asyncio.get_running_loop().call_soon(self._commit_if_idle)
+
+    def _commit_if_idle(self) -> None:
+        if self._batch is None:
+            return
+        self._batch.is_planned = False
+        if self._turn.take_now():  # else somebody is writing, and plans it anew
+            self._commit(self._batch)
+
+    def _commit(self, batch: _Batch) -> None:
+        """Commit; the turn is given back when that is done, whoever is cancelled meanwhile."""
+        if self._commit_seconds < _HERE_SECONDS_MAX:
+            self._committed(batch, self._run_commit())
+        else:
+            self._in_thread(self._run_commit, partial(self._committed, batch))
+
+    def _run_commit(self) -> sqlite3.Error | None:
+        started = time.perf_counter()
+        try:
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as failure:
+            return failure
+        self._commit_seconds += (time.perf_counter() - started - self._commit_seconds) / 8
+        return None
+
+    def _committed(self, batch: _Batch, error: sqlite3.Error | None) -> None:
+        if error is not None and self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+        self._batch = None
+        self._parts += len(batch.waiting)
+        if self._parts < _PARTS_UNCHECKPOINTED_MAX:
+            self._turn.release()
+        else:
+            self._parts = 0
+            self._in_thread(self._checkpoint, lambda _done: self._turn.release())
+        batch.end(error)
+
+    def _checkpoint(self) -> None:
+        # Nobody writes meanwhile, so it gets to the end, and SQLite overwrites the log from its beginning: syncing a
+        # file that does not grow takes half the time. A failure is no harm: the log grows until the next one.
+        with suppress(sqlite3.Error):
+            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _in_thread(self, work: Callable[[], _T], then: Callable[[_T], None]) -> None:
+        loop = asyncio.get_running_loop()
+
+        def run() -> None:
+            answer = work()
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(then, answer)
+
+        self._disk.submit(run)
 
 
 async def _connect(path: Path, undo: ExitStack) -> sqlite3.Connection:

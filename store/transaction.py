@@ -1,7 +1,8 @@
 """What a caller holds while it writes: statements in, rows out."""
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from store.errors import StoreError
@@ -15,17 +16,64 @@ class Row(Protocol):
     def __getitem__(self, column: str, /) -> Any: ...
 
 
+class Callbacks:
+    """Who wants to hear how a transaction ended."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Callable[[], None], Callable[[], None] | None]] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, callback: Callable[[], None], undone: Callable[[], None] | None) -> None:
+        """One more."""
+        self._waiting.append((callback, undone))
+
+    def take_over(self, others: "Callbacks") -> None:
+        """Add all of the others."""
+        self._waiting += others._waiting
+
+    def committed(self) -> None:
+        """It is durable."""
+        for callback, _ in self._waiting:
+            callback()
+
+    def undone(self, first: int = 0) -> None:
+        """Nothing of it was kept; tell those from number `first` on, and forget them."""
+        for _, undone in self._waiting[first:]:
+            if undone is not None:
+                undone()
+        del self._waiting[first:]
+
+
 class Transaction:
     """What a caller may do inside `Database.transaction`. Not to be kept after the block."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         #: What `after_commit` was given; for `Database`.
-        self.callbacks: list[Callable[[], None]] = []
+        self.callbacks = Callbacks()
 
-    def after_commit(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once the changes are durable, never if they are undone. It must not raise or block."""
-        self.callbacks.append(callback)
+    def after_commit(self, callback: Callable[[], None], undone: Callable[[], None] | None = None) -> None:
+        """Call `callback` once the changes are durable, or `undone` if they never happened: always one of the two, also
+        when whoever wrote them is cancelled. They must not raise or block.
+        """
+        self.callbacks.add(callback, undone)
+
+    @asynccontextmanager
+    async def part(self) -> AsyncIterator[None]:
+        """An exception inside this block undoes what the block wrote, and the rest of the transaction can go on."""
+        self._live().execute("SAVEPOINT part")
+        callbacks = len(self.callbacks)
+        try:
+            yield
+        except BaseException:
+            self.callbacks.undone(callbacks)
+            if self._connection.in_transaction:  # else a failing disk has undone more than this part
+                self._connection.execute("ROLLBACK TO part")
+                self._connection.execute("RELEASE part")
+            raise
+        self._live().execute("RELEASE part")
 
     async def execute(self, sql: str, *values: Value) -> int:
         """Run one statement that answers nothing; returns how many rows it changed."""

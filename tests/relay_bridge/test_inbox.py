@@ -413,7 +413,7 @@ async def test_open_rows_are_delivered_at_the_start_even_with_the_relay_away(
 ):
     event = make()
     async with db.transaction() as tx:
-        await queries.keep_events(tx, "jobs", URL, [event], clock.now())
+        await queries.keep_event(tx, "jobs", URL, event, clock.now())
     relay.switches.down = True
     async with RelayPool([URL], clock=clock, connect=relay.connect) as pool, Inbox(db, pool, clock) as inbox:
         await inbox.follow("jobs", [KIND], handler, margin_seconds=60)
@@ -425,14 +425,14 @@ async def test_a_store_that_fails_loses_nothing(
 ):
     following = await inbox.follow("jobs", [KIND], handler, margin_seconds=60)
     await following.caught_up()
-    keep, failures = queries.keep_events, iter([OSError("disk full")])
+    keep, failures = queries.keep_event, iter([OSError("disk full")])
 
     async def fail_once(*args):
         for failure in failures:
             raise failure
         return await keep(*args)
 
-    monkeypatch.setattr(queries, "keep_events", fail_once)
+    monkeypatch.setattr(queries, "keep_event", fail_once)
     event = make()
     relay.insert(event)
     await eventually(lambda: handler.got == [event])
@@ -445,3 +445,31 @@ async def test_the_schema_is_the_same_fresh_and_reopened(db_path, db):
             row["name"] for row in await again.all("SELECT name FROM sqlite_master WHERE type = 'table'")
         }
     assert {"inbox", "inbox_cursor", "outbox", "outbox_relay"} <= tables
+
+
+async def test_a_simple_event_is_ended_in_the_transaction_that_keeps_it(
+    inbox, db, relay, make, handler, eventually
+):
+    ended: list[str] = []
+
+    async def at_once(delivery, tx) -> bool:
+        match delivery.event.content:
+            case "simple":
+                tx.after_commit(lambda: ended.append(delivery.event.id))
+                return True
+            case "broken":
+                await tx.execute("DELETE FROM inbox")
+                raise RuntimeError("a bug")
+        return False
+
+    following = await inbox.follow("jobs", [KIND], handler, at_once=at_once, margin_seconds=60)
+    await following.caught_up()
+    simple, other, broken = make(content="simple"), make(content="other"), make(content="broken")
+    for event in (simple, other, broken, simple):
+        relay.insert(event)
+    await eventually(lambda: len(handler.got) == 2)
+    assert {event.id for event in handler.got} == {other.id, broken.id}
+    assert ended == [simple.id]
+    rows = await db.all("SELECT event_id, state, raw FROM inbox")
+    assert {(row["event_id"], row["state"]) for row in rows} >= {(simple.id, "done")}
+    assert len(rows) == 3

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import sqlite3
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -395,16 +397,103 @@ async def test_a_closed_database_says_so(db: Database) -> None:
         await db.one("SELECT id FROM notes")
 
 
-async def test_a_commit_that_the_ending_loop_cancels_does_not_keep_the_database_open(path: Path) -> None:
-    migration = Migration("notes", 1, "0001_initial.sql", "CREATE TABLE notes (id BIGINT, text TEXT);\n")
-    db = await Database.open(path, [migration])
-    writing = asyncio.create_task(add(db, 1))
-    while db._batch is None:
+@pytest.fixture
+def slow_disk(db: Database) -> Callable[[], None]:
+    """From the call on commits take long, so that they run in the thread; `db._gate` lets them end."""
+    commit, db._gate = db._run_commit, threading.Event()  # type: ignore[attr-defined]
+
+    def slow() -> sqlite3.Error | None:
+        db._gate.wait(5)  # type: ignore[attr-defined]
+        return commit()
+
+    def begin() -> None:
+        db._commit_seconds = 1.0
+        db._run_commit = slow  # type: ignore[method-assign]
+
+    return begin
+
+
+async def test_a_slow_disk_stops_nobody_but_writers(db: Database, slow_disk: Callable[[], None]) -> None:
+    await add(db, 1)
+    slow_disk()
+    writing = [asyncio.create_task(add(db, number)) for number in (2, 3, 4)]
+    while not db._batch:
         await asyncio.sleep(0)
-    assert db._batch.commit_task is not None
-    db._batch.commit_task.cancel()
-    async with asyncio.timeout(5):
-        await db.close()
+    later = asyncio.create_task(add(db, 5))
+    assert await ids(db) == [1]
+    assert not any(task.done() for task in (*writing, later))
+    db._gate.set()  # type: ignore[attr-defined]
+    await asyncio.gather(*writing, later)
+    assert await ids(db) == [1, 2, 3, 4, 5]
+
+
+async def test_a_writer_cancelled_during_its_commit_leaves_the_turn_to_the_next(
+    db: Database, slow_disk: Callable[[], None]
+) -> None:
+    ends: list[str] = []
+    slow_disk()
+
+    async def write() -> None:
+        async with db.transaction() as tx:
+            await tx.execute(INSERT, 1, "text")
+            tx.after_commit(lambda: ends.append("durable"), lambda: ends.append("undone"))
+
+    writing = asyncio.create_task(write())
+    while not db._batch:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
     writing.cancel()
-    async with await Database.open(path, [migration]) as db:
-        assert await ids(db) == []
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    next_one = asyncio.create_task(add(db, 2))
+    db._gate.set()  # type: ignore[attr-defined]
+    await next_one
+    assert await ids(db) == [1, 2]
+    assert ends == ["durable"]
+
+
+async def test_one_of_the_two_callbacks_is_called_whatever_happens(db: Database) -> None:
+    ends: list[str] = []
+
+    def note(tx: Transaction, name: str) -> None:
+        tx.after_commit(lambda: ends.append(f"{name} durable"), lambda: ends.append(f"{name} undone"))
+
+    async with db.transaction() as tx:
+        note(tx, "kept")
+        with pytest.raises(LookupError):
+            async with tx.part():
+                await tx.execute(INSERT, 1, "text")
+                note(tx, "part")
+                raise LookupError
+        assert ends == ["part undone"]
+        async with tx.part():
+            await tx.execute(INSERT, 2, "text")
+    with pytest.raises(LookupError):
+        async with db.transaction() as tx:
+            note(tx, "block")
+            raise LookupError
+    assert ends == ["part undone", "kept durable", "block undone"]
+    assert await ids(db) == [2]
+
+
+async def test_callbacks_hear_of_a_failing_disk(db: Database) -> None:
+    await limit_size(db)
+    ends: list[str] = []
+    with pytest.raises(sqlite3.OperationalError):
+        async with db.transaction() as tx:
+            tx.after_commit(lambda: ends.append("durable"), lambda: ends.append("undone"))
+            async with tx.part():
+                await tx.execute(*FILL_THE_DISK)
+    assert ends == ["undone"]
+    await is_usable(db)
+
+
+async def test_the_log_does_not_grow_with_the_number_of_transactions(db: Database, path: Path) -> None:
+    log = path.with_name(path.name + "-wal")
+    sizes = []
+    for round_ in range(6):
+        for number in range(200):
+            await add(db, round_ * 200 + number)
+        sizes.append(log.stat().st_size)
+    assert sizes[-1] < 1.5 * sizes[1]
+    assert len(await ids(db)) == 1200

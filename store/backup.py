@@ -1,0 +1,60 @@
+"""A copy of the database before its schema changes, so that an earlier release can be gone back to."""
+
+import os
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from store.errors import StoreError
+from store.migrations import Migration
+
+COPIES_MAX: Final = 2
+
+
+def back_up(path: Path, migrations: Iterable[Migration]) -> Path | None:
+    """Copy the database at `path` beside it (mode 0600) if `migrations` go beyond it; returns the copy, else None.
+
+    The copy is whole, and on disk when this returns, also while other processes write. Of several the newest
+    `COPIES_MAX` are kept. Raises `StoreError` if it cannot be written.
+    """
+    if not path.exists():
+        return None
+    with closing(sqlite3.connect(path, timeout=5)) as source:
+        applied = _applied(source)
+        wanted = {(step.component, step.number) for step in migrations}
+        if not applied or wanted <= applied or applied - wanted:
+            return None  # nothing to migrate, or nothing that opening it will not refuse
+        copy = path.with_name(f"{path.name}.schema-{len(applied)}")
+        try:
+            _write(source, copy)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(
+                f"{path} could not be copied before its schema changes: {error}; make room on the disk"
+            ) from None
+    copies = sorted(path.parent.glob(f"{path.name}.schema-*"), key=lambda one: one.stat().st_mtime_ns)
+    for old in copies[:-COPIES_MAX]:
+        old.unlink(missing_ok=True)
+    return copy
+
+
+def _applied(source: sqlite3.Connection) -> set[tuple[str, int]]:
+    try:
+        return set(source.execute("SELECT component, number FROM schema_migrations"))
+    except sqlite3.DatabaseError:  # empty, or no database: opening it says so
+        return set()
+
+
+def _write(source: sqlite3.Connection, copy: Path) -> None:
+    """All or nothing: written under another name first."""
+    aside = copy.with_name(f".{copy.name}.{os.getpid()}")
+    try:
+        os.close(os.open(aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600))
+        with closing(sqlite3.connect(aside)) as target:
+            source.backup(target)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(copy)
+    finally:
+        aside.unlink(missing_ok=True)
