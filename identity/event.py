@@ -73,7 +73,7 @@ class Rumor(_Unpublished, frozen=True, kw_only=True):
         return msgspec.json.encode(self)
 
 
-class Event(_Tagged, frozen=True, kw_only=True):
+class Event(_Tagged, frozen=True, kw_only=True, gc=False):  # it holds texts and numbers only
     """A signed event. Immutable; equal when all fields are equal."""
 
     id: str
@@ -167,9 +167,17 @@ def parse_rumor(raw: bytes | str) -> Rumor:
 
 def check_form(event: Event) -> Event:
     """Return the event if its fields have NIP-01's form; raise `InvalidEvent` otherwise."""
-    _check_hex("id", event.id, 64)
-    _check_hex("pubkey", event.pubkey, 64)
-    _check_hex("sig", event.sig, 128)
+    everything = (
+        event.id + event.pubkey + event.sig
+    )  # read at once: this is done to all that comes from a relay
+    try:
+        is_hex = bytes.fromhex(everything).hex() == everything
+    except ValueError:
+        is_hex = False
+    if not (is_hex and len(event.id) == 64 and len(event.pubkey) == 64 and len(event.sig) == 128):
+        _check_hex("id", event.id, 64)
+        _check_hex("pubkey", event.pubkey, 64)
+        _check_hex("sig", event.sig, 128)
     _check_numbers(event)
     return event
 

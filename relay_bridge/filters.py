@@ -45,7 +45,9 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
             and (self.until is None or event.created_at <= self.until)
             and (self.authors is None or event.pubkey in self.authors)
             and (self.ids is None or event.id in self.ids)
-            and all(_carries(event, letter, values) for letter, values in self.tags.items())
+            and (
+                not self.tags or all(_carries(event, letter, values) for letter, values in self.tags.items())
+            )
         )
 
     def between(self, since: int | None, until: int | None = None) -> "Filter":

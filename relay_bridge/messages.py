@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 import orjson
 
 from identity.errors import InvalidEvent
-from identity.event import Event, parse_event
+from identity.event import Event, check_form
 from relay_bridge.errors import InvalidMessage
 from relay_bridge.filters import Filter, parse_filter
 
@@ -17,54 +17,47 @@ TEXT_MAX: Final = 1024  # of a relay's explanations and challenges we keep no mo
 FILTERS_MAX: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
-class EventMessage:
+class EventMessage(msgspec.Struct, frozen=True, array_like=True, tag="EVENT"):
     """`["EVENT", subscription, event]`: the event has NIP-01's form, nothing else is known of it."""
 
     subscription: str
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
-class OkMessage:
+class OkMessage(msgspec.Struct, frozen=True, array_like=True, tag="OK"):
     """`["OK", event id, accepted, message]`."""
 
     event_id: str
     accepted: bool
-    message: str
+    message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class EoseMessage:
+class EoseMessage(msgspec.Struct, frozen=True, array_like=True, tag="EOSE"):
     """`["EOSE", subscription]`."""
 
     subscription: str
 
 
-@dataclass(frozen=True, slots=True)
-class ClosedMessage:
+class ClosedMessage(msgspec.Struct, frozen=True, array_like=True, tag="CLOSED"):
     """`["CLOSED", subscription, message]`."""
 
     subscription: str
-    message: str
+    message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class NoticeMessage:
+class NoticeMessage(msgspec.Struct, frozen=True, array_like=True, tag="NOTICE"):
     """`["NOTICE", message]`."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class AuthMessage:
+class AuthMessage(msgspec.Struct, frozen=True, array_like=True, tag="AUTH"):
     """`["AUTH", challenge]` (NIP-42)."""
 
     challenge: str
 
 
-@dataclass(frozen=True, slots=True)
-class CountMessage:
+class CountMessage(msgspec.Struct, frozen=True):
     """`["COUNT", subscription, {"count": n}]` (NIP-45)."""
 
     subscription: str
@@ -111,24 +104,26 @@ def prefix_of(message: str) -> str:
 
 def parse_relay_message(frame: str | bytes) -> RelayMessage:
     """Read what a relay sent. Raises `InvalidMessage`; explanations are cut to `TEXT_MAX` characters."""
-    label, parts = _split(frame)
-    match label, parts:
-        case "EVENT", [subscription, event, *_]:
-            message: RelayMessage = EventMessage(_name(subscription), _event(event))
-        case "EOSE", [subscription, *_]:
-            message = EoseMessage(_name(subscription))
-        case "OK", [event_id, accepted, *rest]:
-            message = OkMessage(_text(event_id), _decode(_BOOL, accepted), _text(rest[0]) if rest else "")
-        case "CLOSED", [subscription, *rest]:
-            message = ClosedMessage(_name(subscription), _text(rest[0]) if rest else "")
-        case "NOTICE", [notice, *_]:
-            message = NoticeMessage(_text(notice))
-        case "AUTH", [challenge, *_]:
-            message = AuthMessage(_text(challenge))
-        case "COUNT", [subscription, counted, *_]:
-            message = CountMessage(_name(subscription), _decode(_COUNTED, counted).count)
-        case _:
-            raise InvalidMessage(f"not a message of a relay: {label[:40]!r} with {len(parts)} parts")
+    message = _decode(_RELAY_FRAME, frame)
+    if type(message) is EventMessage:  # nearly all are; a class pattern takes longer
+        _check_name(message.subscription)
+        _check_event(message.event)
+        return message
+    match message:
+        case EoseMessage(subscription):
+            _check_name(subscription)
+        case OkMessage(event_id, accepted, text):
+            return OkMessage(event_id[:TEXT_MAX], accepted, text[:TEXT_MAX])
+        case ClosedMessage(subscription, text):
+            _check_name(subscription)
+            return ClosedMessage(subscription, text[:TEXT_MAX])
+        case NoticeMessage(text):
+            return NoticeMessage(text[:TEXT_MAX])
+        case AuthMessage(challenge):
+            return AuthMessage(challenge[:TEXT_MAX])
+        case _CountFrame(subscription, counted):
+            _check_name(subscription)
+            return CountMessage(subscription, counted.count)
     return message
 
 
@@ -171,13 +166,21 @@ T = TypeVar("T")
 
 
 class _Counted(msgspec.Struct):
-    count: int
+    count: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
+class _CountFrame(msgspec.Struct, frozen=True, array_like=True, tag="COUNT"):
+    subscription: str
+    counted: _Counted
+
+
+_RelayFrame = (
+    EventMessage | OkMessage | EoseMessage | ClosedMessage | NoticeMessage | AuthMessage | _CountFrame
+)
+_RELAY_FRAME: msgspec.json.Decoder[_RelayFrame] = msgspec.json.Decoder(_RelayFrame)
 _FRAME = msgspec.json.Decoder(list[msgspec.Raw])
 _TEXT = msgspec.json.Decoder(str)
-_BOOL = msgspec.json.Decoder(bool)
-_COUNTED = msgspec.json.Decoder(_Counted)
+_EVENT = msgspec.json.Decoder(Event)
 _ANY: msgspec.json.Decoder[object] = msgspec.json.Decoder()
 
 
@@ -196,18 +199,23 @@ def _decode(decoder: msgspec.json.Decoder[T], raw: str | bytes | msgspec.Raw) ->
 
 
 def _event(raw: msgspec.Raw) -> Event:
+    event = _decode(_EVENT, raw)
+    _check_event(event)
+    return event
+
+
+def _check_event(event: Event) -> None:
     try:
-        return parse_event(bytes(raw))
+        check_form(event)
     except InvalidEvent as error:
         raise InvalidMessage(str(error)) from None
 
 
 def _name(raw: msgspec.Raw) -> str:
-    name = _decode(_TEXT, raw)
+    return _check_name(_decode(_TEXT, raw))
+
+
+def _check_name(name: str) -> str:
     if not 0 < len(name) <= SUBSCRIPTION_ID_MAX:
         raise InvalidMessage(f"a subscription id has 1 … {SUBSCRIPTION_ID_MAX} characters")
     return name
-
-
-def _text(raw: msgspec.Raw) -> str:
-    return _decode(_TEXT, raw)[:TEXT_MAX]

@@ -9,6 +9,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Final, NoReturn, Protocol
 
@@ -46,6 +47,7 @@ _RECENTLY_CLOSED: Final = 256  # subscriptions whose last events may still be on
 _AUTH_ROUNDS_MAX: Final = 2
 
 Queued = EventMessage | EoseMessage | ClosedMessage
+_QUEUED: Final = (EventMessage, EoseMessage, ClosedMessage)
 
 
 class Feed(Protocol):
@@ -86,6 +88,12 @@ class Feed(Protocol):
 class _Open:
     feed: Feed
     filters: tuple[Filter, ...]
+
+    def __post_init__(self) -> None:
+        only = (
+            self.filters[0].matches if len(self.filters) == 1 else None
+        )  # most subscriptions have one filter
+        self.matches: Callable[[Event], bool] = only or partial(matches_any, self.filters)
 
 
 @dataclass
@@ -237,10 +245,15 @@ class Session:
             except InvalidMessage:
                 self._strike("malformed")
                 continue
+            if isinstance(message, _QUEUED):
+                if self._expected(message):
+                    if self._is_full:
+                        await self._room()
+                    self._queue.append((message, len(frame)))
+                    self._queued_bytes += len(frame)
+                    self._filled.set()
+                continue
             match message:
-                case EventMessage() | EoseMessage() | ClosedMessage():
-                    if self._expected(message):
-                        await self._enqueue(message, len(frame))
                 case OkMessage(event_id, accepted, text):
                     self._answer(event_id, Answer(accepted or prefix_of(text) == "duplicate", text))
                 case AuthMessage(challenge):
@@ -255,8 +268,8 @@ class Session:
     def _expected(self, message: Queued) -> bool:
         """Cheap first sieve: whether this belongs to something we have open, and is what we asked for."""
         opened = self._open.get(message.subscription)
-        if isinstance(message, EventMessage):
-            if opened is not None and matches_any(opened.filters, message.event):
+        if type(message) is EventMessage:
+            if opened is not None and opened.matches(message.event):
                 return True
             if opened is not None or message.subscription not in self._closed_names:
                 self._strike("unasked")
@@ -270,16 +283,15 @@ class Session:
             return False
         return opened is not None
 
-    async def _enqueue(self, message: Queued, size: int) -> None:
-        while (
-            self._queued_bytes > self._limits.queue_bytes_max
-            or len(self._queue) >= self._limits.queue_frames_max
-        ):
+    @property
+    def _is_full(self) -> bool:
+        limits = self._limits
+        return self._queued_bytes > limits.queue_bytes_max or len(self._queue) >= limits.queue_frames_max
+
+    async def _room(self) -> None:
+        while self._is_full:
             self._drained.clear()
             await self._drained.wait()
-        self._queue.append((message, size))
-        self._queued_bytes += size
-        self._filled.set()
 
     def _answer(self, event_id: str, answer: Answer) -> None:
         for future in self._oks.get(event_id, ()):
@@ -299,21 +311,18 @@ class Session:
     async def _deliver(self) -> NoReturn:
         while True:
             await self._filled.wait()
-            batch: list[Queued] = []
-            while self._queue and len(batch) < _BATCH_MAX:
-                message, size = self._queue.popleft()
-                self._queued_bytes -= size
-                batch.append(message)
+            taken = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH_MAX))]
+            self._queued_bytes -= sum(size for _, size in taken)
             if not self._queue:
                 self._filled.clear()
             self._drained.set()
-            await self._deliver_batch(batch)
+            await self._deliver_batch([message for message, _ in taken])
 
     async def _deliver_batch(self, batch: Sequence[Queued]) -> None:
-        verdicts = iter(await self._door.check([one.event for one in batch if isinstance(one, EventMessage)]))
+        verdicts = iter(await self._door.check([one.event for one in batch if type(one) is EventMessage]))
         pending: defaultdict[str, list[Event]] = defaultdict(list)
         for message in batch:
-            if isinstance(message, EventMessage):
+            if type(message) is EventMessage:
                 if next(verdicts):
                     pending[message.subscription].append(message.event)
                 else:
@@ -322,7 +331,7 @@ class Session:
             # Whoever hears that something ended may rely on all that came before being in the feeds' hands.
             await self._hand_over(pending)
             pending.clear()
-            self._ended(message)
+            self._ended(message)  # type: ignore[arg-type]  # mypy does not narrow by `type() is`
         await self._hand_over(pending)
 
     async def _hand_over(self, pending: dict[str, list[Event]]) -> None:

@@ -1,8 +1,9 @@
 """A live subscription on many relays, kept in memory only. What must survive a restart follows by the `Inbox`."""
 
 import asyncio
-import inspect
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import count
 from typing import Final
 
 import structlog
@@ -20,6 +21,7 @@ log = structlog.get_logger(__name__)
 OnEvent = Callable[[Event, str], Awaitable[None] | None]
 
 _REMEMBERED: Final = 10_000
+_AT_ONCE: Final = 64  # events before others get their turn
 
 
 class Subscription:
@@ -42,7 +44,8 @@ class Subscription:
         self._clock = clock
         self._limits = limits
         self._seen = RecentIds(_REMEMBERED)
-        self._waiting: asyncio.Queue[tuple[Event, str]] = asyncio.Queue(limits.waiting_events_max)
+        self._waiting: deque[tuple[Event, str]] = deque()
+        self._filled = asyncio.Event()
         self._taken = asyncio.Event()
         self._feeds = [(connection, _RelayFeed(self, connection.url, filters)) for connection in connections]
         try:
@@ -78,17 +81,18 @@ class Subscription:
 
     def take(self, event: Event, relay: str) -> bool:
         """Queue an event unless it was met before. False if there is no room."""
-        if event.id in self._seen:
+        if self._seen.get(event.id) is not None:
             return True
-        if self._waiting.full():
+        if len(self._waiting) >= self._limits.waiting_events_max:
             return False
         self._seen.add(event.id)
-        self._waiting.put_nowait((event, relay))
+        self._waiting.append((event, relay))
+        self._filled.set()
         return True
 
     async def room(self) -> None:
         """Wait until half of the queue is free."""
-        while self._waiting.qsize() > self._limits.waiting_events_max // 2:
+        while len(self._waiting) > self._limits.waiting_events_max // 2:
             self._taken.clear()
             await self._taken.wait()
 
@@ -98,14 +102,21 @@ class Subscription:
 
     async def _run(self) -> None:
         while True:
-            event, relay = await self._waiting.get()
-            self._taken.set()
-            try:
-                result = self._on_event(event, relay)
-                if inspect.isawaitable(result):
-                    await result
-            except Exception:
-                log.exception("on_event_failed", relay=relay, event_id=event.id)
+            await self._filled.wait()
+            self._filled.clear()
+            for number in count():
+                if not self._waiting:
+                    break
+                if number % _AT_ONCE == _AT_ONCE - 1:
+                    await asyncio.sleep(0)
+                event, relay = self._waiting.popleft()
+                self._taken.set()
+                try:
+                    result = self._on_event(event, relay)
+                    if result is not None:
+                        await result
+                except Exception:
+                    log.exception("on_event_failed", relay=relay, event_id=event.id)
 
 
 class _RelayFeed:

@@ -168,7 +168,7 @@ async def test_a_stopped_agent_ends_the_work_it_has_begun_and_begins_no_more(
     await witness.publish(*requests)
     await witness.until(lambda: len(witness.told(7000, "processing")) == SLOTS, "the work to begin")
     # A request that is still on its way stays with the relay, and would be counted by nobody here.
-    await agent.until(lambda counts: counts.total() == len(requests), "all requests to be taken in")
+    await agent.until(lambda counts: counts.total() == len(requests))
     agent.terminate()
     await witness.until(lambda: len(witness.told(5)) == 1, "the announcement to be taken back")
     gate.open(JOBS)

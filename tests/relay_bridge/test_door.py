@@ -19,11 +19,27 @@ async def test_it_tells_good_from_bad_and_remembers_only_the_good(make):
     door.close()
 
 
-def test_memory_is_bounded_and_forgets_the_longest_unmet():
-    recent = RecentIds(2)
-    recent.add("a")
-    recent.add("b")
-    assert "a" in recent
-    recent.add("c")
-    assert "b" not in recent
-    assert "a" in recent
+def test_memory_is_bounded_and_forgets_what_was_not_met_for_long():
+    recent = RecentIds(200)
+    recent.add("met again", "value")
+    for number in range(1000):
+        recent.add(str(number))
+        if number % 50 == 0:
+            assert recent.get("met again") == "value"
+    assert recent.get("999") == ""
+    assert recent.get("700") is None
+    assert recent.get("never") is None
+    assert len(recent._young) + len(recent._old) <= 201
+
+
+async def test_a_long_list_is_shared_out_and_comes_back_in_order(make):
+    door = Door()
+    events = [make(content=str(number)) for number in range(100)]
+    bad = {3, 50, 99}
+    asked = [
+        msgspec.structs.replace(event, content="forged") if number in bad else event
+        for number, event in enumerate(events)
+    ]
+    for _ in range(2):
+        assert await door.check(asked) == [number not in bad for number in range(100)]
+    door.close()

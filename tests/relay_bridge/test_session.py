@@ -136,7 +136,7 @@ async def test_a_flood_of_wanted_events_waits_in_bounded_queues_and_others_go_on
         published = make(kind=1)
         assert (await pool.publish(published))["ws://flooding"].accepted  # not stuck behind the slow callback
         assert await pool.query([Filter(kinds=(1,))], relays=["ws://calm"]) == [published]
-        assert subscription._waiting.qsize() <= 10
+        assert len(subscription._waiting) <= 10
         gate.set()
         await eventually(lambda: len(got) == 100)  # asked for again when there was room
         assert {event.id for event in got} == {event.id for event in events}
