@@ -1,8 +1,9 @@
 """Work: kinds and capabilities, the job lifecycle, provider and customer, announcements (floor 4)."""
 
 from dvm.agent import Agent, Capability, Job
-from dvm.announce import Listing, choose_agent, find_agents
+from dvm.announce import choose_agent, find_agents
 from dvm.customer import Customer
+from dvm.directory import Listing
 from dvm.errors import BadRequest, DvmError, JobFailed, JobTimeout, NoAgentFound, OrderFailed
 from dvm.lifecycle import JobState, OrderState, PaymentState
 from dvm.limits import ProviderLimits

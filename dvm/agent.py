@@ -29,16 +29,22 @@ class Capability:
 
 
 class Job:
-    """One job, as the agent's function sees it."""
+    """One job, as the agent's function sees it.
+
+    `inputs` are in the customer's order, URLs and events fetched: each has its `text`, a URL's `media_type`, an event's
+    `event`. `text` is all of them joined by a blank line. `private`: the customer encrypted the request; the answers
+    are encrypted by themselves, and the function should not log what it reads.
+    """
 
     def __init__(self, request: JobRequest, report: Report) -> None:
         self.id: str = request.id
         self.kind: int = request.event.kind
         self.customer: str = request.customer
+        self.private: bool = request.private
         self.inputs: tuple[Input, ...] = request.inputs
         self.output: str | None = request.output
         self.params: Mapping[str, tuple[str, ...]] = request.params
-        self.text: str = request.text
+        self.text: str = "\n\n".join(part.text for part in self.inputs)
         self._report = report
 
     def param(self, name: str, default: str = "") -> str:

@@ -1,28 +1,26 @@
 """How an agent is found: its NIP-89 announcement (31990), a heartbeat (11998), and the search for others'."""
 
 import asyncio
-import re
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 import structlog
 
 from dvm.agent import Agent
+from dvm.directory import Listing, called, listings, ranked
 from dvm.errors import NoAgentFound
-from dvm.kinds import ANNOUNCEMENT, HEARTBEAT, name_of
+from dvm.kinds import ANNOUNCEMENT, DELETION, HEARTBEAT
 from dvm.post import Post
-from identity import Event, EventTemplate, Signer, make_template
-from identity.nip40 import is_expired
+from identity import EventTemplate, Signer, make_template
 from relay_bridge import Filter, RelayPool
+from relay_bridge.timing import within
 from store import Clock
 
 log = structlog.get_logger(__name__)
 
-DELETION: Final = 5  # NIP-09
 BEAT_SECONDS: Final = 240  # a minute less than a heartbeat holds, so that it never lapses between two
 HOLDS_SECONDS: Final = 300
-ALIVE_SECONDS: Final = 900  # what deployed clients allow between heartbeats
+STOP_SECONDS_MAX: Final = 5.0  # a key that lives elsewhere may not be there
 SEARCH_SECONDS_MAX: Final = 5.0
 
 
@@ -54,7 +52,13 @@ class Announcer:
         key = self._signer.public_key
         tags = [("a", f"{ANNOUNCEMENT}:{key}:{self._agent.slug}"), ("a", f"{HEARTBEAT}:{key}:")]
         tags += [("k", str(ANNOUNCEMENT)), ("k", str(HEARTBEAT))]
-        await self._enqueue(make_template(DELETION, content="the agent stopped", tags=tags, created_at=at))
+        deletion = make_template(DELETION, content="the agent stopped", tags=tags, created_at=at)
+        try:
+            await within(self._post.clock, STOP_SECONDS_MAX, self._enqueue(deletion))
+        except TimeoutError:
+            log.warning(
+                "announcement_stays", reason="its key cannot be asked; the heartbeat runs out by itself"
+            )
 
     async def _enqueue(self, template: EventTemplate) -> None:
         event = await self._signer.sign(template)
@@ -77,7 +81,8 @@ def announcement(agent: Agent, now: int) -> EventTemplate:
         "name": agent.name,
         "about": agent.about,
         "amount": "free" if prices == {0} else str(max(prices, default=0) * 1000),
-        "supportsEncryption": False,
+        "supportsEncryption": True,
+        "encryptionSupported": True,  # what nostrdvm called it before
         "acceptsNutZaps": False,
     }
     if agent.picture:
@@ -97,19 +102,6 @@ def heartbeat(agent: Agent, now: int) -> EventTemplate:
     return make_template(HEARTBEAT, tags=tags, created_at=now)
 
 
-@dataclass(frozen=True)
-class Listing:
-    """An announced agent, as read from relays. `price_msat` is None when it says nothing we can read."""
-
-    public_key: str
-    name: str
-    about: str
-    kinds: tuple[int, ...]
-    price_msat: int | None
-    alive: bool
-    announced_at: int
-
-
 async def find_agents(pool: RelayPool, clock: Clock, kind: int) -> list[Listing]:
     """Agents that announce `kind`: live ones first, then cheaper ones, then newer announcements."""
     found = await pool.query(
@@ -120,16 +112,12 @@ async def find_agents(pool: RelayPool, clock: Clock, kind: int) -> list[Listing]
     authors = tuple({event.pubkey for event in found})
     beats = await pool.query([Filter(kinds=(HEARTBEAT,), authors=authors)], seconds_max=SEARCH_SECONDS_MAX)
     now = clock.now()
-    alive = {e.pubkey for e in beats if now - e.created_at <= ALIVE_SECONDS and not is_expired(e, now)}
-    listings = [_read(event, kind, event.pubkey in alive) for event in found if not is_expired(event, now)]
-    return sorted(listings, key=lambda x: (not x.alive, _price_order(x), -x.announced_at))
+    return ranked(listings(found, beats, now, [kind]), now)
 
 
 async def choose_agent(pool: RelayPool, clock: Clock, kind: int, wanted: str) -> Listing:
     """The first of `find_agents` that is live and fits the word `wanted`. Raises `NoAgentFound`."""
-    listings = await find_agents(pool, clock, kind)
-    word = wanted.casefold()
-    fitting = [x for x in listings if word in (str(kind), name_of(kind)) or word in x.name.casefold()]
+    fitting = [x for x in await find_agents(pool, clock, kind) if called(x, kind, wanted)]
     live = next((x for x in fitting if x.alive), None)
     if live is None:
         seen = f"{len(fitting)} announced, none of them alive" if fitting else "none announced"
@@ -138,35 +126,3 @@ async def choose_agent(pool: RelayPool, clock: Clock, kind: int, wanted: str) ->
             "Name an agent by its npub, or other relays with TRADEPOST_RELAYS"
         )
     return live
-
-
-def _read(event: Event, kind: int, alive: bool) -> Listing:
-    try:
-        content = msgspec.json.decode(event.content, type=dict[str, object])
-    except (msgspec.MsgspecError, RecursionError):
-        content = {}
-    price = next(
-        (t[2] for t in event.tags_named("price") if len(t) > 2 and t[1] == str(kind)), content.get("amount")
-    )
-    return Listing(
-        public_key=event.pubkey,
-        name=str(content.get("name") or ""),
-        about=str(content.get("about") or ""),
-        kinds=tuple(
-            int(t[1]) for t in event.tags_named("k") if len(t) > 1 and re.fullmatch("[0-9]{1,5}", t[1])
-        ),
-        price_msat=_msat(price),
-        alive=alive,
-        announced_at=event.created_at,
-    )
-
-
-def _msat(price: object) -> int | None:
-    if price == "free":
-        return 0
-    text = str(price)
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 16 else None
-
-
-def _price_order(listing: Listing) -> tuple[bool, int]:
-    return (listing.price_msat is None, listing.price_msat or 0)

@@ -8,14 +8,14 @@ when it is opened again, pays nothing twice, and takes locked coins back after t
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from dvm import queries
 from dvm.announce import choose_agent
 from dvm.errors import BadRequest
-from dvm.kinds import FEEDBACK, check_request_kind, result_kind
+from dvm.kinds import DELETION, FEEDBACK, check_request_kind, result_kind
 from dvm.lifecycle import (
     DeadlinePassed,
     ErrorArrived,
@@ -24,22 +24,33 @@ from dvm.lifecycle import (
     OrderInput,
     OrderState,
     ResultArrived,
+    TakenBack,
     decide_order,
 )
 from dvm.nip90 import (
     Feedback,
     Input,
     Status,
+    check_size,
     make_request,
     parse_feedback,
     parse_result,
 )
 from dvm.order import Order, Update
+from dvm.patience import PatientSigner
 from dvm.payments import CHAT_MESSAGE
 from dvm.post import ANSWER_MARGIN_SECONDS, WRAP_MARGIN_SECONDS, Post
+from dvm.private import Scheme, hide, reveal, scheme_of
 from dvm.purchases import Also, Purchases
 from dvm.queries import OrderRow
-from identity import DecryptionError, Event, InvalidKey, Signer
+from identity import (
+    DecryptionError,
+    Event,
+    EventTemplate,
+    InvalidKey,
+    Signer,
+    make_template,
+)
 from identity.nip19 import parse_public_key
 from identity.nip59 import unwrap
 from relay_bridge import Delivery, Filter, Following
@@ -50,6 +61,9 @@ from wallet import (
 )
 
 log = structlog.get_logger(__name__)
+
+
+EXPOSED: Final = Update("exposed", "the agent sent this for all to read, though it was asked in private")
 
 
 def named_key(target: str) -> str | None:
@@ -71,7 +85,10 @@ class Customer:
         self._orders: dict[str, Order] = {}
         self._followings: dict[str, Following] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._purchases = Purchases(post, signer, self.apply)
+        self._patient = PatientSigner(
+            signer, post.clock
+        )  # for all that is not done while somebody waits for an error
+        self._purchases = Purchases(post, self._patient, self.apply)
 
     @property
     def public_key(self) -> str:
@@ -109,13 +126,15 @@ class Customer:
         kind: int,
         max_sat: int = 0,
         params: Mapping[str, str | Sequence[str]] | None = None,
+        private: bool = False,
         seconds_max: int = 600,
     ) -> Order:
         """Publish a request and return the order at once; it is on disk when this returns.
 
         `target`: an npub, a key in hex, or a word for a capability (a live agent is then chosen by its announcement).
         `max_sat` bounds the price; the mint's fee of a sat or two comes on top. 0: only free work is accepted.
-        Raises `BadRequest`, `NoAgentFound`.
+        `private`: only the agent can read what is asked (NIP-44), and answers so too; one that does not is not paid.
+        Raises `BadRequest`, also for a request too large for relays, and `NoAgentFound`.
         """
         check_request_kind(kind)
         provider = await self._resolve(target, kind)
@@ -135,6 +154,9 @@ class Customer:
             expires_at=now + seconds_max,
             now=now,
         )
+        if private:
+            template = await hide(self.signer, template, provider, Scheme.NIP44)
+        check_size(template)
         event = await self.signer.sign(template)
         row = OrderRow(
             id=event.id, customer=self.public_key, provider=provider, kind=kind, state=OrderState.REQUESTED,
@@ -149,12 +171,30 @@ class Customer:
         self._watch(row)
         return self._order(row)
 
+    async def cancel(self, order_id: str) -> None:
+        """Take a request back (NIP-09). Unpaid, the order ends here; a paid one waits for what the agent says.
+
+        An agent returns the money if it had not begun to work. Raises `BadRequest` if there is nothing to take back.
+        """
+        row = await queries.get_order(self._post.db, order_id)
+        if row is None or row.customer != self.public_key:
+            raise BadRequest(f"no order of this customer has the id {order_id[:64]!r}")
+        now = self._post.clock.now()
+        tags = [("e", row.id), ("k", str(row.kind)), ("p", row.provider)]
+        event = await self.signer.sign(make_template(DELETION, tags=tags, created_at=now))
+
+        async def write(tx: Transaction) -> None:
+            await self._post.outbox.add(tx, event)
+
+        if not await self.apply(order_id, TakenBack(), also=write):
+            raise BadRequest(f"job {order_id[:12]} is {row.state}: there is nothing to cancel any more")
+
     async def open_orders(self) -> list[Order]:
         """Orders that have not ended, those of earlier processes included."""
         return [self._order(row) for row in await queries.open_orders(self._post.db, self.public_key)]
 
     def _order(self, row: OrderRow) -> Order:
-        order = self._orders.setdefault(row.id, Order(row.id, row.provider))
+        order = self._orders.setdefault(row.id, Order(row.id, row.provider, self.cancel))
         order.state = row.state
         return order
 
@@ -180,25 +220,27 @@ class Customer:
         what = Filter(kinds=(result_kind(kind),), tags={"p": (self.public_key,)})
         await self._follow(f"results-{kind}", what, self._on_result)
 
-    async def _order_of(self, event: Event, request_id: str) -> OrderRow | None:
+    async def _order_of(self, event: Event, request_id: str | None) -> OrderRow | None:
         """Our order that this answer is for, if whoever signed it is the one we asked."""
-        row = await queries.get_order(self._post.db, request_id)
+        row = await queries.get_order(self._post.db, request_id) if request_id else None
         if row is None or row.customer != self.public_key or event.pubkey != row.provider:
             return None
         return row
 
     async def _on_feedback(self, delivery: Delivery) -> None:
-        feedback = parse_feedback(delivery.event)
-        row = await self._order_of(delivery.event, feedback.request_id) if feedback else None
+        event = delivery.event
+        row = await self._order_of(event, event.tag("e"))
+        feedback = parse_feedback(event, await self._reveal(event)) if row else None
         if row is None or feedback is None:
             return
+        if feedback.content and _is_exposed(row, event):
+            self._order(row).push(EXPOSED)
         match feedback.status:
             case Status.PAYMENT_REQUIRED:
                 await self._on_offer(row, feedback, delivery)
             case Status.ERROR:
-                await self.apply(
-                    row.id, ErrorArrived(feedback.message or feedback.content), also=delivery.done
-                )
+                reason = feedback.message or feedback.content or "the agent failed, and gave no reason"
+                await self.apply(row.id, ErrorArrived(reason), also=delivery.done)
             case Status.PARTIAL:
                 self._order(row).push(Update("partial", feedback.message, feedback.content))
             case _:
@@ -209,7 +251,34 @@ class Customer:
         row = await self._order_of(delivery.event, result.request_id) if result else None
         if row is None or result is None or result.event.kind != result_kind(row.kind):
             return
+        try:
+            await self._text_of(result.event)
+        except DecryptionError as error:
+            await self.apply(
+                row.id, ErrorArrived(f"the result cannot be decrypted: {error}"), also=delivery.done
+            )
+            return
+        if _is_exposed(row, result.event):
+            self._order(row).push(EXPOSED)
         await self.apply(row.id, ResultArrived(), also=delivery.done, result=result.event)
+
+    async def _reveal(self, event: Event) -> EventTemplate | None:
+        """What encrypted feedback says, None of other. Of what we cannot read, what is public counts."""
+        if scheme_of(event) is None:
+            return None
+        try:
+            return await reveal(self._patient, event)
+        except DecryptionError as error:
+            log.info("feedback_unreadable", event_id=event.id, reason=str(error))
+            return make_template(event.kind, tags=event.tags, created_at=event.created_at)
+
+    async def _text_of(self, result: Event) -> str:
+        """The result itself, decrypted if need be. Raises `DecryptionError`."""
+        return (await reveal(self._patient, result)).content if scheme_of(result) else result.content
+
+    async def _finish(self, order: Order, result: Event) -> None:
+        """Hand over the result of a private order; it was readable when it came."""
+        order.finish(await self._text_of(result))
 
     async def _on_offer(self, row: OrderRow, feedback: Feedback, delivery: Delivery) -> None:
         offer = feedback.offer
@@ -222,7 +291,10 @@ class Customer:
             return
         price_sat = -(-offer.price_msat // 1000)
         self._order(row).push(Update("offer", price_sat=price_sat))
-        if obstacle := self._purchases.obstacle(row, offer, price_sat):
+        obstacle = self._purchases.obstacle(row, offer, price_sat)
+        if _is_exposed(row, feedback.event):
+            obstacle = "the agent answers a private request for all to read"
+        if obstacle:
             await self.apply(row.id, OfferArrived(obstacle), also=delivery.done)
             return
         try:
@@ -251,7 +323,7 @@ class Customer:
     async def _on_wrap(self, delivery: Delivery) -> None:
         """Money from a provider: a refund, or change."""
         try:
-            rumor = await unwrap(self.signer, delivery.event)
+            rumor = await unwrap(self._patient, delivery.event)
             request_id = next((tag[1] for tag in rumor.tags if tag[:1] == ("e",) and len(tag) > 1), "")
             row = await queries.get_order(self._post.db, request_id)
             if rumor.kind != CHAT_MESSAGE or row is None or rumor.pubkey != row.provider:
@@ -315,6 +387,8 @@ class Customer:
         match row.state:
             case OrderState.PAID:
                 order.push(Update("paid", price_sat=row.price_sat))
+            case OrderState.DONE if row.result and scheme_of(row.result):
+                self._spawn(self._finish(order, row.result))
             case OrderState.DONE if row.result:
                 order.finish(row.result.content)
             case OrderState.REFUNDED:
@@ -325,7 +399,7 @@ class Customer:
                 self._watch(row)
             case OrderState.LOST:
                 order.fail(row.reason, f"{row.price_sat} sat are with the agent")
-            case OrderState.FAILED | OrderState.EXPIRED:
+            case OrderState.FAILED | OrderState.EXPIRED | OrderState.CANCELLED:
                 order.fail(row.reason, "nothing was paid")
             case _:
                 pass
@@ -356,3 +430,8 @@ class Customer:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("task_failed", exc_info=error)
+
+
+def _is_exposed(row: OrderRow, answer: Event) -> bool:
+    """Whether a private order is answered in clear."""
+    return scheme_of(row.request) is not None and scheme_of(answer) is None

@@ -8,6 +8,7 @@ from typing import Final
 from dvm.errors import BadRequest
 
 FEEDBACK: Final = 7000
+DELETION: Final = 5  # NIP-09
 ANNOUNCEMENT: Final = 31990  # NIP-89
 HEARTBEAT: Final = 11998  # nips#2465; Amethyst hides an agent whose newest is older than 900 s
 SITE_SNAPSHOT: Final = 5128  # NIP-5A: inside the range of jobs, but not a job

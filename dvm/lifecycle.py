@@ -11,10 +11,13 @@ nothing changes.
           EXPIRED    ▼                     ├ (paid) ──▶ RETURNING ──▶ RETURNED
                    FAILED ◀────────────────┘ (free)
 
+    taken back by its customer: OFFERED, EXPIRED, RUNNING, QUEUED (free) ──▶ CANCELLED; QUEUED (paid) ──▶ RETURNING
+
     order:  REQUESTED ──▶ PAYING ──▶ PAID ──────▶ DONE
                │             │        │
                ▼             ▼        ▼
-         EXPIRED, FAILED   FAILED   AWAITING_REFUND ──▶ REFUNDED, LOST
+      EXPIRED, FAILED,     FAILED   AWAITING_REFUND ──▶ REFUNDED, LOST
+         CANCELLED
 """
 
 from dataclasses import dataclass
@@ -39,11 +42,18 @@ class JobState(StrEnum):
     FAILED = "failed"
     EXPIRED = "expired"
     RETURNED = "returned"
+    CANCELLED = "cancelled"
 
     @property
     def is_final(self) -> bool:
         """Whether nothing happens to such a job any more."""
-        return self in (JobState.DONE, JobState.FAILED, JobState.EXPIRED, JobState.RETURNED)
+        return self in (
+            JobState.DONE,
+            JobState.FAILED,
+            JobState.EXPIRED,
+            JobState.RETURNED,
+            JobState.CANCELLED,
+        )
 
 
 class Next(StrEnum):
@@ -53,6 +63,7 @@ class Next(StrEnum):
     WORK = "work"
     PAY_AND_WORK = "pay_and_work"
     RETURN = "return"  # send back what was paid
+    STOP = "stop"  # end the work that is under way
     NOTHING = "nothing"
 
 
@@ -91,7 +102,7 @@ class PaymentAccepted:
 
 @dataclass(frozen=True)
 class PaymentRedeemed:
-    """The mint has swapped the payment to us: now it counts."""
+    """The mint has swapped the payment to us: now it counts. After a restore that may have been in an earlier life."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +169,16 @@ class OfferLapsed:
     """Nobody paid in time."""
 
 
+@dataclass(frozen=True)
+class Cancelled:
+    """The customer took its request back (NIP-09). `paid`: the job has a price; once it is queued, it is paid."""
+
+    paid: bool
+
+
 JobInput = (
     Arrived | Refused | PaymentAccepted | PaymentRedeemed | PaymentRefused | PaymentLost | PaymentReturning
-    | WorkStarted | WorkInterrupted | WorkFinished | WorkFailed | MoneyReturned | OfferLapsed
+    | WorkStarted | WorkInterrupted | WorkFinished | WorkFailed | MoneyReturned | OfferLapsed | Cancelled
 )  # fmt: skip
 
 
@@ -197,7 +215,7 @@ def decide_job(state: JobState | None, event: JobInput) -> Decision | None:
         case JobState.OFFERED, PaymentRefused(reason=reason, action=action, ends_job=True):
             return Decision(JobState.FAILED, Say(Status.ERROR, f"{reason}; nothing was taken", action))
 
-        case JobState.PAYING, PaymentRedeemed():
+        case ((JobState.OFFERED | JobState.EXPIRED | JobState.PAYING), PaymentRedeemed()):
             return Decision(JobState.QUEUED, then=Next.WORK)
         case JobState.PAYING, PaymentLost(reason=reason, action=action, ends_job=True):
             return Decision(JobState.FAILED, Say(Status.ERROR, f"{reason}; nothing was taken", action))
@@ -221,10 +239,22 @@ def decide_job(state: JobState | None, event: JobInput) -> Decision | None:
 
         case JobState.RETURNING, MoneyReturned():
             return Decision(JobState.RETURNED)
+
+        case ((None | JobState.OFFERED | JobState.EXPIRED), Cancelled()):
+            return Decision(JobState.CANCELLED, Say(Status.ERROR, f"{_CANCELLED}; nothing was taken"))
+        case JobState.QUEUED, Cancelled(paid=True):
+            told = f"{_CANCELLED} before the work began; {_ON_ITS_WAY}"
+            return Decision(JobState.RETURNING, Say(Status.ERROR, told, Action.WAIT), Next.RETURN)
+        case JobState.RUNNING, Cancelled(paid=True):
+            told = f"{_CANCELLED} when the work was under way; what you paid is not returned"
+            return Decision(JobState.CANCELLED, Say(Status.ERROR, told), Next.STOP)
+        case ((JobState.QUEUED | JobState.RUNNING), Cancelled(paid=False)):
+            return Decision(JobState.CANCELLED, Say(Status.ERROR, _CANCELLED), Next.STOP)
         case _:
             return None
 
 
+_CANCELLED: Final = "cancelled by you"
 _ON_ITS_WAY: Final = "what you paid is on its way back in an encrypted message"
 
 
@@ -254,8 +284,12 @@ class Verdict:
     action: Action = Action.GIVE_UP
 
 
-def judge_payment(job: JobState | None, *, net_sat: int, price_sat: int, least_fee_sat: int) -> Verdict:
+def judge_payment(
+    job: JobState | None, *, net_sat: int, price_sat: int, least_fee_sat: int, expired: bool = False
+) -> Verdict:
     """Whether money the mint vouches for is taken or goes back; `net_sat` is its worth after the mint's fee.
+
+    `expired`: the request itself has (NIP-40), so the work would not be begun.
 
     `least_fee_sat` is what the mint takes when the price comes in the fewest coins: so much of the fee we bear, as
     wallets that answer a payment request send just its amount. Small change beyond that pays its own fee. More than
@@ -266,6 +300,8 @@ def judge_payment(job: JobState | None, *, net_sat: int, price_sat: int, least_f
             "this job needs no payment any more" if job is not None else "the payment names no job of ours"
         )
         return Verdict(PaymentState.RETURNING, reason)
+    if expired:
+        return Verdict(PaymentState.RETURNING, "the request has expired")
     if net_sat < price_sat - least_fee_sat:
         reason = f"the price is {price_sat} sat, but only {net_sat} sat arrived after the mint's fee"
         return Verdict(PaymentState.RETURNING, reason, Action.TOP_UP)
@@ -287,6 +323,7 @@ class OrderState(StrEnum):
     EXPIRED = "expired"
     REFUNDED = "refunded"
     LOST = "lost"  # the provider took the money and gave nothing
+    CANCELLED = "cancelled"  # by us, before anything was paid
 
     @property
     def is_final(self) -> bool:
@@ -297,6 +334,7 @@ class OrderState(StrEnum):
             OrderState.EXPIRED,
             OrderState.REFUNDED,
             OrderState.LOST,
+            OrderState.CANCELLED,
         )
 
 
@@ -346,9 +384,14 @@ class MoneyGone:
     """The locked coins were spent, and not by us."""
 
 
+@dataclass(frozen=True)
+class TakenBack:
+    """We take the request back; the event that says so (NIP-09) is written with this decision."""
+
+
 OrderInput = (
     OfferArrived | CoinsLocked | PaymentImpossible | ResultArrived
-    | ErrorArrived | DeadlinePassed | MoneyBack | MoneyGone
+    | ErrorArrived | DeadlinePassed | MoneyBack | MoneyGone | TakenBack
 )  # fmt: skip
 
 
@@ -387,7 +430,12 @@ def decide_order(state: OrderState, event: OrderInput, *, has_result: bool = Fal
         case ((OrderState.PAID | OrderState.AWAITING_REFUND | OrderState.LOST), MoneyBack()):
             return OrderDecision(OrderState.REFUNDED)
         case OrderState.AWAITING_REFUND, MoneyGone():
-            return OrderDecision(OrderState.LOST, "the provider took the payment and sent no result")
+            return OrderDecision(OrderState.LOST)  # the reason why no result came stays
+
+        case OrderState.REQUESTED, TakenBack():
+            return OrderDecision(OrderState.CANCELLED, "cancelled")
+        case ((OrderState.PAYING | OrderState.PAID), TakenBack()):
+            return OrderDecision(state)  # the agent says what becomes of the money, or the deadline does
 
         case (
             (OrderState.REQUESTED | OrderState.PAID | OrderState.AWAITING_REFUND | OrderState.LOST),

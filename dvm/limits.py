@@ -8,8 +8,13 @@ class ProviderLimits:
     """Defaults fit an agent on a small machine; configuration may change each."""
 
     job_seconds_max: int = 600
-    input_bytes_max: int = 256 * 1024
-    result_bytes_max: int = 60_000  # relays commonly refuse events above 64 KiB
+    input_bytes_max: int = 256 * 1024  # of all inputs together, what was fetched included
+    inputs_fetched_max: int = 8  # URLs and events of one job
+    fetch_seconds_max: int = 20
+    result_bytes_max: int = (
+        60_000  # in the event, escaped or encrypted: relays commonly refuse events above 64 KiB
+    )
+    reason_characters_max: int = 2000  # what an agent's function may say about why it failed
     queue_jobs_max: int = 1000
     concurrent_jobs_max: int = 64
     offer_seconds: int = 900

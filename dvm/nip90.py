@@ -19,12 +19,17 @@ from identity.keys import check_public_key
 from identity.nip40 import expiration
 
 PREPAID: Final = "prepaid"
+ENCRYPTED: Final = "encrypted"
 INPUT_TYPES: Final = frozenset({"text", "url", "event", "job"})
 
 TAGS_MAX: Final = 500
-EVENT_BYTES_MAX: Final = 60_000  # what an event of ours may have; relays commonly refuse more than 64 KiB
+EVENT_BYTES_MAX: Final = 64_000  # of an event of ours, as JSON; strfry and nostr-sdk refuse more than 65,536
+ENVELOPE_BYTES: Final = 1_500  # of these for all but the content and what is put in where there is room
+TAG_BYTES_MAX: Final = 1024  # strfry refuses events with a longer value in a tag of one letter
 INPUTS_MAX: Final = 100
 RELAYS_MAX: Final = 8
+
+Said = Event | EventTemplate  # an event, or what was encrypted in one
 
 
 class Status(StrEnum):
@@ -39,12 +44,23 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Input:
-    """One `i` tag: `data` to be read as `type` says."""
+    """One `i` tag: `data` to be read as `type` says, and what it led to once the work began.
+
+    `text` is what there is to work on: the data itself (type text), what the URL brought, or the event's content.
+    """
 
     data: str
     type: str = "text"
     relay: str = ""
     marker: str = ""
+    fetched: str | None = field(default=None, repr=False)
+    media_type: str = "text/plain"  # of what a URL brought, as its server says
+    event: Event | None = None
+
+    @property
+    def text(self) -> str:
+        """See the class. Empty as long as nothing was fetched."""
+        return self.data if self.type == "text" else self.fetched or ""
 
     def to_tag(self) -> tuple[str, ...]:
         """The `i` tag, without trailing empty fields."""
@@ -56,11 +72,11 @@ class Input:
 
 @dataclass(frozen=True)
 class JobRequest:
-    """A kind-5xxx event, read. Amounts in millisats, as NIP-90 counts."""
+    """A kind-5xxx event, read. Amounts in millisats, as NIP-90 counts. `event` is as it was signed."""
 
     event: Event
-    inputs: tuple[Input, ...]
-    params: dict[str, tuple[str, ...]]
+    inputs: tuple[Input, ...] = field(repr=False)
+    params: dict[str, tuple[str, ...]] = field(repr=False)
     output: str | None
     bid_msat: int | None
     relays: tuple[str, ...]
@@ -81,24 +97,30 @@ class JobRequest:
         """Who asks."""
         return self.event.pubkey
 
+    def is_expired(self, now: int) -> bool:
+        """Whether its time has come at `now` (NIP-40): then it is not begun."""
+        return self.expires_at is not None and self.expires_at <= now
+
     @property
-    def text(self) -> str:
-        """All text inputs, joined by a blank line."""
-        return "\n\n".join(part.data for part in self.inputs if part.type == "text")
+    def private(self) -> bool:
+        """Whether the customer encrypted it: then nothing of it may be logged or told to others."""
+        return self.event.has_tag(ENCRYPTED)
 
 
-def parse_request(event: Event) -> JobRequest:
-    """Read a verified request. Raises `BadRequest` with a sentence for the customer."""
+def parse_request(event: Event, clear: EventTemplate | None = None) -> JobRequest:
+    """Read a verified request; of a private one, what `private.reveal` made of it (`clear`).
+
+    Raises `BadRequest` with a sentence for the customer.
+    """
+    said = clear or event
     check_request_kind(event.kind)
-    if len(event.tags) > TAGS_MAX:
-        raise BadRequest(f"the request has {len(event.tags)} tags; at most {TAGS_MAX} are read")
-    if event.has_tag("encrypted"):
-        raise BadRequest("this agent does not read encrypted requests yet; send the inputs in clear")
-    inputs = tuple(_parse_input(tag) for tag in event.tags_named("i"))
+    if len(said.tags) > TAGS_MAX:
+        raise BadRequest(f"the request has {len(said.tags)} tags; at most {TAGS_MAX} are read")
+    inputs = tuple(_parse_input(tag) for tag in said.tags_named("i"))
     if len(inputs) > INPUTS_MAX:
         raise BadRequest(f"the request has {len(inputs)} inputs; at most {INPUTS_MAX} are read")
     params: dict[str, tuple[str, ...]] = {}
-    for tag in event.tags_named("param"):
+    for tag in said.tags_named("param"):
         if len(tag) < 2 or not tag[1]:
             raise BadRequest('a param tag has no name; write ["param", name, value]')
         params[tag[1]] = params.get(tag[1], ()) + tag[2:]  # lists come as one tag or as several
@@ -106,15 +128,15 @@ def parse_request(event: Event) -> JobRequest:
         event=event,
         inputs=inputs,
         params=params,
-        output=_single(event, "output"),
-        bid_msat=_amount(_single(event, "bid"), "bid"),
-        relays=_values(event, "relays")[:RELAYS_MAX],
-        providers=tuple(tag[1] for tag in event.tags_named("p") if len(tag) > 1),
-        settle=_values(event, "settle"),
-        mints=_values(event, "mint"),
-        lock=_compressed_key(_single(event, "lock")),
-        cashu=_single(event, "cashu"),
-        expires_at=expiration(event),
+        output=_single(said, "output"),
+        bid_msat=_amount(_single(said, "bid"), "bid"),
+        relays=_values(said, "relays")[:RELAYS_MAX],
+        providers=tuple(tag[1] for tag in said.tags_named("p") if len(tag) > 1),
+        settle=_values(said, "settle"),
+        mints=_values(said, "mint"),
+        lock=_compressed_key(_single(said, "lock")),
+        cashu=_single(said, "cashu"),
+        expires_at=expiration(said),
     )
 
 
@@ -215,16 +237,22 @@ def make_feedback(
 
 
 def make_result(request: Event, content: str, *, price_msat: int, now: int, relay: str = "") -> EventTemplate:
-    """The 6xxx event that answers `request`.
+    """The 6xxx event that answers `request`; `content` is encrypted already if the request is.
 
     NIP-90 wants the whole request and the inputs in it again. What relays would refuse for its size is left out: the
-    inputs first, then the request. Its id always stays.
+    inputs first, then the request. Its id always stays. Inputs of a private request are in it only as it came itself.
     """
     tags: list[tuple[str, ...]] = [("e", request.id, relay), ("p", request.pubkey)]
     if price_msat:
         tags.append(("amount", str(price_msat)))
-    room = EVENT_BYTES_MAX - len(orjson.dumps(content))
-    for again in ([("request", request.to_json().decode())], request.tags_named("i")):
+    inputs = request.tags_named("i")
+    if request.has_tag(ENCRYPTED):
+        tags.append((ENCRYPTED,))
+        inputs = []
+    if any(len(data.encode()) > TAG_BYTES_MAX for tag in inputs for data in tag[1:2]):
+        inputs = []
+    room = EVENT_BYTES_MAX - ENVELOPE_BYTES - len(orjson.dumps(content))
+    for again in ([("request", request.to_json().decode())], inputs):
         size = len(orjson.dumps(again))
         if size <= room:
             tags += again
@@ -232,12 +260,27 @@ def make_result(request: Event, content: str, *, price_msat: int, now: int, rela
     return make_template(result_kind(request.kind), content=content, tags=tags, created_at=now)
 
 
-def parse_feedback(event: Event) -> Feedback | None:
-    """Read a verified 7000 event leniently, as deployed providers write them; None if it names no request."""
+def check_size(template: EventTemplate) -> None:
+    """Raise `BadRequest` if relays would refuse the signed event for its size."""
+    signed_bytes = 400  # id, key, signature, date, kind and what they are called
+    size = len(orjson.dumps([template.tags, template.content])) + signed_bytes
+    if size > EVENT_BYTES_MAX:
+        raise BadRequest(
+            f"the request takes {size} bytes as an event, and relays take at most {EVENT_BYTES_MAX}: "
+            "send less, or the URL of it as an input of type url"
+        )
+
+
+def parse_feedback(event: Event, clear: EventTemplate | None = None) -> Feedback | None:
+    """Read a verified 7000 event leniently, as deployed providers write them; None if it names no request.
+
+    `clear` is what `private.reveal` made of an encrypted one.
+    """
+    said = clear or event
     request_id = event.tag("e")
     if event.kind != FEEDBACK or request_id is None:
         return None
-    status_tag = next(iter(event.tags_named("status")), ("status", Status.PROCESSING))
+    status_tag = next(iter(said.tags_named("status")), ("status", Status.PROCESSING))
     # NDK writes an underscore.
     status = status_tag[1].replace("_", "-") if len(status_tag) > 1 else Status.PROCESSING
     return Feedback(
@@ -245,21 +288,21 @@ def parse_feedback(event: Event) -> Feedback | None:
         request_id=request_id,
         status=status,
         message=status_tag[2] if len(status_tag) > 2 else "",
-        content=event.content,
-        offer=_parse_offer(event) if status == Status.PAYMENT_REQUIRED else None,
-        action=event.tag("action"),
+        content=said.content,
+        offer=_parse_offer(said) if status == Status.PAYMENT_REQUIRED else None,
+        action=said.tag("action"),
     )
 
 
 def parse_result(event: Event) -> JobResult | None:
-    """Read a verified 6xxx event; None if it names no request."""
+    """Read a verified 6xxx event; None if it names no request. The content is as it came, encrypted perhaps."""
     request_id = event.tag("e")
     if not 6000 <= event.kind <= 6999 or request_id is None:
         return None
     return JobResult(event, request_id, event.content)
 
 
-def _parse_offer(event: Event) -> Offer | None:
+def _parse_offer(event: Said) -> Offer | None:
     amount_tag = next((tag for tag in event.tags_named("amount") if len(tag) > 1), None)
     try:
         price_msat = _amount(amount_tag[1], "amount") if amount_tag else None
@@ -291,12 +334,12 @@ def _parse_input(tag: tuple[str, ...]) -> Input:
     return Input(data, kind, relay, marker)
 
 
-def _values(event: Event, name: str) -> tuple[str, ...]:
+def _values(event: Said, name: str) -> tuple[str, ...]:
     """All values of all tags called `name`: `["mint", a, b]` and `["mint", a], ["mint", b]` mean the same."""
     return tuple(value for tag in event.tags_named(name) for value in tag[1:])
 
 
-def _single(event: Event, name: str) -> str | None:
+def _single(event: Said, name: str) -> str | None:
     found = event.tags_named(name)
     if len(found) > 1:
         raise BadRequest(f"the tag {name!r} is given {len(found)} times; once is enough")

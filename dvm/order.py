@@ -1,7 +1,7 @@
 """What a customer holds in hand after asking: an `Order`, its updates and its result."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,7 @@ UPDATES_MAX: Final = 10_000  # a provider that reports for ever does not fill ou
 
 @dataclass(frozen=True)
 class Update:
-    """One step of an order. `step`: offer, paid, working, partial, result, error, refunded."""
+    """One step of an order. `step`: offer, paid, working, partial, exposed, result, error, refunded."""
 
     step: str
     message: str = ""
@@ -33,9 +33,10 @@ class Update:
 class Order:
     """One job we asked for. Iterate over it for its updates (from the first one, any number of times)."""
 
-    def __init__(self, order_id: str, provider: str) -> None:
+    def __init__(self, order_id: str, provider: str, cancel: Callable[[str], Awaitable[None]]) -> None:
         self.id = order_id
         self.provider = provider
+        self._cancel = cancel
         self.state = OrderState.REQUESTED
         self._updates: list[Update] = []
         self._changed = asyncio.Event()
@@ -65,6 +66,10 @@ class Order:
             raise self._failure
         assert self._result is not None
         return self._result
+
+    async def cancel(self) -> None:
+        """Take the request back; see `Customer.cancel`. `result` raises `OrderFailed` once that is settled."""
+        await self._cancel(self.id)
 
     def push(self, update: Update) -> None:
         """Tell whoever iterates. Called by `Customer`."""

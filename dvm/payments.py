@@ -20,7 +20,6 @@ from typing import Protocol
 import structlog
 
 from dvm import queries
-from dvm.errors import BadRequest
 from dvm.lifecycle import (
     PAYMENT_OPEN,
     JobInput,
@@ -35,15 +34,17 @@ from dvm.lifecycle import (
     judge_payment,
 )
 from dvm.limits import ProviderLimits
-from dvm.nip90 import JobRequest, parse_request
+from dvm.nip90 import JobRequest
 from dvm.post import Post
 from dvm.queries import JobRow, PaymentRow
+from dvm.requests import Requests
 from identity import Event, SecretKey, Signer, make_template
 from identity.nip59 import wrap
 from relay_bridge import usable_relays
 from store import Transaction
 from wallet import (
     Action,
+    AlreadySpent,
     InsufficientFunds,
     MintUnavailable,
     Outcome,
@@ -63,6 +64,7 @@ log = structlog.get_logger(__name__)
 
 CHAT_MESSAGE = 14  # NIP-17: what both wallets (NUT-18) and people's clients read inside a gift wrap
 RETURN_FEE_SAT_MAX = 8
+REQUEST_SECONDS_MAX = 30  # a payment waits so long for its request: after a restore they come in any order
 
 
 class ApplyToJob(Protocol):
@@ -78,10 +80,13 @@ class ApplyToJob(Protocol):
 class Payments:
     """The payments of one agent. `take` may be called for the same payment any number of times, also concurrently."""
 
-    def __init__(self, post: Post, signer: Signer, limits: ProviderLimits, apply: ApplyToJob) -> None:
+    def __init__(
+        self, post: Post, signer: Signer, limits: ProviderLimits, requests: Requests, apply: ApplyToJob
+    ) -> None:
         self._post = post
         self._signer = signer
         self._limits = limits
+        self._requests = requests
         self._apply = apply
 
     def job_key(self, request_id: str) -> SecretKey:
@@ -154,13 +159,17 @@ class Payments:
             raise _LaterError("another payment for the same job is under way")
         now = self._post.clock.now()
         token = parse_token(payment.token)
+        if job is None and self._is_for_us(token, payment) and now < payment.created_at + REQUEST_SECONDS_MAX:
+            raise _LaterError("the request it pays for has not come yet")
         try:
-            lock = self._expected_lock(token, job, now)
+            lock = await self._expected_lock(token, job, now)
             good = await self._post.wallet.examine(token, mint=token.mint, lock=lock, now=now)
             price_sat = job.price_sat if job else 0
+            request = await self._request(job)
             verdict = judge_payment(
                 job.state if job else None, net_sat=good.net_sat, price_sat=price_sat,
                 least_fee_sat=await self._post.wallet.least_fee(token.mint, price_sat),
+                expired=request is not None and request.is_expired(now),
             )  # fmt: skip
             keys = (self.job_key(payment.job_id),)
             if job is not None and verdict.state is PaymentState.REDEEMING:
@@ -168,7 +177,7 @@ class Payments:
                 await self._record(payment, verdict.state, plan, job, PaymentAccepted())
                 return
             plan = await self._post.wallet.plan_return(
-                token, keys=keys, lock=self._refund_lock(payment, job), op_id=f"return:{payment.id}",
+                token, keys=keys, lock=await self._refund_lock(payment, job), op_id=f"return:{payment.id}",
                 purpose="return a payment", job_id=payment.job_id,
             )  # fmt: skip
         except MintUnavailable:
@@ -179,6 +188,8 @@ class Payments:
             )
         except WrongLock as error:
             await self._return_misfit(payment, job, token, error)
+        except AlreadySpent as error:
+            await self._judge_spent(payment, job, token, error)
         except WalletError as error:
             await self._refuse(payment, job, str(error), error.action)
         else:
@@ -186,6 +197,33 @@ class Payments:
             await self._record(
                 payment, verdict.state, plan, job, PaymentReturning(verdict.reason, verdict.action, ends_job)
             )
+
+    async def _judge_spent(
+        self, payment: PaymentRow, job: JobRow | None, token: Token, error: AlreadySpent
+    ) -> None:
+        """Spent coins are no payment, unless we spent them ourselves and then lost the database: the mint shows how."""
+        net_sat = await self._post.wallet.redeemed_by(token, self.job_key(payment.job_id))
+        if net_sat is None:
+            await self._refuse(payment, job, str(error), error.action)
+            return
+
+        async def write(tx: Transaction) -> None:
+            now = self._post.clock.now()
+            await queries.update_payment(tx, payment, PaymentState.REDEEMED, now=now, amount_sat=net_sat)
+
+        log.warning("payment_redeemed_before", payment=payment.id, job=payment.job_id, sat=net_sat)
+        if job is None or not await self._apply(job, PaymentRedeemed(), also=write):
+            async with self._post.db.transaction() as tx:
+                await write(tx)
+
+    def _is_for_us(self, token: Token, payment: PaymentRow) -> bool:
+        """Whether the coins are locked to our key for that job: then we offered to do it, whatever we remember."""
+        ours = self.job_key(payment.job_id).compressed_public_key
+        try:
+            locks = [parse_lock(proof.secret) for proof in token.proofs]
+        except WrongLock:
+            return False
+        return all(lock is not None and lock.pubkey == ours for lock in locks)
 
     async def _return_misfit(
         self, payment: PaymentRow, job: JobRow | None, token: Token, error: WrongLock
@@ -197,7 +235,7 @@ class Payments:
             if any(lock and lock.refund for lock in locks):
                 raise error  # the sender can take them back by itself
             plan = await self._post.wallet.plan_return(
-                token, keys=(key,), lock=self._refund_lock(payment, job), op_id=f"return:{payment.id}",
+                token, keys=(key,), lock=await self._refund_lock(payment, job), op_id=f"return:{payment.id}",
                 purpose="return a payment", job_id=payment.job_id,
             )  # fmt: skip
         except MintUnavailable:
@@ -209,16 +247,19 @@ class Payments:
         told = PaymentReturning(str(error), error.action, ends_job)
         await self._record(payment, PaymentState.RETURNING, plan, job, told)
 
-    def _expected_lock(self, token: Token, job: JobRow | None, now: int) -> P2PKLock | None:
+    async def _expected_lock(self, token: Token, job: JobRow | None, now: int) -> P2PKLock | None:
         """The lock these coins must have: none at all, or exactly the agreed one. Raises `WrongLock` when too late."""
         locks = {parse_lock(proof.secret) for proof in token.proofs}
-        request = _request(job)
+        request = await self._request(job)
         if job is None or request is None or locks == {None}:
             return None
         ours_alone = P2PKLock(self.job_key(job.id).compressed_public_key)
         if locks == {ours_alone}:  # from a wallet that read the key of the offer and not its terms
             return ours_alone
-        lock = self.agreed_lock(request, job.locktime)
+        # Any locktime will do that leaves us the time: after a restore it may be that of an offer we have forgotten.
+        lock = self.agreed_lock(
+            request, next((lock.locktime for lock in locks if lock), None) or job.locktime
+        )
         if lock.locktime is not None and now > lock.locktime - self._limits.locktime_margin_seconds:
             raise WrongLock("the payment came too late to be safe; take it back after its locktime")
         return lock
@@ -228,7 +269,7 @@ class Payments:
     ) -> Plan:
         if change_sat >= self._limits.change_sat_min:
             return await self._post.wallet.plan_return(
-                token, keys=keys, lock=self._refund_lock(payment, job), op_id=f"redeem:{payment.id}",
+                token, keys=keys, lock=await self._refund_lock(payment, job), op_id=f"redeem:{payment.id}",
                 purpose="job payment with change", job_id=job.id, keep_sat=job.price_sat,
             )  # fmt: skip
         return await self._post.wallet.plan_redeem(
@@ -343,18 +384,18 @@ class Payments:
         for fee_sat in range(min(RETURN_FEE_SAT_MAX, payment.amount_sat)):
             try:
                 return await self._post.wallet.plan_send(
-                    mint, payment.amount_sat - fee_sat, lock=self._refund_lock(payment, job),
+                    mint, payment.amount_sat - fee_sat, lock=await self._refund_lock(payment, job),
                     op_id=op_id, purpose="return a payment", job_id=job.id,
                 )  # fmt: skip
             except InsufficientFunds as error:
                 shortage = error
         raise shortage
 
-    def _refund_lock(self, payment: PaymentRow, job: JobRow | None) -> P2PKLock | None:
+    async def _refund_lock(self, payment: PaymentRow, job: JobRow | None) -> P2PKLock | None:
         """Back to the customer's one-job key if it gave one and paid itself; else plain coins, encrypted."""
         if job is None or payment.payer != job.customer:
             return None
-        request = _request(job)
+        request = await self._request(job)
         return P2PKLock(request.lock) if request and request.lock else None
 
     async def _wrap(self, payment: PaymentRow, token: Token, kind: str) -> Event:
@@ -365,20 +406,16 @@ class Payments:
         return await wrap(self._signer, payment.payer, message, now=now)
 
     async def _send(self, tx: Transaction, event: Event, job: JobRow | None) -> None:
-        request = _request(job)
+        request = await self._request(job)
         relays = [job.relay, *(request.relays if request else ())] if job else []
         urls = usable_relays([*self._post.pool.urls, *relays])
         await self._post.outbox.add(
             tx, event, urls, enough=len(urls)
         )  # which of them the payer reads we do not know
 
-
-def _request(job: JobRow | None) -> JobRequest | None:
-    """The job's request, None if it is one that could not be read: money may come for such a job too."""
-    try:
-        return parse_request(job.request) if job else None
-    except BadRequest:
-        return None
+    async def _request(self, job: JobRow | None) -> JobRequest | None:
+        """The job's request, None if it is one that could not be read: money may come for such a job too."""
+        return await self._requests.read_again(job.request) if job else None
 
 
 class _LaterError(Exception):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from relay_bridge import Inbox, Outbox, RelayPool
+from relay_bridge import Fetcher, Inbox, Outbox, RelayPool
 from store import Clock, Database
 from wallet import Seed, Wallet
 
@@ -13,12 +13,13 @@ ANSWER_MARGIN_SECONDS = 86400  # answers to us: an agent may have been cut off l
 
 @dataclass(frozen=True)
 class Post:
-    """One node: a database, relays, a wallet. Shared by all agents and customers of the process."""
+    """One node: a database, relays, a fetcher of URLs, a wallet. Shared by all agents and customers of the process."""
 
     db: Database
     clock: Clock
     pool: RelayPool
     inbox: Inbox
     outbox: Outbox
+    fetcher: Fetcher
     wallet: Wallet
     seed: Seed

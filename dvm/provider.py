@@ -6,18 +6,23 @@ outgoing events in one transaction) and then acted on.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
 import structlog
 
+from dvm import inputs as job_inputs
 from dvm import queries
 from dvm.agent import Agent, Job
 from dvm.announce import Announcer
+from dvm.answers import Answers, Outgoing, check_size
+from dvm.cancellations import Cancellations
 from dvm.errors import BadRequest, JobFailed
+from dvm.kinds import DELETION
 from dvm.lifecycle import (
     Arrived,
+    Cancelled,
     Decision,
     JobInput,
     JobState,
@@ -25,7 +30,6 @@ from dvm.lifecycle import (
     OfferLapsed,
     PaymentState,
     Refused,
-    Say,
     WorkFailed,
     WorkFinished,
     WorkInterrupted,
@@ -33,44 +37,24 @@ from dvm.lifecycle import (
     decide_job,
 )
 from dvm.limits import ProviderLimits
-from dvm.nip90 import (
-    PREPAID,
-    RELAYS_MAX,
-    JobRequest,
-    Offer,
-    Status,
-    make_feedback,
-    make_result,
-    parse_request,
-)
+from dvm.nip90 import ENCRYPTED, JobRequest, parse_request
+from dvm.patience import PatientSigner
 from dvm.payments import CHAT_MESSAGE, Payments
 from dvm.post import PUBLIC_MARGIN_SECONDS, WRAP_MARGIN_SECONDS, Post
-from dvm.queries import JobRow, PaymentRow
+from dvm.queries import JobRow
+from dvm.requests import Requests, Unreadable
 from dvm.runner import run
-from identity import DecryptionError, EventTemplate, Signer
-from identity.nip19 import encode_nprofile
-from identity.nip40 import is_expired
+from identity import DecryptionError, EncryptionError, Event, InvalidEvent, LocalSigner, Signer
+from identity.event import CREATED_AT_MAX
 from identity.nip59 import KIND_EPHEMERAL_GIFT_WRAP, KIND_GIFT_WRAP, unwrap
-from relay_bridge import Delivery, Filter, Following, Handler, usable_relays
-from store import Transaction
-from wallet import (
-    SAT,
-    Action,
-    PaymentRequest,
-    Token,
-    Transport,
-    WalletError,
-    encode_request,
-    lock_condition,
-    parse_payload,
-    parse_token,
-)
+from relay_bridge import AtOnce, Delivery, Filter, Following, Handler
+from store import Transaction, Turns
+from wallet import Action, Token, WalletError, parse_payload, parse_token
 
 log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 30
 SWEEP_JOBS_MAX = 100
-ANSWER_SECONDS = 7 * 86400  # how long a relay that is away is waited for with an answer
 Also = Callable[[Transaction], Awaitable[None]]
 
 
@@ -84,10 +68,16 @@ class Provider:
         self.signer = signer
         self._post = post
         self._limits = limits or ProviderLimits()
-        self._payments = Payments(post, signer, self._limits, self.apply)
-        self._announcer = Announcer(agent, signer, post)
-        self._slots = asyncio.Semaphore(self._limits.concurrent_jobs_max)
-        self._tasks: dict[str, asyncio.Task[None]] = {}  # all that is under way for jobs and payments, by name
+        patient = PatientSigner(signer, post.clock)
+        self._signer = patient
+        self._requests = Requests(patient)
+        self._payments = Payments(post, patient, self._limits, self._requests, self.apply)
+        self._answers = Answers(patient, post, self._limits, self._requests, self._payments)
+        self._cancellations = Cancellations(post.db, signer.public_key, self._limits)
+        self._announcer = Announcer(agent, patient, post)
+        self._slots = Turns(self._limits.concurrent_jobs_max)
+        #: All that is under way for jobs and payments, by name.
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sweeping: asyncio.Task[None] | None = None
         self._followings: list[Following] = []
         self._stopping = False
@@ -100,6 +90,9 @@ class Provider:
     async def start(self) -> None:
         """Resume open payments and jobs, then listen, then announce."""
         self._post.pool.add_signer(self.signer)
+        await self._cancellations.load(self._post.clock.now())
+        for job in await queries.jobs_taken_back(self._post.db, self.public_key):
+            await self._cancel(job)
         for payment in await queries.open_payments(self._post.db, self.public_key):
             self._spawn(f"payment:{payment.id}", self._payments.take(payment.id))
         for job in await queries.jobs_in(self._post.db, self.public_key, JobState.QUEUED, JobState.RUNNING):
@@ -110,10 +103,18 @@ class Provider:
         # A name for each kind: a kind that the agent serves from today on has a backlog of its own.
         for kind in sorted(self.agent.capabilities):
             await self._follow(
-                f"requests-{kind}", Filter(kinds=(kind,)), self._on_request, PUBLIC_MARGIN_SECONDS
-            )
+                f"requests-{kind}", [Filter(kinds=(kind,))], self._on_request, PUBLIC_MARGIN_SECONDS,
+                at_once=self._at_once,
+            )  # fmt: skip
         wraps = Filter(kinds=(KIND_GIFT_WRAP, KIND_EPHEMERAL_GIFT_WRAP), tags={"p": (self.public_key,)})
-        await self._follow("wraps", wraps, self._on_wrap, WRAP_MARGIN_SECONDS)
+        await self._follow("wraps", [wraps], self._on_wrap, WRAP_MARGIN_SECONDS)
+        # NIP-09 wants the kind in `k`; who leaves that out may name us in `p`.
+        kinds = tuple(str(kind) for kind in sorted(self.agent.capabilities))
+        deletions = [
+            Filter(kinds=(DELETION,), tags={"k": kinds}),
+            Filter(kinds=(DELETION,), tags={"p": (self.public_key,)}),
+        ]
+        await self._follow("deletions", deletions, self._on_deletion, PUBLIC_MARGIN_SECONDS)
         await self._announcer.start()
 
     async def stop(self, grace_seconds: float = 10) -> None:
@@ -132,67 +133,124 @@ class Provider:
 
     # What comes in -------------------------------------------------------------------------------------------
 
-    async def _follow(self, what: str, filter_: Filter, handler: Handler, margin_seconds: int) -> None:
+    async def _follow(
+        self,
+        what: str,
+        filters: Sequence[Filter],
+        handler: Handler,
+        margin_seconds: int,
+        *,
+        at_once: AtOnce | None = None,
+    ) -> None:
         following = await self._post.inbox.follow(
-            f"{what}:{self.public_key}", [filter_], handler,
+            f"{what}:{self.public_key}", filters, handler, at_once=at_once,
             margin_seconds=margin_seconds, backlog_seconds=self._limits.request_age_seconds_max,
         )  # fmt: skip
         self._followings.append(following)
 
     async def _on_request(self, delivery: Delivery) -> None:
-        event, now = delivery.event, self._post.clock.now()
-        addressed = [tag[1] for tag in event.tags_named("p") if len(tag) > 1]
-        age_seconds = now - event.created_at
-        if addressed and self.public_key not in addressed:
-            return  # somebody else's
-        if (
-            not -self._limits.request_future_seconds_max
-            <= age_seconds
-            <= self._limits.request_age_seconds_max
-        ):
-            log.info(
-                "request_refused", request=event.id, reason="created_at is too far from now", age=age_seconds
-            )
+        event = delivery.event
+        if why_not := self._why_not_ours(event):
+            log.info("request_ignored", request=event.id, reason=why_not)
             return
         try:
-            request = parse_request(event)
+            request = await self._requests.read(event)
+            if request.is_expired(self._post.clock.now()):
+                log.info("request_ignored", request=event.id, reason="expired")
+                return
+            job_inputs.check(request.inputs, self._limits)
         except BadRequest as error:
-            await self._refuse(delivery, str(error))
+            # One that is addressed to nobody is perhaps encrypted to somebody else.
+            if event.has_tag("p") or not isinstance(error, Unreadable):
+                await self._refuse(delivery, str(error))
             return
-        if is_expired(event, now):
-            log.info("request_refused", request=event.id, reason="expired")
+        if self._cancellations.include(event):
+            await self.apply(self._new_job(delivery), Cancelled(paid=False), also=delivery.done)
             return
         await self._accept(delivery, request)
 
+    async def _at_once(self, delivery: Delivery, tx: Transaction) -> bool:
+        """A plain free job that finds a free slot arrives and starts in the transaction that writes its request down.
+
+        Everything else goes the longer way, by `_on_request`.
+        """
+        event = delivery.event
+        if (
+            self.agent.capabilities[event.kind].price_sat
+            or not isinstance(self.signer, LocalSigner)
+            or self._stopping
+            or event.has_tag(ENCRYPTED)
+            or self._why_not_ours(event)
+            or self._cancellations.include(event)
+        ):
+            return False
+        try:
+            request = parse_request(event)
+            job_inputs.check(request.inputs, self._limits)
+        except BadRequest:
+            return False
+        if request.cashu is not None or request.is_expired(self._post.clock.now()):
+            return False
+        return self._slots.take_now() and await self._start_at_once(delivery, tx, request)
+
+    async def _start_at_once(self, delivery: Delivery, tx: Transaction, request: JobRequest) -> bool:
+        started = WorkStarted(attempts=1)
+        step = decide_job(JobState.QUEUED, started)
+        assert step is not None
+        try:
+            job = self._new_job(delivery, expires_at=request.expires_at)
+            running = self._moved(job, started, step)
+            written = await self._record(tx, None, running, await self._answers.to(job, step, ""))
+        except BaseException:
+            self._slots.release()
+            raise
+        if written:
+            tx.after_commit(lambda: self._begin(running, request), undone=self._slots.release)
+        else:
+            self._slots.release()
+        return written
+
+    def _begin(self, running: JobRow, request: JobRequest) -> None:
+        if not self._spawn(f"work:{running.id}", self._run_in_slot(running, request)):
+            self._slots.release()
+
+    def _why_not_ours(self, event: Event) -> str:
+        """Why a request is left alone, before anybody looks into it; empty if it may be for us."""
+        addressed = [tag[1] for tag in event.tags_named("p") if len(tag) > 1]
+        if addressed and self.public_key not in addressed:
+            return "addressed to somebody else"
+        limits, age_seconds = self._limits, self._post.clock.now() - event.created_at
+        if not -limits.request_future_seconds_max <= age_seconds <= limits.request_age_seconds_max:
+            return f"its created_at is {age_seconds} s ago"
+        return ""
+
     async def _refuse(self, delivery: Delivery, reason: str, action: Action = Action.GIVE_UP) -> None:
-        log.info("request_refused", request=delivery.event.id, reason=reason)
-        await self.apply(self._new_job(delivery, price_msat=0), Refused(reason, action), also=delivery.done)
+        private = delivery.event.has_tag(ENCRYPTED)  # the reason may quote what only we were to read
+        log.info("request_refused", request=delivery.event.id, reason="private" if private else reason)
+        await self.apply(self._new_job(delivery), Refused(reason, action), also=delivery.done)
 
     async def _accept(self, delivery: Delivery, request: JobRequest) -> None:
-        if obstacle := self._obstacle(request):
-            await self._refuse(delivery, obstacle)
-            return
         if len(self._tasks) >= self._limits.queue_jobs_max:
             await self._refuse(
                 delivery, "too many jobs are waiting here; try again in a minute", Action.RETRY_AFTER
             )
             return
         price_msat = self.agent.capabilities[request.event.kind].price_sat * 1000
-        job = self._new_job(delivery, price_msat)
+        job = self._new_job(delivery, price_msat, request.expires_at)
         if request.cashu is not None:
-            await self._accept_paid(delivery, job, request.cashu)
-        elif price_msat or self._slots.locked() or self._stopping:
-            await self.apply(job, Arrived(price_msat, has_payment=False), also=delivery.done)
+            await self._accept_paid(delivery, job, request)
         else:
-            await self._begin_at_once(delivery, job, request)
+            await self.apply(job, Arrived(price_msat, has_payment=False), also=delivery.done)
+        if self._cancellations.include(delivery.event):  # it came meanwhile, and did not find the job
+            await self._cancel(job)
 
-    async def _accept_paid(self, delivery: Delivery, job: JobRow, cashu: str) -> None:
+    async def _accept_paid(self, delivery: Delivery, job: JobRow, request: JobRequest) -> None:
         try:
-            token = parse_token(cashu)
+            token = parse_token(request.cashu or "")
         except WalletError as error:
             await self._refuse(delivery, f"the cashu tag cannot be read: {error}", error.action)
             return
-        payment = self._payments.new(token, job_id=job.id, payer=job.customer, public=True)
+        payment = self._payments.new(token, job_id=job.id, payer=job.customer, public=not request.private)
 
         async def write(tx: Transaction) -> None:
             if not await queries.insert_payment(tx, payment):
@@ -204,51 +262,22 @@ class Provider:
         except _RepeatedPaymentError:
             await self._refuse(delivery, "these coins were sent for another job already", Action.FUND)
 
-    async def _begin_at_once(self, delivery: Delivery, job: JobRow, request: JobRequest) -> None:
-        """A free job and a free slot: it arrives and is started in one transaction."""
-        await self._slots.acquire()
-        try:
-            arrived = decide_job(None, Arrived(0, has_payment=False))
-            assert arrived is not None
-            started = WorkStarted(1)
-            decision = decide_job(arrived.state, started)
-            assert decision is not None
-            running = await self._write(None, job, started, decision, also=delivery.done)
-        except BaseException:
-            self._slots.release()
-            raise
-        if running is None or not self._spawn(f"work:{job.id}", self._run_in_slot(running, request)):
-            self._slots.release()
-
-    def _obstacle(self, request: JobRequest) -> str:
-        """Why this agent cannot serve the request; empty if it can."""
-        other = next((part for part in request.inputs if part.type != "text"), None)
-        if other is not None:
-            return (
-                f'inputs of type {other.type!r} are not supported by this agent yet; send ["i", text, "text"]'
-            )
-        if not request.inputs:
-            return 'the request has no input; add a tag ["i", text, "text"]'
-        size = sum(len(part.data.encode()) for part in request.inputs)
-        if size > self._limits.input_bytes_max:
-            return f"the input has {size} bytes; this agent takes at most {self._limits.input_bytes_max}"
-        return ""
-
-    def _new_job(self, delivery: Delivery, price_msat: int) -> JobRow:
+    def _new_job(self, delivery: Delivery, price_msat: int = 0, expires_at: int | None = None) -> JobRow:
         event, now = delivery.event, self._post.clock.now()
         paid_by_offer = price_msat > 0
+        offer_expires_at = min(now + self._limits.offer_seconds, expires_at or CREATED_AT_MAX)
         return JobRow(
             agent=self.public_key, id=event.id, kind=event.kind, customer=event.pubkey, state=JobState.QUEUED,
             price_msat=price_msat, request=event, relay=delivery.relay, reason="", attempts=0,
             locktime=now + self._limits.locktime_seconds if paid_by_offer else None,
-            offer_expires_at=now + self._limits.offer_seconds if paid_by_offer else None,
+            offer_expires_at=offer_expires_at if paid_by_offer else None,
             created_at=now, updated_at=now, is_stored=False,
         )  # fmt: skip
 
     async def _on_wrap(self, delivery: Delivery) -> None:
         """A gift wrap to us: ecash for a job, as NUT-18's Nostr transport sends it. Anything else is not for us."""
         try:
-            rumor = await unwrap(self.signer, delivery.event)
+            rumor = await unwrap(self._signer, delivery.event)
             if rumor.kind != CHAT_MESSAGE:
                 return
             payload = parse_payload(rumor.content)
@@ -268,6 +297,16 @@ class Provider:
             await delivery.done(tx)
         self._spawn(f"payment:{payment.id}", self._payments.take(payment.id))
 
+    async def _on_deletion(self, delivery: Delivery) -> None:
+        """Somebody takes back what it published, a request to us perhaps (NIP-09)."""
+        async with self._post.db.transaction() as tx:
+            named = await self._cancellations.remember(tx, delivery.event, self._post.clock.now())
+            await delivery.done(tx)
+        for request_id in named:
+            job = await queries.get_job(self._post.db, self.public_key, request_id)
+            if job is not None and self._cancellations.include(job.request):
+                await self._cancel(job)
+
     # What becomes of it --------------------------------------------------------------------------------------
 
     async def apply(
@@ -286,7 +325,9 @@ class Provider:
         stored = job if job.is_stored else None
         while True:
             decision = decide_job(stored.state if stored else None, event)
-            if decision and (moved := await self._write(stored, job, event, decision, also=also, result=result)):
+            if decision and (
+                moved := await self._write(stored, job, event, decision, also=also, result=result)
+            ):
                 log.debug("job", job=job.id, state=decision.state)
                 await self._go_on(job.id, decision.then)
                 return moved
@@ -306,71 +347,36 @@ class Provider:
         also: Also | None,
         result: str = "",
     ) -> JobRow | None:
-        """Record one step of `job`, which is `stored` or new; None if it is not as expected: nothing is written then."""
-        now = self._post.clock.now()
-        moved = replace(
-            job,
-            state=decision.state,
-            reason=decision.say.message if decision.say and decision.say.message else job.reason,
-            attempts=event.attempts if isinstance(event, WorkStarted | WorkInterrupted) else job.attempts,
-            updated_at=now,
-            is_stored=True,
-        )
-        answers = [await self.signer.sign(template) for template in self._answers(job, decision, result, now)]
+        """Record one step of `job`, which is `stored` or new; None if it is not as expected: nothing is written."""
+        moved = self._moved(job, event, decision)
+        outgoing = await self._answers.to(job, decision, result)
         async with self._post.db.transaction() as tx:
-            if stored is None:
-                written = await queries.insert_job(tx, moved)
-            else:
-                written = await queries.update_job(tx, moved, stored.state)
-            if not written:
+            if not await self._record(tx, stored, moved, outgoing):
                 return None
-            relays = self._relays_of(job) if answers else ()
-            for answer in answers:  # to all of them: which one the customer reads we do not know
-                await self._post.outbox.add(
-                    tx, answer, relays, enough=len(relays), until=now + ANSWER_SECONDS
-                )
             if also:
                 await also(tx)
         return moved
 
-    def _answers(self, job: JobRow, decision: Decision, result: str, now: int) -> list[EventTemplate]:
-        answers: list[EventTemplate] = []
-        if decision.offer:
-            answers.append(self._offer(job, now))
-        if decision.say:
-            answers.append(self._feedback(job, decision.say, now))
-        if decision.result:
-            answers.append(
-                make_result(job.request, result, price_msat=job.price_msat, now=now, relay=job.relay)
-            )
-        return answers
-
-    def _feedback(self, job: JobRow, say: Say, now: int, content: str = "") -> EventTemplate:
-        tags = [("action", str(say.action))] if say.action else []
-        return make_feedback(
-            job.request, say.status, now=now, message=say.message, content=content, relay=job.relay, tags=tags
+    def _moved(self, job: JobRow, event: JobInput, decision: Decision) -> JobRow:
+        return replace(
+            job,
+            state=decision.state,
+            reason=decision.say.message if decision.say and decision.say.message else job.reason,
+            attempts=event.attempts if isinstance(event, WorkStarted | WorkInterrupted) else job.attempts,
+            updated_at=self._post.clock.now(),
+            is_stored=True,
         )
 
-    def _offer(self, job: JobRow, now: int) -> EventTemplate:
-        request = parse_request(job.request)
-        lock = self._payments.agreed_lock(request, job.locktime)
-        mints = self._post.wallet.mints
-        here = encode_nprofile(self.public_key, self._post.pool.urls)
-        creq = PaymentRequest(
-            id=job.id, amount=job.price_sat, unit=SAT, single_use=True, mints=mints, condition=lock_condition(lock),
-            transports=(Transport("nostr", here, (("n", "17"),)),),
-        )  # fmt: skip
-        offer = Offer(
-            price_msat=job.price_msat, mints=mints, lock=lock.pubkey, locktime=lock.locktime, settle=(PREPAID,),
-            creq=encode_request(creq), expires_at=job.offer_expires_at,
-        )  # fmt: skip
-        return make_feedback(
-            job.request, Status.PAYMENT_REQUIRED, now=now, relay=job.relay, tags=offer.to_tags()
-        )
-
-    def _relays_of(self, job: JobRow) -> tuple[str, ...]:
-        wanted = [url for tag in job.request.tags_named("relays") for url in tag[1:]][:RELAYS_MAX]
-        return usable_relays([*self._post.pool.urls, job.relay, *wanted])
+    async def _record(
+        self, tx: Transaction, stored: JobRow | None, moved: JobRow, outgoing: Outgoing
+    ) -> bool:
+        if stored is None:
+            written = await queries.insert_job(tx, moved)
+        else:
+            written = await queries.update_job(tx, moved, stored.state)
+        if written:
+            await self._answers.send(tx, outgoing)
+        return written
 
     async def _go_on(self, job_id: str, then: Next) -> None:
         if then in (Next.PAY, Next.PAY_AND_WORK):
@@ -380,25 +386,49 @@ class Provider:
             self._spawn(f"work:{job_id}", self._work(job_id))
         if then is Next.RETURN:
             self._spawn(f"return:{job_id}", self._return(job_id))
+        if then is Next.STOP and (working := self._tasks.get(f"work:{job_id}")):
+            working.cancel()
+
+    async def _cancel(self, job: JobRow) -> None:
+        """The customer took the request back. A job that is being paid is looked at again before it is begun."""
+        await self.apply(job, Cancelled(paid=job.price_msat > 0))
 
     # The work ------------------------------------------------------------------------------------------------
 
     async def _work(self, job_id: str) -> None:
-        async with self._slots:
-            job = await queries.get_job(self._post.db, self.public_key, job_id)
-            if job is None or self._stopping:
-                return
-            running = await self.apply(job, WorkStarted(job.attempts + 1))
-            if running is None:
-                await self.apply(
-                    job, WorkFailed("the agent broke down on this job several times", await self._paid(job))
-                )
-                return
-            await self._run(running, parse_request(job.request))
+        await self._slots.take()
+        try:
+            await self._work_in_slot(job_id)
+        finally:
+            self._slots.release()
+
+    async def _work_in_slot(self, job_id: str) -> None:
+        job = await queries.get_job(self._post.db, self.public_key, job_id)
+        if job is None or self._stopping:
+            return
+        if self._cancellations.include(job.request):
+            await self._cancel(job)
+            return
+        try:
+            request = await self._requests.read(job.request)
+        except BadRequest as error:  # the agent has another key now
+            await self._fail(job, str(error))
+            return
+        if request.is_expired(self._post.clock.now()):
+            await self._fail(job, "the request expired before the work began")
+            return
+        running = await self.apply(job, WorkStarted(job.attempts + 1))
+        if running is None:
+            await self._fail(job, "the agent broke down on this job several times")
+            return
+        await self._run(running, request)
 
     async def _run_in_slot(self, job: JobRow, request: JobRequest) -> None:
         try:
-            await self._run(job, request)
+            if self._cancellations.include(job.request):  # it came while the job was written down
+                await self._cancel(job)
+            else:
+                await self._run(job, request)
         finally:
             self._slots.release()
 
@@ -407,22 +437,27 @@ class Provider:
         try:
             if capability is None:
                 raise JobFailed(f"the agent does not serve kind {job.kind} any more")
+            inputs = await job_inputs.gather(request.inputs, self._post, self._limits)
+            if inputs is not request.inputs:
+                request = replace(request, inputs=inputs)
             result = await run(capability.work, Job(request, self._reporter(job)), self._limits)
-        except JobFailed as error:
-            await self.apply(job, WorkFailed(str(error), await self._paid(job)))
+            check_size(result, job.request, self._limits)
+            await self.apply(job, WorkFinished(), result=result)
+        except (JobFailed, EncryptionError, InvalidEvent) as error:  # the latter two: it cannot be signed
+            await self._fail(job, str(error))
         except asyncio.CancelledError:
-            # Stopped, not crashed: this start does not count as an attempt.
+            # Stopped, not crashed: this start does not count as an attempt. (If it was cancelled, that is decided.)
             await asyncio.shield(self.apply(job, WorkInterrupted(job.attempts - 1)))
             raise
-        else:
-            await self.apply(job, WorkFinished(), result=result)
+
+    async def _fail(self, job: JobRow, reason: str) -> None:
+        await self.apply(job, WorkFailed(reason[: self._limits.reason_characters_max], await self._paid(job)))
 
     def _reporter(self, job: JobRow) -> Callable[[str, str], Awaitable[None]]:
         async def report(message: str, content: str) -> None:
-            say = Say(Status.PARTIAL if content else Status.PROCESSING, message)
-            event = await self.signer.sign(self._feedback(job, say, self._post.clock.now(), content))
+            outgoing = await self._answers.report(job, message, content)
             async with self._post.db.transaction() as tx:
-                await self._post.outbox.add(tx, event, self._relays_of(job))
+                await self._answers.send(tx, outgoing)
 
         return report
 

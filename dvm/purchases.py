@@ -18,6 +18,7 @@ from dvm.nip90 import PREPAID, Offer
 from dvm.payments import CHAT_MESSAGE
 from dvm.post import Post
 from dvm.queries import OrderRow
+from dvm.restore_orders import order_record
 from identity import SecretKey, Signer, make_template
 from identity.nip59 import wrap
 from store import Transaction
@@ -81,13 +82,14 @@ class Purchases:
         return ""
 
     async def plan(self, row: OrderRow, offer: Offer, price_sat: int) -> Plan:
-        """Plan to lock coins for an offer without obstacles; waits for the mint until the order's deadline.
+        """Plan to lock coins for an offer without obstacles; waits for the mint until it or the order ends.
 
         Raises `WalletError` if we have no coins that will do.
         """
         assert offer.lock is not None
         lock = P2PKLock(offer.lock, offer.locktime, (self.lock_key(row.lock_nonce).compressed_public_key,))
-        return await self._patiently(lambda: self._plan(row, offer, lock, price_sat), until=row.deadline_at)
+        until = min(row.deadline_at, offer.expires_at or row.deadline_at)
+        return await self._patiently(lambda: self._plan(row, offer, lock, price_sat), until=until)
 
     async def _plan(self, row: OrderRow, offer: Offer, lock: P2PKLock, price_sat: int) -> Plan:
         """At the mint of the offer where we have most."""
@@ -123,8 +125,10 @@ class Purchases:
             created_at=now,
         )
         envelope = await wrap(self._signer, row.provider, message, now=now)
+        record = await order_record(self._post.seed, row, token, now=now)
 
         async def write(tx: Transaction) -> None:
+            await self._post.outbox.add(tx, record, until=locktime)
             await self._post.outbox.add(tx, envelope, until=locktime)
 
         await self._apply(order_id, CoinsLocked(), also=write)

@@ -117,7 +117,7 @@ async def jobs_in(db: Database, agent: str, *states: JobState) -> list[JobRow]:
     """Open jobs of one agent in any of the states, oldest first."""
     rows = await db.all(
         f"SELECT * FROM jobs WHERE agent = ? AND state IN ({_marks(states)})"  # noqa: S608 - question marks only
-        " AND state NOT IN ('done', 'failed', 'expired', 'returned') ORDER BY created_at, id",
+        " AND state NOT IN ('done', 'failed', 'expired', 'returned', 'cancelled') ORDER BY created_at, id",
         agent, *states,
     )  # fmt: skip
     return [_job(row) for row in rows]
@@ -127,7 +127,7 @@ async def lapsed_offers(db: Database, agent: str, now: int, limit: int) -> list[
     """Some of the offers that nobody paid in time."""
     rows = await db.all(
         "SELECT * FROM jobs WHERE agent = ? AND state = 'offered' AND offer_expires_at <= ?"
-        " AND state NOT IN ('done', 'failed', 'expired', 'returned') LIMIT ?",
+        " AND state NOT IN ('done', 'failed', 'expired', 'returned', 'cancelled') LIMIT ?",
         agent, now, limit,
     )  # fmt: skip
     return [_job(row) for row in rows]
@@ -142,6 +142,53 @@ async def recent_jobs(db: Database, limit: int) -> list[JobRow]:
 async def find_jobs(db: Database, id_prefix: str) -> list[JobRow]:
     """Jobs whose id begins with `id_prefix`."""
     rows = await db.all("SELECT * FROM jobs WHERE id >= ? AND id <= ? LIMIT 10", id_prefix, id_prefix + "g")
+    return [_job(row) for row in rows]
+
+
+# Cancellations ---------------------------------------------------------------------------------------------------
+
+
+async def insert_cancellation(tx: Transaction, agent: str, request_id: str, author: str, now: int) -> None:
+    """Remember that `author` took a request back; again changes nothing."""
+    await tx.execute(
+        "INSERT INTO cancellations (agent, request_id, author, created_at) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (agent, request_id, author) DO NOTHING",
+        agent, request_id, author, now,
+    )  # fmt: skip
+
+
+async def forget_cancellation(tx: Transaction, agent: str, request_id: str, author: str) -> None:
+    """Drop one."""
+    await tx.execute(
+        "DELETE FROM cancellations WHERE agent = ? AND request_id = ? AND author = ?",
+        agent,
+        request_id,
+        author,
+    )
+
+
+async def forget_cancellations(tx: Transaction, agent: str, before: int) -> None:
+    """Drop those heard of before the unix time `before`."""
+    await tx.execute("DELETE FROM cancellations WHERE agent = ? AND created_at < ?", agent, before)
+
+
+async def cancellations(db: Database, agent: str) -> list[tuple[str, str]]:
+    """Request id and author of all that are remembered, oldest first."""
+    rows = await db.all(
+        "SELECT request_id, author FROM cancellations WHERE agent = ? ORDER BY created_at, request_id", agent
+    )
+    return [(row["request_id"], row["author"]) for row in rows]
+
+
+async def jobs_taken_back(db: Database, agent: str) -> list[JobRow]:
+    """Open jobs whose customers took them back."""
+    rows = await db.all(
+        "SELECT jobs.* FROM cancellations JOIN jobs ON jobs.agent = cancellations.agent"
+        " AND jobs.id = cancellations.request_id AND jobs.customer = cancellations.author"
+        " WHERE cancellations.agent = ?"
+        " AND jobs.state NOT IN ('done', 'failed', 'expired', 'returned', 'cancelled')",
+        agent,
+    )
     return [_job(row) for row in rows]
 
 
@@ -258,7 +305,7 @@ async def open_orders(db: Database, customer: str) -> list[OrderRow]:
     """Orders of one customer that have not ended."""
     rows = await db.all(
         "SELECT * FROM orders WHERE customer = ?"
-        " AND state NOT IN ('done', 'failed', 'expired', 'refunded', 'lost') ORDER BY created_at, id",
+        " AND state NOT IN ('done', 'failed', 'expired', 'refunded', 'lost', 'cancelled') ORDER BY created_at, id",
         customer,
     )
     return [_order(row) for row in rows]
@@ -268,7 +315,7 @@ async def customers_with_open_orders(db: Database) -> list[str]:
     """Public keys under which this post has orders that have not ended."""
     rows = await db.all(
         "SELECT DISTINCT customer FROM orders"
-        " WHERE state NOT IN ('done', 'failed', 'expired', 'refunded', 'lost') ORDER BY customer"
+        " WHERE state NOT IN ('done', 'failed', 'expired', 'refunded', 'lost', 'cancelled') ORDER BY customer"
     )
     return [row["customer"] for row in rows]
 

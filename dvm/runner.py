@@ -33,7 +33,7 @@ async def run(work: Work, job: Job, limits: ProviderLimits) -> str:
                 if inspect.isawaitable(answer):
                     answer = await answer
         text = answer if isinstance(answer, str) else msgspec.json.encode(answer).decode()
-        size = len(text.encode())
+        text.encode()  # raises for what no event can carry
     except JobFailed:
         raise
     except asyncio.CancelledError as error:
@@ -45,11 +45,12 @@ async def run(work: Work, job: Job, limits: ProviderLimits) -> str:
             raise JobTimeout(
                 f"the work took longer than {limits.job_seconds_max} s and was stopped"
             ) from None
-        # The agent's own code may raise anything; its text may hold what is not for the customer's eyes.
-        log.exception("work_failed", job=job.id, kind=job.kind)
+        # The agent's own code may raise anything; its text may hold what is not for the customer's eyes, or, of a
+        # private job, what is for nobody else's.
+        log.error(
+            "work_failed", job=job.id, kind=job.kind, error=type(error).__name__, exc_info=not job.private
+        )
         raise JobFailed("the agent failed on this job") from error
-    if size > limits.result_bytes_max:
-        raise JobFailed(f"the result has {size} bytes; at most {limits.result_bytes_max} fit into an event")
     return text
 
 

@@ -4,7 +4,10 @@ IdentityError
 ├── InvalidEvent        not a well-formed, correctly hashed and signed Nostr event
 ├── InvalidKey          not a usable secret or public key, or not the NIP-19 form that was asked for
 ├── EncryptionError     a text that NIP-44 or a gift wrap cannot carry
-├── DecryptionError     a NIP-44 payload or a gift wrap that cannot be opened
+├── DecryptionError     a payload (NIP-44, NIP-04) or a gift wrap that cannot be opened
+│   └── WrongPassword   an encrypted key that this password does not open
+├── KeyDerivationError  an encrypted key that takes more memory than there is, or than we spend
+├── SignerUnavailable   the key lives elsewhere and cannot be asked just now; the same call may work later
 ├── MiningError         no proof of work found within the tries allowed
 └── KeyFileError        a key file that is missing, unreadable or open to other users
 """
@@ -28,6 +31,18 @@ class EncryptionError(IdentityError):
 
 class DecryptionError(IdentityError):
     """A payload that cannot be opened: wrong key, wrong version, too long, or altered on the way."""
+
+
+class SignerUnavailable(IdentityError):  # noqa: N818 - as above
+    """The key lives elsewhere and cannot be asked just now; the same call may work later. Says why."""
+
+
+class WrongPassword(DecryptionError):  # noqa: N818
+    """An encrypted key that this password does not open (NIP-49)."""
+
+
+class KeyDerivationError(IdentityError):
+    """An encrypted key that takes more memory than there is, or than we are willing to spend (NIP-49)."""
 
 
 class MiningError(IdentityError):

@@ -69,6 +69,15 @@ def decrypt(payload: str, conversation_key: bytes, *, payload_bytes_max: int = P
     return _unpad(_chacha20(cipher_key, cipher_nonce, ciphertext))
 
 
+def is_payload(text: str) -> bool:
+    """Whether `text` has the form of a payload that `decrypt` takes; only its key tells whether it is one."""
+    try:
+        _split(text, PAYLOAD_BYTES_MAX)
+    except DecryptionError:
+        return False
+    return True
+
+
 def message_keys(conversation_key: bytes, nonce: bytes) -> tuple[bytes, bytes, bytes]:
     """ChaCha20 key (32 bytes), its nonce (12) and HMAC key (32) of one message: HKDF-expand over `nonce`."""
     assert len(conversation_key) == 32

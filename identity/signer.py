@@ -2,13 +2,16 @@
 
 from typing import Protocol
 
-from identity import nip44
+from identity import nip04, nip44
 from identity.event import Event, EventTemplate, sign_event
 from identity.keys import SecretKey
 
 
 class Signer(Protocol):
-    """Signs and decrypts for one public key. Asynchronous, because the key may live elsewhere."""
+    """Signs and decrypts for one public key. Asynchronous, because the key may live elsewhere.
+
+    Every method may then raise `SignerUnavailable`: whoever calls keeps what it wanted to do, and tries again later.
+    """
 
     @property
     def public_key(self) -> str:
@@ -25,6 +28,17 @@ class Signer(Protocol):
 
     async def nip44_decrypt(self, peer: str, payload: str) -> str:
         """Decrypt what `peer` sent (NIP-44 v2). Raises `DecryptionError`, `InvalidKey` for a bad `peer`."""
+        ...
+
+    async def nip04_encrypt(self, peer: str, plaintext: str) -> str:
+        """Encrypt to `peer` the old way (NIP-04). Raises `EncryptionError`, `InvalidKey` for a bad `peer`."""
+        ...
+
+    async def nip04_decrypt(self, peer: str, payload: str) -> str:
+        """Decrypt what `peer` sent the old way (NIP-04), which proves nothing about who wrote it.
+
+        Raises `DecryptionError`, `InvalidKey` for a bad `peer`.
+        """
         ...
 
 
@@ -50,6 +64,14 @@ class LocalSigner:
     async def nip44_decrypt(self, peer: str, payload: str) -> str:
         """See `Signer.nip44_decrypt`."""
         return nip44.decrypt(payload, nip44.conversation_key(self._key, peer))
+
+    async def nip04_encrypt(self, peer: str, plaintext: str) -> str:
+        """See `Signer.nip04_encrypt`."""
+        return nip04.encrypt(plaintext, self._key, peer)
+
+    async def nip04_decrypt(self, peer: str, payload: str) -> str:
+        """See `Signer.nip04_decrypt`."""
+        return nip04.decrypt(payload, self._key, peer)
 
     def __repr__(self) -> str:
         return f"LocalSigner(public_key={self.public_key!r})"

@@ -4,14 +4,17 @@ from relay_bridge.embedded import EmbeddedRelay
 from relay_bridge.errors import (
     AlreadyFollowed,
     ConnectionLost,
+    FetchFailed,
     InvalidMessage,
     InvalidRelayUrl,
+    PrivateAddress,
     RelayBridgeError,
     TooManyRelays,
     TooManySubscriptions,
 )
+from relay_bridge.fetch import Document, Fetcher, check_url
 from relay_bridge.filters import Filter
-from relay_bridge.inbox import Delivery, Following, Handler, Inbox, InboxLimits
+from relay_bridge.inbox import AtOnce, Delivery, Following, Handler, Inbox, InboxLimits
 from relay_bridge.limits import PoolLimits
 from relay_bridge.outbox import Outbox
 from relay_bridge.pool import RelayPool
@@ -23,10 +26,14 @@ from relay_bridge.values import Answer, RelayHealth
 __all__ = [
     "AlreadyFollowed",
     "Answer",
+    "AtOnce",
     "Connect",
     "ConnectionLost",
     "Delivery",
+    "Document",
     "EmbeddedRelay",
+    "FetchFailed",
+    "Fetcher",
     "Filter",
     "Following",
     "Handler",
@@ -37,6 +44,7 @@ __all__ = [
     "OnEvent",
     "Outbox",
     "PoolLimits",
+    "PrivateAddress",
     "RelayBridgeError",
     "RelayHealth",
     "RelayPool",
@@ -44,6 +52,7 @@ __all__ = [
     "Subscription",
     "TooManyRelays",
     "TooManySubscriptions",
+    "check_url",
     "normalise_relay_url",
     "usable_relays",
 ]

@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 
+from identity.errors import SignerUnavailable
 from identity.event import Event, make_template
 from identity.signer import Signer
 from relay_bridge.timing import within
@@ -67,8 +68,8 @@ class Authenticator:
             try:
                 await within(self._clock, _CHALLENGE_SECONDS_MAX, self._challenged.wait())
                 outcomes = [await self._introduce(signer) for signer in signers]
-            except TimeoutError:
-                log.warning("relay_auth_unanswered", relay=self._url)
+            except (TimeoutError, SignerUnavailable) as error:
+                log.warning("relay_auth_unanswered", relay=self._url, reason=str(error))
                 return False
         return any(outcomes)
 

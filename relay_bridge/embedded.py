@@ -5,11 +5,12 @@ import socket
 import weakref
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
-
-import nostr_sdk
+from typing import TYPE_CHECKING, Final
 
 from relay_bridge.errors import ConnectionLost
+
+if TYPE_CHECKING:
+    import nostr_sdk  # imported where it is used: it is large, and few posts have a relay of their own
 
 _NOTES_PER_MINUTE_MAX: Final = 1_000_000  # the library's 60 would stop a post within a second
 _SUBSCRIPTIONS_MAX: Final = 1000
@@ -32,6 +33,8 @@ class EmbeddedRelay:
 
     async def __aenter__(self) -> "EmbeddedRelay":
         """Raises `ConnectionLost` if the port is taken or the database cannot be opened."""
+        import nostr_sdk
+
         self._port = self._port or _free_port()
         builder = nostr_sdk.LocalRelayBuilder().addr("127.0.0.1").port(self._port)
         builder = builder.rate_limit(
@@ -55,9 +58,13 @@ class EmbeddedRelay:
             # The library lets go of the database on a thread of its own; a process that ends before that crashes.
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._released.wait(), _RELEASE_SECONDS_MAX)
+            import nostr_sdk
+
             nostr_sdk.uniffi_set_event_loop(None)
 
     async def _open_database(self, path: Path) -> "nostr_sdk.NostrLmdb":
+        import nostr_sdk
+
         # The library calls the database back from threads of its own, which must be told where our loop is.
         loop = asyncio.get_running_loop()
         nostr_sdk.uniffi_set_event_loop(loop)

@@ -1,25 +1,28 @@
 """Relay URLs: one spelling for each relay, and none that leads a stranger's event into our own network."""
 
-import asyncio
 import ipaddress
 import re
-import socket
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
-from relay_bridge.errors import InvalidRelayUrl
+from relay_bridge.addresses import public_addresses
+from relay_bridge.errors import InvalidRelayUrl, PrivateAddress
 
 URL_MAX: Final = 512
 _PORTS: Final = {"ws": 80, "wss": 443}
 _NAME: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 
+@lru_cache(1024)
 def normalise_relay_url(text: str) -> str:
     """Bring a relay URL to one spelling: lower case host, no default port, no trailing slash, no query or fragment.
 
     Raises `InvalidRelayUrl` for anything but a plain ws:// or wss:// URL.
     """
+    if len(text) > URL_MAX:  # first of all: IDNA takes seconds for a megabyte, and texts are remembered
+        raise InvalidRelayUrl(f"a relay URL has at most {URL_MAX} characters, not {len(text)}")
     text = text.strip()
     try:
         parts = urlsplit(text)
@@ -28,7 +31,7 @@ def normalise_relay_url(text: str) -> str:
     except ValueError:
         raise InvalidRelayUrl(f"not a relay URL (ws://host or wss://host): {text[:80]!r}") from None
     printable = text.isprintable() and parts.path.isascii() and not set(text) & {" ", "\\"}
-    if len(text) > URL_MAX or scheme not in _PORTS or not printable or "@" in parts.netloc:
+    if scheme not in _PORTS or not printable or "@" in parts.netloc:
         raise InvalidRelayUrl(f"not a relay URL (ws://host or wss://host): {text[:80]!r}")
     place = host if port in (None, _PORTS[scheme]) else f"{host}:{port}"
     return f"{scheme}://{place}{parts.path.rstrip('/')}"
@@ -62,31 +65,10 @@ def usable_relays(urls: Iterable[str], *, relays_max: int = 8) -> tuple[str, ...
 
 
 async def resolve_public(host: str, port: int) -> str:
-    """The address to connect to for `host`. Raises `InvalidRelayUrl` if any of its addresses is not public.
-
-    Connect to this very address: asking the name again could give another answer.
-    """
+    """The address to connect to for `host`. Raises `InvalidRelayUrl` if any of its addresses is not public."""
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise InvalidRelayUrl(f"the relay's name cannot be resolved: {host[:80]!r} ({error})") from None
-    addresses = [str(entry[4][0]) for entry in found]
-    if not addresses or not all(_is_public(address) for address in addresses):
+        return (await public_addresses(host, port))[0]
+    except PrivateAddress as error:
         raise InvalidRelayUrl(
-            f"the relay's address is not public: {host[:80]!r}; allow it in the configuration if it is yours"
-        )
-    return addresses[0]
-
-
-def _is_public(address: str) -> bool:
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if embedded is not None:
-            return embedded.is_global and not embedded.is_multicast
-        if ip in _NAT64:
-            return _is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
-    return ip.is_global and not ip.is_multicast
-
-
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+            f"the relay may not be connected to: {error}; allow it in the configuration if it is yours"
+        ) from None

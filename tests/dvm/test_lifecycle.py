@@ -7,6 +7,7 @@ import pytest
 from dvm.lifecycle import (
     ATTEMPTS_MAX,
     Arrived,
+    Cancelled,
     CoinsLocked,
     DeadlinePassed,
     ErrorArrived,
@@ -29,6 +30,7 @@ from dvm.lifecycle import (
     PaymentState,
     Refused,
     ResultArrived,
+    TakenBack,
     WorkFailed,
     WorkFinished,
     WorkInterrupted,
@@ -66,6 +68,8 @@ JOB_INPUTS: dict[str, JobInput] = {
     "failed, free": WorkFailed("broke", paid=False),
     "returned": MoneyReturned(),
     "lapsed": OfferLapsed(),
+    "cancelled, priced": Cancelled(paid=True),
+    "cancelled, free": Cancelled(paid=False),
 }
 
 # Every pair that is not here changes nothing. State, input → new state, status told, what comes next.
@@ -81,6 +85,8 @@ JOB_STEPS: dict[tuple[JobState | None, str], tuple[JobState, Status | None, Next
     (J.OFFERED, "refused by customer"): (J.FAILED, Status.ERROR, Next.NOTHING),
     (J.OFFERED, "lapsed"): (J.EXPIRED, None, Next.NOTHING),
     (J.PAYING, "redeemed"): (J.QUEUED, None, Next.WORK),
+    (J.OFFERED, "redeemed"): (J.QUEUED, None, Next.WORK),
+    (J.EXPIRED, "redeemed"): (J.QUEUED, None, Next.WORK),
     (J.PAYING, "lost by stranger"): (J.OFFERED, None, Next.NOTHING),
     (J.PAYING, "lost by customer"): (J.FAILED, Status.ERROR, Next.NOTHING),
     (J.QUEUED, "started"): (J.RUNNING, Status.PROCESSING, Next.NOTHING),
@@ -94,6 +100,14 @@ JOB_STEPS: dict[tuple[JobState | None, str], tuple[JobState, Status | None, Next
     (J.QUEUED, "failed, free"): (J.FAILED, Status.ERROR, Next.NOTHING),
     (J.RUNNING, "failed, free"): (J.FAILED, Status.ERROR, Next.NOTHING),
     (J.RETURNING, "returned"): (J.RETURNED, None, Next.NOTHING),
+    (J.QUEUED, "cancelled, priced"): (J.RETURNING, Status.ERROR, Next.RETURN),
+    (J.QUEUED, "cancelled, free"): (J.CANCELLED, Status.ERROR, Next.STOP),
+    (J.RUNNING, "cancelled, priced"): (J.CANCELLED, Status.ERROR, Next.STOP),
+    (J.RUNNING, "cancelled, free"): (J.CANCELLED, Status.ERROR, Next.STOP),
+} | {
+    (state, name): (J.CANCELLED, Status.ERROR, Next.NOTHING)
+    for state in (None, J.OFFERED, J.EXPIRED)
+    for name in ("cancelled, priced", "cancelled, free")
 }
 
 
@@ -111,8 +125,8 @@ def test_every_step_of_a_job(state: JobState | None, name: str) -> None:
 
 
 def test_final_jobs_stay_final_except_for_a_payment_that_crossed_the_end_of_its_offer() -> None:
-    moving = {(s, n) for (s, n) in JOB_STEPS if s is not None and s.is_final}
-    assert moving == {(J.EXPIRED, "accepted")}
+    moving = {(s, n) for (s, n) in JOB_STEPS if s is not None and s.is_final and "cancelled" not in n}
+    assert moving == {(J.EXPIRED, "accepted"), (J.EXPIRED, "redeemed")}
 
 
 def test_an_error_says_what_to_do_and_where_the_money_is() -> None:
@@ -125,6 +139,19 @@ def test_an_error_says_what_to_do_and_where_the_money_is() -> None:
     assert "nothing was taken" in refused.say.message
     assert "on its way back" in returning.say.message
     assert returning.say.action is Action.TOP_UP
+
+
+def test_a_cancelled_job_is_paid_back_only_if_its_work_was_not_begun() -> None:
+    told = {state: decide_job(state, Cancelled(paid=True)) for state in (J.OFFERED, J.QUEUED, J.RUNNING)}
+    said = {state: decision.say.message for state, decision in told.items() if decision and decision.say}
+    assert "nothing was taken" in said[J.OFFERED]
+    assert "on its way back" in said[J.QUEUED]
+    assert "is not returned" in said[J.RUNNING]
+
+
+def test_money_for_an_expired_request_goes_back() -> None:
+    verdict = judge_payment(J.OFFERED, net_sat=99, price_sat=21, least_fee_sat=1, expired=True)
+    assert verdict.state is PaymentState.RETURNING
 
 
 @pytest.mark.parametrize("state", [None, *(s for s in JobState if s not in (J.OFFERED, J.EXPIRED))])
@@ -153,6 +180,7 @@ ORDER_INPUTS: dict[str, OrderInput] = {
     "deadline": DeadlinePassed(),
     "money back": MoneyBack(),
     "money gone": MoneyGone(),
+    "taken back": TakenBack(),
 }
 ORDER_STEPS: dict[tuple[OrderState, str], OrderState] = {
     (O.REQUESTED, "good offer"): O.PAYING,
@@ -172,6 +200,9 @@ ORDER_STEPS: dict[tuple[OrderState, str], OrderState] = {
     (O.AWAITING_REFUND, "result"): O.DONE,
     (O.LOST, "result"): O.DONE,
     (O.LOST, "money back"): O.REFUNDED,
+    (O.REQUESTED, "taken back"): O.CANCELLED,
+    (O.PAYING, "taken back"): O.PAYING,
+    (O.PAID, "taken back"): O.PAID,
 }
 
 
@@ -191,5 +222,7 @@ def test_an_order_that_failed_keeps_the_reason() -> None:
     for state, name in ORDER_STEPS:
         decision = decide_order(state, ORDER_INPUTS[name])
         assert decision is not None
-        if decision.state in (O.FAILED, O.EXPIRED, O.AWAITING_REFUND, O.LOST):
+        if decision.state in (O.FAILED, O.EXPIRED, O.AWAITING_REFUND, O.CANCELLED):
             assert decision.reason
+        if decision.state is O.LOST:
+            assert not decision.reason  # why there was no result was kept before

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dvm import Agent, Provider, ProviderLimits
-from dvm.lifecycle import PaymentState
-from dvm.lifecycle import JobState
+from dvm.lifecycle import JobState, PaymentState
 from dvm.queries import get_job, jobs_in, payments_of
 from identity import SecretKey, make_template, sign_event
 from tradepost.testing import Market, MemoryMint
@@ -73,9 +72,12 @@ async def test_requests_that_waited_while_the_agent_was_away_are_answered(
     [
         ((), None, 5002, "no input"),
         ((("i", "x", "image"),), None, 5002, "not known"),
-        ((("i", "https://example.com", "url"),), None, 5002, "not supported"),
-        ((("i", "aa" * 32, "event"),), "text", 5002, "not supported"),
-        ((("encrypted",),), None, 5002, "encrypted"),
+        ((("i", "aa" * 32, "job"),), None, 5002, "not supported"),
+        ((("i", "file:///etc/passwd", "url"),), None, 5002, "not a URL"),
+        ((("i", "http://127.0.0.1/", "url"),), None, 5002, "not on the public internet"),
+        ((("i", "aa" * 32, "event"),), "text", 5002, "not found"),
+        ((("i", "npub1", "event"),), "text", 5002, "id of an event"),
+        ((("i", "https://example.com", "url"),) * 9, None, 5002, "fetches 8"),
         ((("bid", "much"),), "text", 5002, "whole number"),
         ((("t", "x"),) * 600, "text", 5002, "tags"),
         ((), "x" * 300_000, 5002, "at most"),

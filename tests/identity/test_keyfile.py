@@ -1,10 +1,27 @@
 import os
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from identity import KeyFileError, SecretKey, encode_nsec, keyfile, read_key_file, write_key_file
+from identity import (
+    BunkerUrl,
+    EncryptedKey,
+    KeyFileError,
+    SecretKey,
+    encode_npub,
+    encode_nsec,
+    keyfile,
+    nip49,
+    read_key_file,
+    replace_key_file,
+    write_key_file,
+)
+
+ROOT = Path(__file__).parents[2]
 
 
 def put(path: Path, content: bytes, mode: int = 0o600) -> Path:
@@ -94,3 +111,85 @@ def test_what_is_no_key_is_refused_without_repeating_it(tmp_path: Path, alice: S
         with pytest.raises(KeyFileError, match="does not hold one nsec") as caught:
             read_key_file(put(tmp_path / "key", content))
         assert nsec[:-1] not in str(caught.value)
+
+
+def test_a_public_key_is_no_key_to_sign_with(tmp_path: Path, alice: SecretKey) -> None:
+    with pytest.raises(KeyFileError, match="public key"):
+        read_key_file(put(tmp_path / "key", encode_npub(alice.public_key).encode()))
+
+
+def test_other_forms_there_and_back(tmp_path: Path, alice: SecretKey) -> None:
+    forms = (EncryptedKey(nip49.encrypt(alice, "x", log_n=4)), BunkerUrl(alice.public_key, ("wss://r",), "s"))
+    for number, form in enumerate(forms):
+        write_key_file(tmp_path / f"{number}", form)
+        assert read_key_file(tmp_path / f"{number}") == form
+
+
+def test_a_key_takes_another_form_in_place(tmp_path: Path, alice: SecretKey) -> None:
+    path = tmp_path / "key"
+    write_key_file(path, alice)
+    encrypted = EncryptedKey(nip49.encrypt(alice, "x", log_n=4))
+    replace_key_file(path, encrypted)
+    assert read_key_file(path) == encrypted
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["key"]
+
+
+def test_a_failed_replacement_leaves_what_was(
+    tmp_path: Path, alice: SecretKey, bob: SecretKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    write_key_file(tmp_path / "key", alice)
+    monkeypatch.setattr(keyfile.os, "fsync", full)
+    with pytest.raises(KeyFileError, match="it is as it was"):
+        replace_key_file(tmp_path / "key", bob)
+    assert read_key_file(tmp_path / "key") == alice
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from identity import keyfile, parse_credential
+
+path, text, step = sys.argv[1:]
+calls = []
+
+def killing(name, real):
+    def call(*arguments, **named):
+        before = f"{len(calls)}"
+        calls.append(name)
+        if before == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **named)
+    return call
+
+for name in ("open", "fdopen", "fsync", "close"):
+    setattr(os, name, killing(name, getattr(os, name)))
+for name in ("replace", "unlink"):
+    setattr(Path, name, killing(name, getattr(Path, name)))
+keyfile.replace_key_file(Path(path), parse_credential(text))
+print(len(calls))
+"""
+
+
+def test_killed_at_any_step_one_good_file_is_left(tmp_path: Path, alice: SecretKey) -> None:
+    encrypted = EncryptedKey(nip49.encrypt(alice, "x", log_n=4))
+    outcomes = []
+    for step in range(20):
+        path = tmp_path / f"{step}" / "key"
+        path.parent.mkdir()
+        write_key_file(path, alice)
+        command = [sys.executable, "-c", KILLED, str(path), encrypted.text, str(step)]
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+        outcomes.append(read_key_file(path))
+        if ran.returncode == 0:
+            assert int(ran.stdout) == step  # every step was tried
+            break
+        assert ran.returncode == -signal.SIGKILL, ran.stderr
+    assert outcomes[0] == alice
+    assert outcomes[-1] == encrypted
+    assert set(map(type, outcomes)) == {SecretKey, EncryptedKey}
+    assert len(outcomes) > 6

@@ -222,3 +222,17 @@ def test_errors_and_the_cache_show_no_secret() -> None:
     with pytest.raises(DecryptionError) as caught:
         nip44.decrypt(resealed(b"\x00\x09secret!\xff\xff" + bytes(23)), SHARED)
     assert "secret" not in str(caught.value)
+
+
+def test_a_payload_is_known_by_its_form(alice: SecretKey, bob: SecretKey) -> None:
+    payload = nip44.encrypt("x", nip44.conversation_key(alice, bob.public_key))
+    assert nip44.is_payload(payload)
+    for other in (
+        "",
+        "x",
+        payload[:-4],
+        "#" + payload[1:],
+        "B" + payload[1:],
+        "a plain text of some length " * 10,
+    ):
+        assert not nip44.is_payload(other)

@@ -64,6 +64,12 @@ def nostr_tools(node: Path, node_modules: Path) -> Customer:
 
 
 @pytest.fixture(scope="session")
+def ndk(node: Path, node_modules: Path) -> Customer:
+    """Run the NDK customer, which always encrypts: `heard = await ndk(relay=…, kind=5001, input=…, to=…)`."""
+    return _customer(node, HERE / "customer_ndk.mjs")
+
+
+@pytest.fixture(scope="session")
 def pynostr() -> Customer:
     """Run the pynostr customer; used like `nostr_tools`."""
     return _customer(sys.executable, HERE / "customer_pynostr.py")

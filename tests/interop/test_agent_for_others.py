@@ -107,6 +107,57 @@ async def test_a_bad_token_is_an_error(shop: Shop, customer: Customer, purse: Wa
     assert await shop.close() == 0
 
 
+@pytest.mark.parametrize("scheme", ["nip44", "nip04"])
+async def test_nostr_tools_has_a_private_job_done(shop: Shop, nostr_tools: Customer, scheme: str) -> None:
+    heard = await nostr_tools(relay=shop.relay, kind=5002, input="GRÜSSE", to=shop.key, encrypt=scheme)
+    assert heard.code == 0
+    [result], [request] = heard.of("result"), heard.of("request")
+    assert result["content"] == "grüsse"
+    assert "reading" in [line["info"] for line in heard.of("feedback")]
+    for line in (*heard.of("feedback"), result, request):
+        assert names(line["event"], "encrypted") == [[]]
+        assert ("?iv=" in line["event"]["content"]) is (scheme == "nip04")
+        assert names(line["event"], "i") == []
+        assert "reading" not in json.dumps(line["event"])
+
+
+async def test_nostr_tools_pays_for_a_private_job_and_reads_the_error(
+    shop: Shop, nostr_tools: Customer, purse: Wallet
+) -> None:
+    token = encode_token(await purse.send(purse.mints[0], PRICE_SAT, include_fees=True))
+    heard = await nostr_tools(
+        relay=shop.relay, kind=5050, input="magic", to=shop.key, cashu=token, encrypt="nip44", until="wrap"
+    )
+    assert heard.code == 0
+    error = next(line for line in heard.of("feedback") if line["status"] == "error")
+    assert error["info"].startswith("nobody can do this")
+    assert "nobody" not in json.dumps(error["event"])
+
+
+async def test_ndk_has_a_private_job_done(shop: Shop, ndk: Customer) -> None:
+    heard = await ndk(relay=shop.relay, kind=5002, input="GRÜSSE", to=shop.key)
+    assert heard.code == 0
+    [result], [request] = heard.of("result"), heard.of("request")
+    assert names(request["event"], "i") == names(request["event"], "relays") == []
+    assert result["content"] == "grüsse"
+    assert result["request_id"] == request["event"]["id"]
+    infos = [
+        tag[2] for line in heard.of("feedback") for tag in line["tags"] if tag[0] == "status" and len(tag) > 2
+    ]
+    assert "reading" in infos
+
+
+async def test_ndk_reads_a_private_offer(shop: Shop, ndk: Customer) -> None:
+    heard = await ndk(relay=shop.relay, kind=5001, input="a", to=shop.key, seconds=3)
+    assert heard.code == 4
+    assert heard.statuses == ["payment-required"]
+    [offer] = heard.of("feedback")
+    inside = {tag[0]: tag[1] for tag in offer["tags"] if len(tag) > 1}
+    assert inside["amount"] == "21000"
+    assert inside["creq"].lower().startswith("creq")
+    assert names(offer["event"], "creq") == names(offer["event"], "lock") == []
+
+
 async def test_an_unpaid_job_is_asked_money_for(shop: Shop, nostr_tools: Customer) -> None:
     heard = await nostr_tools(relay=shop.relay, kind=5001, input="a", to=shop.key, seconds=3)
     assert heard.code == 4

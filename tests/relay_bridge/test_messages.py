@@ -74,6 +74,12 @@ def test_any_text_is_read_or_refused(frame):
             parse(frame)
 
 
+@pytest.mark.parametrize("count", ["-1", "1.5", "true", "null", str(2**64), "1" + "0" * 400])
+def test_counts_are_counts(count):
+    with pytest.raises(InvalidMessage):
+        parse_relay_message(f'["COUNT","s",{{"count":{count}}}]')
+
+
 def test_prefixes():
     assert prefix_of("blocked: you") == "blocked"
     assert prefix_of("rate-limited: slow: down") == "rate-limited"

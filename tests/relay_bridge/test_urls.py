@@ -42,6 +42,12 @@ def test_any_text_is_normalised_or_refused(text):
     assert normalise_relay_url(normal) == normal
 
 
+def test_long_texts_are_refused_before_anything_reads_or_remembers_them():
+    for text in ("wss://" + "é" * 10**6, " " * 10**6 + "wss://a"):
+        with pytest.raises(InvalidRelayUrl, match="512"):
+            normalise_relay_url(text)
+
+
 def test_usable_relays_leaves_out_and_limits():
     assert usable_relays(["wss://a/", "nonsense", "wss://A", "wss://b", "wss://c"], relays_max=2) == (
         "wss://a",

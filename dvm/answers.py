@@ -1,0 +1,144 @@
+"""What an agent tells its customers about their jobs: built, encrypted if the request was, signed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from dvm.errors import JobFailed
+from dvm.lifecycle import Decision, Say
+from dvm.limits import ProviderLimits
+from dvm.nip90 import (
+    ENCRYPTED,
+    PREPAID,
+    RELAYS_MAX,
+    JobRequest,
+    Offer,
+    Status,
+    make_feedback,
+    make_result,
+)
+from dvm.payments import Payments
+from dvm.post import Post
+from dvm.private import bytes_in_event, encrypt, hide, scheme_of
+from dvm.queries import JobRow
+from dvm.requests import Requests
+from identity import Event, EventTemplate, Signer
+from identity.nip19 import encode_nprofile
+from relay_bridge import usable_relays
+from store import Transaction
+from wallet import SAT, PaymentRequest, Transport, encode_request, lock_condition
+
+ANSWER_SECONDS: Final = 7 * 86400  # how long a relay that is away is waited for with an answer
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """Signed answers, and where they go."""
+
+    events: Sequence[Event]
+    relays: Sequence[str]
+
+
+NOTHING: Final = Outgoing((), ())
+
+
+class Answers:
+    """The answers of one agent."""
+
+    def __init__(
+        self, signer: Signer, post: Post, limits: ProviderLimits, requests: Requests, payments: Payments
+    ) -> None:
+        self._signer = signer
+        self._post = post
+        self._limits = limits
+        self._requests = requests
+        self._payments = payments
+
+    async def to(self, job: JobRow, decision: Decision, result: str) -> Outgoing:
+        """What a decision about a job says, in order. Raises `EncryptionError` for a result that no event can carry."""
+        if not (decision.offer or decision.say or decision.result):
+            return NOTHING
+        request = await self._read(job) if decision.offer or job.request.has_tag(ENCRYPTED) else None
+        events: list[Event] = []
+        if decision.offer and request:
+            events.append(await self._sign(job, request, self._offer(job, request)))
+        if decision.say:
+            events.append(await self._sign(job, request, self._feedback(job, decision.say)))
+        if decision.result:
+            events.append(await self._result(job, result))
+        return Outgoing(events, self._relays(job, request))
+
+    async def report(self, job: JobRow, message: str, content: str) -> Outgoing:
+        """How far the work is, or a part of the result. Raises `JobFailed` if that is too large for an event."""
+        check_size(message + content, job.request, self._limits)
+        request = await self._read(job) if job.request.has_tag(ENCRYPTED) else None
+        say = Say(Status.PARTIAL if content else Status.PROCESSING, message)
+        event = await self._sign(job, request, self._feedback(job, say, content))
+        return Outgoing((event,), self._relays(job, request))
+
+    async def send(self, tx: Transaction, outgoing: Outgoing) -> None:
+        """Put answers into the outbox. They go to all relays: which one the customer reads we do not know."""
+        for event in outgoing.events:
+            await self._post.outbox.add(
+                tx, event, outgoing.relays, enough=len(outgoing.relays),
+                until=self._post.clock.now() + ANSWER_SECONDS,
+            )  # fmt: skip
+
+    async def _read(self, job: JobRow) -> JobRequest | None:
+        return await self._requests.read_again(job.request)
+
+    async def _sign(self, job: JobRow, request: JobRequest | None, template: EventTemplate) -> Event:
+        """Private if the request is. That we could not read one is said in clear: its author may not read us either."""
+        scheme = scheme_of(job.request)
+        if scheme and (request or await self._requests.opens(job.request)):
+            template = await hide(self._signer, template, job.customer, scheme)
+        return await self._signer.sign(template)
+
+    async def _result(self, job: JobRow, text: str) -> Event:
+        if scheme := scheme_of(job.request):
+            text = await encrypt(self._signer, job.customer, text, scheme)
+        now = self._post.clock.now()
+        return await self._signer.sign(
+            make_result(job.request, text, price_msat=job.price_msat, now=now, relay=job.relay)
+        )
+
+    def _feedback(self, job: JobRow, say: Say, content: str = "") -> EventTemplate:
+        return make_feedback(
+            job.request, say.status, now=self._post.clock.now(), content=content, relay=job.relay,
+            message=say.message, tags=[("action", str(say.action))] if say.action else [],
+        )  # fmt: skip
+
+    def _offer(self, job: JobRow, request: JobRequest) -> EventTemplate:
+        lock = self._payments.agreed_lock(request, job.locktime)
+        mints = self._post.wallet.mints
+        here = encode_nprofile(self._signer.public_key, self._post.pool.urls)
+        creq = PaymentRequest(
+            id=job.id, amount=job.price_sat, unit=SAT, single_use=True, mints=mints, condition=lock_condition(lock),
+            transports=(Transport("nostr", here, (("n", "17"),)),),
+        )  # fmt: skip
+        offer = Offer(
+            price_msat=job.price_msat, mints=mints, lock=lock.pubkey, locktime=lock.locktime, settle=(PREPAID,),
+            creq=encode_request(creq), expires_at=job.offer_expires_at,
+        )  # fmt: skip
+        now = self._post.clock.now()
+        return make_feedback(
+            job.request, Status.PAYMENT_REQUIRED, now=now, relay=job.relay, tags=offer.to_tags()
+        )
+
+    def _relays(self, job: JobRow, request: JobRequest | None) -> tuple[str, ...]:
+        if request is None:  # a plain one, whose tags are read here, or one that cannot be read
+            wanted = [url for tag in job.request.tags_named("relays") for url in tag[1:]][:RELAYS_MAX]
+        else:
+            wanted = list(request.relays)
+        return usable_relays([*self._post.pool.urls, job.relay, *wanted])
+
+
+def check_size(text: str, request: Event, limits: ProviderLimits) -> None:
+    """Raise `JobFailed` if a (partial) result is too large for an event that answers `request`."""
+    scheme = scheme_of(request)
+    size = bytes_in_event(text, scheme)
+    if size > limits.result_bytes_max:
+        encrypted = ", encrypted," if scheme else ""
+        raise JobFailed(
+            f"the result{encrypted} takes {size} bytes; at most {limits.result_bytes_max} fit into an event"
+        )

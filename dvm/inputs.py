@@ -1,0 +1,128 @@
+"""What a job is to work on: checked when the request comes, fetched when its work begins. Knows no money."""
+
+import asyncio
+import re
+from dataclasses import replace
+from typing import Final
+
+from dvm.errors import BadRequest, JobFailed
+from dvm.limits import ProviderLimits
+from dvm.nip90 import Input
+from dvm.post import Post
+from identity import Event, InvalidKey, is_expired, nip19
+from relay_bridge import FetchFailed, Filter, RelayBridgeError, check_url, usable_relays
+
+EVENT_RELAYS_MAX: Final = 8
+_EVENT_ID: Final = re.compile(r"[0-9a-fA-F]{64}")
+
+
+def check(inputs: tuple[Input, ...], limits: ProviderLimits) -> None:
+    """Raise `BadRequest` if these inputs cannot be worked on, as far as can be told without fetching."""
+    if not inputs:
+        raise BadRequest('the request has no input; add a tag ["i", text, "text"]')
+    _check_size(inputs, limits)
+    to_fetch = [part for part in inputs if part.type != "text"]
+    if len(to_fetch) > limits.inputs_fetched_max:
+        raise BadRequest(
+            f"the request has {len(to_fetch)} inputs to fetch; this agent fetches {limits.inputs_fetched_max}"
+        )
+    for part in to_fetch:
+        match part.type:
+            case "url":
+                try:
+                    check_url(part.data)
+                except FetchFailed as error:
+                    raise BadRequest(str(error)) from None
+            case "event":
+                _pointer(part)
+            case other:
+                raise BadRequest(
+                    f"inputs of type {other!r} are not supported by this agent yet; "
+                    "send what it stands for as an input of type text"
+                )
+
+
+async def gather(inputs: tuple[Input, ...], post: Post, limits: ProviderLimits) -> tuple[Input, ...]:
+    """Fetch what is not at hand, all of it at once, within the limits.
+
+    Raises `JobFailed`, whose message is for the customer: one input that cannot be had ends it.
+    """
+    if all(part.type == "text" for part in inputs):
+        return inputs
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_fetch(part, post, limits)) for part in inputs]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    found = tuple(task.result() for task in tasks)
+    try:
+        _check_size(found, limits)
+    except BadRequest as error:
+        raise JobFailed(str(error)) from None
+    return found
+
+
+def _check_size(inputs: tuple[Input, ...], limits: ProviderLimits) -> None:
+    size = sum(len((part.text or part.data).encode()) for part in inputs)
+    if size > limits.input_bytes_max:
+        raise BadRequest(f"the input has {size} bytes; this agent takes at most {limits.input_bytes_max}")
+
+
+async def _fetch(part: Input, post: Post, limits: ProviderLimits) -> Input:
+    if part.type == "url":
+        try:
+            found = await post.fetcher.text(
+                part.data, bytes_max=limits.input_bytes_max, seconds_max=limits.fetch_seconds_max
+            )
+        except FetchFailed as error:
+            raise JobFailed(str(error)) from None
+        return replace(part, fetched=found.text, media_type=found.media_type)
+    if part.type == "event":
+        event = await _find(part, post, limits)
+        return replace(part, fetched=event.content, event=event)
+    return part
+
+
+async def _find(part: Input, post: Post, limits: ProviderLimits) -> Event:
+    """The event that an input names, from the first relay that has it. The pool has verified it."""
+    event_id, hints = _pointer(part)
+    relays = usable_relays([part.relay, *hints, *post.pool.urls], relays_max=EVENT_RELAYS_MAX)
+    asked = [asyncio.create_task(_ask(event_id, relay, post, limits)) for relay in relays]
+    try:
+        for answer in asyncio.as_completed(asked):
+            event = await answer
+            if event is not None and not is_expired(event, post.clock.now()):
+                return event
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+    raise JobFailed(
+        f"the event {event_id[:12]} was not found on {len(relays)} relays; name one that has it in the i tag"
+    )
+
+
+async def _ask(event_id: str, relay: str, post: Post, limits: ProviderLimits) -> Event | None:
+    try:
+        found = await post.pool.query(
+            [Filter(ids=(event_id,))], relays=[relay], seconds_max=limits.fetch_seconds_max
+        )
+    except RelayBridgeError:  # too many relays just now, or one that may not be connected to
+        return None
+    return found[0] if found else None
+
+
+def _pointer(part: Input) -> tuple[str, tuple[str, ...]]:
+    """The event id and the relay hints that an input names: hex, note or nevent. Raises `BadRequest`."""
+    text = part.data.strip()
+    if _EVENT_ID.fullmatch(text):
+        return text.lower(), ()
+    try:
+        match nip19.decode(text):
+            case nip19.Note(event_id):
+                return event_id, ()
+            case nip19.Nevent(event_id, relays):
+                return event_id, relays
+    except InvalidKey:
+        pass
+    raise BadRequest("an input of type event is the id of an event: 64 hex digits, a note or an nevent")
