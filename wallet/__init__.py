@@ -30,6 +30,7 @@ from wallet.payment_request import (
     parse_request,
 )
 from wallet.proofs import SAT, P2PKLock, Proof, Token
+from wallet.restore import Restored
 from wallet.seed import Seed
 from wallet.token import encode_token, parse_token
 from wallet.wallet import Wallet
@@ -60,6 +61,7 @@ __all__ = [
     "Plan",
     "Proof",
     "Quote",
+    "Restored",
     "Seed",
     "State",
     "Token",

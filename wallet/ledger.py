@@ -1,7 +1,8 @@
 """Double entry: what every closed operation did to our accounts, and the audit of it.
 
 Accounts, in msat, an asset's increase positive: `mint/<url>` our coins there; `fees/mint` paid to mints; `jobs/<id>`
-and `outside` where coins came from or went to; `lost` what somebody else spent of ours.
+and `outside` where coins came from or went to; `lost` what somebody else spent of ours, or we ourselves on another copy
+of this database; `restored` what was found again by the seed.
 """
 
 from dataclasses import dataclass

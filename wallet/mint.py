@@ -7,7 +7,7 @@ knows what happened. Only a proper refusal raises `MintError`. Neither ever carr
 import re
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, Final, Protocol, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -24,13 +24,17 @@ MELT_SECONDS_MAX: Final = 180.0  # a mint pays before it answers (NUT-05)
 BATCH_MAX: Final = 100  # coins in one NUT-07 or NUT-09 request
 _LIKE_A_SECRET: Final = re.compile(r"[\w+/=-]{32,}")
 _QUOTE_ID: Final = re.compile(r"[\w.~=-]{1,200}", re.ASCII)
+_Number = Annotated[
+    int, msgspec.Meta(ge=0, le=2**53)
+]  # no time and no sum is larger; nor would the database hold it
 _UNCLEAR_STATUS: Final = frozenset({408, 421, 425, 429})
 
 
 def normalise_mint_url(url: str) -> str:
     """The one spelling of a mint's URL: lowercase host, no default port, no trailing slash. Raises `UnknownMint`."""
+    url = url.strip()
     try:
-        parts = urlsplit(url.strip())
+        parts = urlsplit(url)
         port = parts.port
     except ValueError:
         raise UnknownMint("the mint's URL is malformed") from None
@@ -41,6 +45,8 @@ def normalise_mint_url(url: str) -> str:
         or parts.query
         or parts.fragment
         or parts.username is not None
+        or not url.isprintable()
+        or set(url) & {" ", "\\"}
     ):
         raise UnknownMint("a mint's URL is http(s)://host[:port][/path]")
     if ":" in host:
@@ -175,7 +181,7 @@ class BlindSignature(msgspec.Struct, frozen=True):
     """A mint's signature on a blinded message (NUT-00)."""
 
     id: str
-    amount: int
+    amount: _Number
     C_: str
     dleq: DleqAnswer | None = None
 
@@ -191,7 +197,7 @@ class MintInfo(msgspec.Struct, frozen=True):
     nuts: dict[str, Any]
     name: str | None = None
     version: str | None = None
-    time: int | None = None
+    time: _Number | None = None
 
     def supports(self, nut: int) -> bool:
         """Whether the mint claims one of the optional NUTs that say `supported`."""
@@ -205,8 +211,8 @@ class KeysetAnswer(msgspec.Struct, frozen=True):
     id: str
     unit: str
     active: bool
-    input_fee_ppk: int | None = None
-    final_expiry: int | None = None
+    input_fee_ppk: _Number | None = None
+    final_expiry: _Number | None = None
 
 
 class MintQuoteAnswer(msgspec.Struct, frozen=True):
@@ -215,16 +221,16 @@ class MintQuoteAnswer(msgspec.Struct, frozen=True):
     quote: str
     request: str
     state: MintQuoteState
-    amount: int | None = None
-    expiry: int | None = None
+    amount: _Number | None = None
+    expiry: _Number | None = None
 
 
 class MeltQuoteAnswer(msgspec.Struct, frozen=True):
     """NUT-05, NUT-08 and NUT-23: a quote, its state, or the answer to a payment."""
 
     quote: str
-    amount: int
-    fee_reserve: int
+    amount: _Number
+    fee_reserve: _Number
     state: MeltQuoteState
     change: list[BlindSignature] | None = None
 
@@ -322,8 +328,8 @@ class MintClient:
         """NUT-05: what paying an invoice costs."""
         body = {"request": bolt11, "unit": SAT}
         quote = await self._ask("POST", "/v1/melt/quote/bolt11", body, MeltQuoteAnswer)
-        if quote.amount <= 0 or quote.fee_reserve < 0:
-            raise self._rubbish("/v1/melt/quote", "amounts below zero")
+        if quote.amount == 0:
+            raise self._rubbish("/v1/melt/quote", "an amount of zero")
         return self._same_quote(quote.quote, quote)
 
     async def melt_quote_state(self, quote_id: str) -> MeltQuoteAnswer:

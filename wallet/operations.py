@@ -17,7 +17,7 @@ OP_ID_CHARS_MAX: Final = 200
 
 
 class Kind(StrEnum):
-    """What an operation is for; all but the last two are one swap (NUT-03)."""
+    """What an operation is for; all but the last three are one swap (NUT-03)."""
 
     SEND = "send"
     REDEEM = "redeem"
@@ -25,6 +25,7 @@ class Kind(StrEnum):
     RECLAIM = "reclaim"
     MINT = "mint"
     MELT = "melt"
+    RESTORE = "restore"  # coins found again by the seed; asks nothing of the mint but what became of them
 
 
 class State(StrEnum):

@@ -63,10 +63,15 @@ def make_coins(
     """Check and unblind signatures. Raises `InvalidProof` unless every one is of the keyset and amount that was asked
     for (a blank's amount is the mint's to say) and proves that the published key made it.
     """
-    return tuple(_make_coin(output, signature, keysets) for output, signature in pairs)
+    return tuple(make_coin(output, signature, keysets) for output, signature in pairs)
 
 
-def _make_coin(output: Output, signature: BlindSignature, keysets: Mapping[str, Keyset]) -> Made:
+def make_coin(
+    output: Output, signature: BlindSignature, keysets: Mapping[str, Keyset], *, need_dleq: bool = True
+) -> Made:
+    """One coin; raises as `make_coins`. Mints do not keep the proof of very old signatures: `need_dleq` False takes
+    those without one, and still none with a wrong one.
+    """
     if signature.id != output.keyset_id:
         raise InvalidProof("the mint signed with another keyset than asked for")
     if output.role is not Role.BLANK and signature.amount != output.amount:
@@ -75,13 +80,15 @@ def _make_coin(output: Output, signature: BlindSignature, keysets: Mapping[str, 
         raise InvalidKeyset(f"keyset {output.keyset_id} is not pinned")
     key = keysets[output.keyset_id].key(signature.amount)
     dleq = signature.dleq
-    if dleq is None or not verify_dleq_signature(output.blinded, signature.C_, Dleq(dleq.e, dleq.s), key):
+    if dleq is None and need_dleq:
         raise InvalidProof("the mint did not prove that it signed with its published key")
+    if dleq and not verify_dleq_signature(output.blinded, signature.C_, Dleq(dleq.e, dleq.s), key):
+        raise InvalidProof("the mint's proof that it signed with its published key is wrong")
     proof = Proof(
         amount=signature.amount,
         id=output.keyset_id,
         secret=output.secret,
         C=unblind(signature.C_, output.blinding_factor, key),
-        dleq=Dleq(dleq.e, dleq.s, output.blinding_factor.hex()),
+        dleq=Dleq(dleq.e, dleq.s, output.blinding_factor.hex()) if dleq else None,
     )
     return Made(proof_y(output.secret), output.role, proof)

@@ -3,14 +3,16 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import structlog
 
 from store import Clock, Database, Transaction
 from wallet import queries
+from wallet.counters import check_counter
 from wallet.errors import InvalidKeyset, InvalidProof, MintUnavailable
 from wallet.keyring import Keyring
+from wallet.keysets import Keyset
 from wallet.ledger import counter_account, posting
 from wallet.mint import BlindSignature, CoinState, ProofStateAnswer
 from wallet.operations import Kind, Output, Role, State
@@ -32,6 +34,9 @@ class Desk:
     seed: Seed
     clock: Clock
     keyring: Keyring
+    #: Keysets whose counters were compared with the mint in this process.
+    counted: set[str] = field(default_factory=set)
+    counting: dict[str, asyncio.Lock] = field(default_factory=dict)
 
 
 def dump_lock(lock: P2PKLock | None) -> str | None:
@@ -47,15 +52,27 @@ def load_lock(text: str | None) -> P2PKLock | None:
     return P2PKLock(**(raw | {"refund": tuple(raw["refund"]), "pubkeys": tuple(raw["pubkeys"])}))
 
 
+async def active_keyset(desk: Desk, mint: str, lock: P2PKLock | None) -> Keyset:
+    """The keyset for new coins, and its counter certainly unused. Raises as `Keyring.active`."""
+    keyset = await desk.keyring.active(mint, lock)
+    async with desk.counting.setdefault(keyset.id, asyncio.Lock()):
+        if keyset.id not in desk.counted:
+            await check_counter(desk.db, desk.seed, desk.keyring.client(mint), keyset)
+            desk.counted.add(keyset.id)
+    return keyset
+
+
 async def add_attempt(
     desk: Desk, op: Operation, number: int, wanted: Sequence[tuple[Role, int]]
 ) -> list[Output]:
     """Fresh outputs for one more request of an open operation, on disk when this returns.
 
-    Outputs of earlier attempts stay: a mint may still answer for them. Raises `MintUnavailable` without a keyset.
+    Outputs of earlier attempts stay: a mint may still answer for them. As it may have refused those because it signed
+    them before, the counter is compared anew. Raises `MintUnavailable` without a keyset.
     """
+    desk.counted.clear()
     lock = load_lock(op.locked)
-    keyset = await desk.keyring.active(op.mint, lock)
+    keyset = await active_keyset(desk, op.mint, lock)
     async with desk.db.transaction() as tx:
         counter = await queries.take_counters(tx, keyset.id, len(wanted))
     outputs = await asyncio.to_thread(

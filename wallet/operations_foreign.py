@@ -65,6 +65,19 @@ async def acceptable(
     return mint, dict(zip(ys, signed, strict=True)), keysets
 
 
+async def redeemed_by(keyring: Keyring, token: Token, key: SecretKey) -> int | None:
+    """See `Wallet.redeemed_by`."""
+    mint = keyring.trusted(token.mint)
+    proofs, keysets = await whole_ids(keyring, mint, token.proofs)
+    coins = {proof_y(proof.secret): proof for proof in proofs}
+    states = await keyring.client(mint).check_state(list(coins))
+    ours = all(
+        states[y].state is CoinState.SPENT and signers(proof.secret, states[y].witness, [key.public_key])
+        for y, proof in coins.items()
+    )
+    return sum(proof.amount for proof in proofs) - input_fee(proofs, keysets) if ours else None
+
+
 async def whole_ids(
     keyring: Keyring, mint: str, coins: Sequence[Proof]
 ) -> tuple[list[Proof], Mapping[str, Keyset]]:

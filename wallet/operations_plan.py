@@ -13,7 +13,7 @@ from wallet.errors import Action, AlreadySpent, InsufficientFunds, InvalidToken,
 from wallet.keysets import Keyset, input_fee
 from wallet.operations import AMOUNT_SAT_MAX, OP_ID_CHARS_MAX, Kind, Plan, Role, State, share
 from wallet.operations_coins import make_outputs, wanted_coins
-from wallet.operations_desk import Desk, dump_lock
+from wallet.operations_desk import Desk, active_keyset, dump_lock
 from wallet.proofs import P2PKLock, Proof
 from wallet.queries import Operation
 from wallet.selection import select, split_amount
@@ -127,7 +127,7 @@ class Planner:
         """One transaction for the coins, the counters and the row; the curve work comes after it."""
         if not 0 < len(request.op_id) <= OP_ID_CHARS_MAX:
             raise WalletError(f"an operation's id has 1 … {OP_ID_CHARS_MAX} characters")
-        keyset = await self._desk.keyring.active(request.mint, request.lock)
+        keyset = await active_keyset(self._desk, request.mint, request.lock)
         plan_id = secrets.token_hex(8)
         try:
             async with self._desk.db.transaction() as tx:

@@ -47,10 +47,10 @@ async def settle_mint(desk: Desk, op: Operation, *, fresh: bool) -> None:
             else:
                 return await close_done(desk, op, {}, made)
         state = await _mint_quote_state(desk, op)
-        found = await look(desk, op.mint, {}, attempts)
-        if found.made:
-            return await close_done(desk, op, {}, next(iter(found.made.values())))
         if state is MintQuoteState.ISSUED:
+            found = await look(desk, op.mint, {}, attempts)
+            if found.made:
+                return await close_done(desk, op, {}, found.made[max(found.made)])
             return await close_lost(desk, op, {}, {})
         if state is not MintQuoteState.PAID:
             raise pending(op.mint)
@@ -90,8 +90,12 @@ async def settle_melt(desk: Desk, op: Operation, *, fresh: bool) -> None:
     for _ in range(ASKS_MAX):
         found = await look(desk, op.mint, inputs, attempts)
         returned = [made for made in found.made.values() if made[0].role is Role.KEEP]
-        if returned:
-            return await close_failed(desk, op, inputs, returned[0], error=why)
+        if returned and found.any_in(CoinState.SPENT):
+            return await close_failed(desk, op, inputs, returned[-1], error=why)
+        if found.made and found.all_in(
+            CoinState.UNSPENT
+        ):  # another copy of this wallet used the same counters
+            desk.counted.clear()
         answer = await _melt_quote(desk, op)
         if answer.state is MeltQuoteState.PAID and found.all_in(CoinState.SPENT):
             return await close_done(desk, op, inputs, _change(found))

@@ -39,9 +39,9 @@ async def settle_swap(desk: Desk, op: Operation, *, fresh: bool) -> None:
             else:
                 return await close_done(desk, op, inputs, made)
         found = await look(desk, op.mint, inputs, attempts)
-        if found.made:
-            return await close_done(desk, op, inputs, next(iter(found.made.values())))
         if found.any_in(CoinState.SPENT):
+            if found.made:
+                return await close_done(desk, op, inputs, found.made[max(found.made)])
             return await close_lost(desk, op, inputs, found.states)
         if found.any_in(CoinState.PENDING):
             raise pending(op.mint)

@@ -79,7 +79,7 @@ async def pin_keysets(tx: Transaction, mint: str, found: Iterable[Keyset]) -> No
 
 
 async def take_counters(tx: Transaction, keyset_id: str, count: int) -> int:
-    """Use up `count` NUT-13 counters of a keyset, for good; returns the first."""
+    """Use up `count` NUT-13 counters of a keyset; returns the first."""
     row = await tx.one(
         "INSERT INTO wallet_counters (keyset_id, next) VALUES (?, ?)"
         " ON CONFLICT (keyset_id) DO UPDATE SET next = wallet_counters.next + excluded.next RETURNING next",
@@ -87,6 +87,53 @@ async def take_counters(tx: Transaction, keyset_id: str, count: int) -> int:
     )  # fmt: skip
     assert row is not None
     return int(row["next"]) - count
+
+
+async def next_counter(source: Database | Transaction, keyset_id: str) -> int:
+    """The next NUT-13 counter of a keyset."""
+    row = await source.one("SELECT next FROM wallet_counters WHERE keyset_id = ?", keyset_id)
+    return int(row["next"]) if row else 0
+
+
+async def raise_counter(tx: Transaction, keyset_id: str, least: int) -> None:
+    """Use up all counters below `least`; never goes back."""
+    await tx.execute(
+        "INSERT INTO wallet_counters (keyset_id, next, floor) VALUES (?, ?, ?) ON CONFLICT (keyset_id) DO UPDATE"
+        " SET next = excluded.next, floor = excluded.floor WHERE wallet_counters.next < excluded.next",
+        keyset_id, least, least,
+    )  # fmt: skip
+
+
+async def give_back_counters(tx: Transaction) -> None:
+    """Make the counters free again of which no mint ever heard, unless a plan still holds some.
+
+    Whatever a mint may have been shown is in `wallet_outputs`, or below the floor.
+    """
+    if await tx.one("SELECT 1 FROM wallet_operations WHERE state = 'planned' LIMIT 1"):
+        return
+    rows = await tx.all(
+        "SELECT keyset_id, next, floor, (SELECT MAX(counter) FROM wallet_outputs"
+        " WHERE wallet_outputs.keyset_id = wallet_counters.keyset_id) AS used FROM wallet_counters"
+    )
+    for row in rows:
+        unused = max(row["floor"], 0 if row["used"] is None else row["used"] + 1)
+        if unused < row["next"]:
+            await tx.execute(
+                "UPDATE wallet_counters SET next = ? WHERE keyset_id = ?", unused, row["keyset_id"]
+            )
+
+
+async def open_counters(
+    source: Database | Transaction, keyset_id: str, first: int, last: int
+) -> frozenset[int]:
+    """Counters from `first` to `last` whose outputs are of open operations: what becomes of them is decided there."""
+    rows = await source.all(
+        "SELECT counter FROM wallet_outputs JOIN wallet_operations ON wallet_outputs.op_id = wallet_operations.op_id"
+        " WHERE wallet_outputs.keyset_id = ? AND wallet_outputs.counter BETWEEN ? AND ?"
+        " AND wallet_operations.state = 'open'",
+        keyset_id, first, last,
+    )  # fmt: skip
+    return frozenset(int(row["counter"]) for row in rows)
 
 
 # --- operations -------------------------------------------------------------------------------------------------------
@@ -264,20 +311,60 @@ async def hold_foreign(tx: Transaction, op_id: str, mint: str, coins: dict[str, 
 
 
 async def insert_made(
-    tx: Transaction, op_id: str, mint: str, coins: Iterable[tuple[str, Role, Proof]]
+    tx: Transaction, op_id: str, mint: str, coins: Iterable[tuple[str, Role, Proof]], *, pending: bool = False
 ) -> None:
-    """Coins that an operation made: (Y, whose, coin). Fails if one was ever in hand before."""
+    """Coins that an operation made: (Y, whose, coin). Fails if one was ever in hand before.
+
+    `pending`: the mint is still deciding about them (a payment in flight), and nobody may use them.
+    """
     await tx.execute_many(
         "INSERT INTO wallet_proofs (mint, y, state, keyset_id, amount, secret, c, dleq_e, dleq_s, dleq_r,"
         " made_by, role) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
-                mint, y, "sent" if role is Role.SEND else "free", p.id, p.amount, p.secret, p.C,
+                mint, y, _made_state(role, pending), p.id, p.amount, p.secret, p.C,
                 *((p.dleq.e, p.dleq.s, p.dleq.r) if p.dleq else (None, None, None)), op_id, role,
             )
             for y, role, p in coins
         ],
     )  # fmt: skip
+
+
+def _made_state(role: Role, pending: bool) -> str:
+    if pending:
+        return "pending"
+    return "sent" if role is Role.SEND else "free"
+
+
+async def pending_proofs(db: Database, op_id: str) -> dict[str, Proof]:
+    """Coins found by an operation of which the mint has not decided yet, by Y."""
+    rows = await db.all("SELECT * FROM wallet_proofs WHERE made_by = ? AND state = 'pending'", op_id)
+    return {row["y"]: _proof(row) for row in rows}
+
+
+async def pending_sat(db: Database, mint: str) -> int:
+    """Sat in coins at a mint of which it has not decided yet."""
+    row = await db.one(
+        "SELECT COALESCE(SUM(amount), 0) AS sat FROM wallet_proofs WHERE mint = ? AND state = 'pending'", mint
+    )
+    return int(row["sat"]) if row else 0
+
+
+async def free_pending(tx: Transaction, op_id: str) -> None:
+    """What is still pending of an operation is ours."""
+    await tx.execute("UPDATE wallet_proofs SET state = 'free' WHERE made_by = ? AND state = 'pending'", op_id)
+
+
+async def are_free(tx: Transaction, mint: str, ys: Sequence[str]) -> dict[str, int]:
+    """The amounts of those of `ys` that are free at this moment."""
+    amounts = {}
+    for y in ys:
+        row = await tx.one(
+            "SELECT amount FROM wallet_proofs WHERE mint = ? AND y = ? AND state = 'free'", mint, y
+        )
+        if row is not None:
+            amounts[y] = int(row["amount"])
+    return amounts
 
 
 async def spend_held(tx: Transaction, op_id: str) -> None:

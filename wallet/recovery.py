@@ -13,7 +13,7 @@ from wallet.proofs import Proof
 
 @dataclass(frozen=True)
 class Findings:
-    """The inputs' states by Y, and the coins of those attempts that the mint signed, by attempt."""
+    """The inputs' states by Y, and the coins of those attempts that the mint signed; of several the last one counts."""
 
     states: Mapping[str, ProofStateAnswer]
     made: Mapping[int, tuple[Made, ...]]
@@ -33,22 +33,30 @@ async def look(
     """Ask the mint for the states of the inputs and then for its signatures on all that we ever asked it to sign.
 
     In this order: a coin that is SPENT has its signatures already, so SPENT and nothing signed means somebody else.
-    Raises `MintUnavailable` when the mint cannot or will not say, or says it by halves.
+    While all inputs are UNSPENT no signature is ours, whatever there is: another copy of this wallet may have used the
+    same counters. Raises `MintUnavailable` when the mint cannot or will not say, or says it by halves.
     """
     client = desk.keyring.client(mint)
-    outputs = [output for attempt in attempts for output in attempt]
     try:
-        states = await client.check_state(list(inputs))
-        signed = await client.restore([output.message for output in outputs])
+        found = Findings(await client.check_state(list(inputs)), {})
+        if inputs and found.all_in(CoinState.UNSPENT):
+            return found
+        signed = await client.restore([output.message for attempt in attempts for output in attempt])
     except MintError as error:
         raise MintUnavailable(f"{mint} does not say what happened: {error}; try again later") from None
-    made = {}
+    made: dict[int, tuple[Made, ...]] = {}
+    trouble: MintUnavailable | None = None
     for attempt in attempts:
         pairs = [(output, signed[output.blinded]) for output in attempt if output.blinded in signed]
         if pairs:
-            _check_whole(mint, attempt, pairs)
-            made[attempt[0].attempt] = await open_coins(desk, mint, pairs)
-    return Findings(states, made)
+            try:
+                _check_whole(mint, attempt, pairs)
+                made[attempt[0].attempt] = await open_coins(desk, mint, pairs)
+            except MintUnavailable as error:
+                trouble = error
+    if trouble and not made:
+        raise trouble
+    return Findings(found.states, made)
 
 
 def pending(mint: str) -> MintUnavailable:

@@ -1,5 +1,6 @@
-"""The wallet's seed: BIP-39 words, the coins derived from them (NUT-13), and one-job keys of our own."""
+"""A post's seed: BIP-39 words, and all that is derived from them: coins (NUT-13), identities (NIP-06), one-job keys."""
 
+import hashlib
 import hmac
 from functools import cached_property
 from typing import Final
@@ -13,6 +14,7 @@ from wallet.errors import InvalidKeyset, InvalidSeed
 from wallet.keysets import is_keyset_id
 
 COUNTER_MAX: Final = 2**31 - 1  # hardened BIP-32 indices end there, and one limit for both kinds is simpler
+CUSTOMER: Final = "customer"  # the name of the identity that other clients find under the same words
 _HARDENED: Final = 2**31
 _WORDS: Final = Mnemonic("english")
 
@@ -82,14 +84,37 @@ class Seed:
             attempt += 1
         return SecretKey(digest)
 
+    def identity(self, name: str) -> SecretKey:
+        """The Nostr identity of an agent (by its short name) or of the `customer`: m/44'/1237'/account'/0/0 (NIP-06).
+
+        The customer's account is 0, an agent's SHA-256("tradepost/agent/" ‖ name) modulo 2³¹ - 1, plus 1.
+        """
+        if name == CUSTOMER:
+            return self.nip06_key(0)
+        digest = hashlib.sha256(f"tradepost/agent/{name}".encode()).digest()
+        return self.nip06_key(1 + int.from_bytes(digest) % (2**31 - 1))
+
+    def nip06_key(self, account: int) -> SecretKey:
+        """The Nostr key of an account, 0 … 2³¹ - 1 (NIP-06)."""
+        if not 0 <= account < _HARDENED:
+            raise ValueError("an account is 0 … 2³¹ - 1")
+        node = self._master
+        for index in (44 + _HARDENED, 1237 + _HARDENED, account + _HARDENED, 0, 0):
+            node = _child(node, index)
+        return SecretKey(node[0])
+
     @cached_property
     def _seed(self) -> bytes:
         return Mnemonic.to_seed(self._words)
 
     @cached_property
-    def _root(self) -> _Node:
+    def _master(self) -> _Node:
         digest = hmac.digest(b"Bitcoin seed", self._seed, "sha512")
-        node = digest[:32], digest[32:]
+        return digest[:32], digest[32:]
+
+    @cached_property
+    def _root(self) -> _Node:
+        node = self._master
         for index in (129372, 0):  # NUT-13's purpose, and its one coin type
             node = _child(node, index + _HARDENED)
         return node

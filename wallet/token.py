@@ -25,8 +25,7 @@ def parse_token(text: str, known_keysets: Iterable[str] = ()) -> Token:
     Short keyset ids are resolved against `known_keysets` if any are given; without, call `resolve_ids` later.
     Raises `InvalidToken`, `LimitExceeded`, and `InvalidKeyset` for an id that does not resolve.
     """
-    if len(text) > TOKEN_CHARS_MAX:
-        raise LimitExceeded(f"a token has at most {TOKEN_CHARS_MAX} characters, this one {len(text)}")
+    _check_length(text)
     body = text.strip().removeprefix("cashu:").removeprefix("//")
     try:
         if body.startswith("cashuA"):
@@ -58,8 +57,11 @@ def encode_token(token: Token, *, version: Literal[3, 4] = 4) -> str:
     """
     token = _checked(token.mint, [parse_proof(p.to_receiver()) for p in token.proofs], token.unit, token.memo)
     if version == 3:
-        return "cashuA" + to_base64url(orjson.dumps(_to_v3(token)))
-    return "cashuB" + to_base64url(to_cbor(_to_v4(token)))
+        text = "cashuA" + to_base64url(orjson.dumps(_to_v3(token)))
+    else:
+        text = "cashuB" + to_base64url(to_cbor(_to_v4(token)))
+    _check_length(text)
+    return text
 
 
 def _checked(mint: object, proofs: list[Proof], unit: object, memo: object) -> Token:
@@ -166,3 +168,10 @@ def _v4_coin(proof: Proof) -> dict[str, object]:
 def _check_count(count: int) -> None:
     if count > PROOFS_MAX:
         raise LimitExceeded(f"a token may hold {PROOFS_MAX} coins, this one holds {count}: send several")
+
+
+def _check_length(text: str) -> None:
+    if len(text) > TOKEN_CHARS_MAX:
+        raise LimitExceeded(
+            f"a token has at most {TOKEN_CHARS_MAX} characters, this one {len(text)}: send several"
+        )

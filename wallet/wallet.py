@@ -7,13 +7,13 @@ from types import TracebackType
 from typing import Final, Self
 from weakref import WeakValueDictionary
 
-import bolt11 as bolt11_codec
 import structlog
 
 from identity import SecretKey
 from store import Clock, Database, Transaction
 from wallet import ledger, operations_foreign, queries
 from wallet.errors import AlreadySpent, InvalidRequest, WalletError
+from wallet.invoice import parse_invoice
 from wallet.keyring import Keyring
 from wallet.ledger import AuditReport
 from wallet.locks import check_terms
@@ -26,6 +26,7 @@ from wallet.operations_quote import settle_melt, settle_mint
 from wallet.operations_swap import settle_swap
 from wallet.proofs import P2PKLock, Proof, Token
 from wallet.queries import Operation
+from wallet.restore import Restored, restore, restore_sent, settle_restored
 from wallet.seed import Seed
 from wallet.selection import split_amount
 
@@ -46,6 +47,7 @@ class Wallet:
         """Use `open`."""
         self._desk = desk
         self._planner = Planner(desk)
+        self._started = False
         self._fresh: set[str] = set()  # recorded by this process, and no mint was asked yet
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -88,12 +90,33 @@ class Wallet:
         for op in await queries.live_operations(self._desk.db, State.PLANNED):
             if op.plan_id not in self._planner.in_hand:
                 await self._planner.release(op.op_id, op.plan_id)
+        if not self._started and not self._locks:  # nobody is settling, and between two transactions of it
+            self._started = True
+            # Else plans that a process died with would leave gaps, and a restore looks over gaps of 300 counters only.
+            async with self._desk.db.transaction() as tx:
+                await queries.give_back_counters(tx)
         limit = asyncio.Semaphore(RECOVERIES_MAX)
         open_ids = [op.op_id for op in await queries.live_operations(self._desk.db, State.OPEN)]
         quote_ids = await queries.open_quotes(self._desk.db)
         settled = await asyncio.gather(*(self._try(limit, self.settle(op_id), op_id) for op_id in open_ids))
         await asyncio.gather(*(self._try(limit, self.claim(quote_id), "claim") for quote_id in quote_ids))
         return [op_id for op_id, done in zip(open_ids, settled, strict=True) if not done]
+
+    async def restore(self, mint: str) -> Restored:
+        """Find the coins of our seed at a mint and book those that are unspent and new to us. Idempotent.
+
+        Open operations are settled first. What the mint does not answer is in `Restored.trouble`. Raises `UnknownMint`.
+        """
+        mint = self._desk.keyring.trusted(mint)
+        await self.recover()
+        return await restore(self._desk, mint)
+
+    async def restore_sent(self, token: Token, *, op_id: str, job_id: str | None = None) -> bool:
+        """Remember a token that an earlier life of this wallet sent, so that `plan_reclaim(op_id)` can take it back.
+
+        False if there is an operation of that name.
+        """
+        return await restore_sent(self._desk, token, op_id, job_id)
 
     async def plan_send(
         self,
@@ -259,6 +282,14 @@ class Wallet:
         """
         return await operations_foreign.examine(self._desk.keyring, token, mint=mint, lock=lock, now=now)
 
+    async def redeemed_by(self, token: Token, key: SecretKey) -> int | None:
+        """What a token was worth, after the mint's fee, if `key` signed when its coins were spent; else None.
+
+        The mint shows the signatures (NUT-07), so this tells our own redemption after its record was lost. Raises as
+        `examine`.
+        """
+        return await operations_foreign.redeemed_by(self._desk.keyring, token, key)
+
     async def least_fee(self, mint: str, amount_sat: int) -> int:
         """What the mint takes, in sat, when `amount_sat` in the fewest coins is swapped.
 
@@ -278,7 +309,7 @@ class Wallet:
         op_id = f"mint:{secrets.token_hex(16)}"
         key = self._desk.seed.job_key("mint-quote", op_id)
         answer = await self._desk.keyring.client(mint).mint_quote(amount_sat, key.compressed_public_key)
-        if _invoice_sat(answer.request) != amount_sat:
+        if parse_invoice(answer.request).amount_msat != 1000 * amount_sat:
             raise InvalidRequest(
                 f"{mint} made an invoice over another amount than {amount_sat} sat; do not pay it"
             )
@@ -322,15 +353,18 @@ class Wallet:
     async def pay(self, mint: str, bolt11: str) -> Outcome:
         """Pay a Lightning invoice; overpaid fees come back (NUT-08). `failed`: the coins are ours again.
 
-        Raises `MintUnavailable` while the payment is in flight or unclear; `recover` finishes it.
+        Raises `InvalidRequest` for an invoice that is none, has expired, or would cost another amount than it names;
+        `MintUnavailable` while the payment is in flight or unclear: `recover` finishes it.
         """
         mint = self._desk.keyring.trusted(mint)
-        amount = _invoice_sat(bolt11)
+        invoice = parse_invoice(bolt11)
+        if invoice.expires_at <= self._desk.clock.now():
+            raise InvalidRequest("the invoice has expired; ask for a new one")
         keysets = await self._desk.keyring.keysets(mint)
         quote: MeltQuoteAnswer = await self._desk.keyring.client(mint).melt_quote(bolt11)
-        if quote.amount != amount:
+        if quote.amount != invoice.amount_sat:
             raise InvalidRequest(
-                f"{mint} asks {quote.amount} sat for an invoice over {amount} sat; use another mint"
+                f"{mint} asks {quote.amount} sat for an invoice over {invoice.amount_sat} sat; use another mint"
             )
         request = Request(
             f"pay:{secrets.token_hex(16)}", Kind.MELT, mint, "pay",
@@ -386,6 +420,8 @@ class Wallet:
                 await settle_mint(self._desk, op, fresh=fresh)
             case Kind.MELT:
                 await settle_melt(self._desk, op, fresh=fresh)
+            case Kind.RESTORE:
+                await settle_restored(self._desk, op)
             case _:
                 await settle_swap(self._desk, op, fresh=fresh)
 
@@ -405,14 +441,3 @@ class Wallet:
             await self.record(tx, plan)
             await queries.set_quote_state(tx, quote.id, "claimed")
         return True
-
-
-def _invoice_sat(bolt11: str) -> int:
-    """What an invoice asks for, rounded up to whole sats. Raises `InvalidRequest`."""
-    try:
-        msat = bolt11_codec.decode(bolt11).amount_msat
-    except (ValueError, bolt11_codec.Bolt11Exception):
-        raise InvalidRequest("not a Lightning invoice (BOLT-11)") from None
-    if not msat:
-        raise InvalidRequest("the invoice names no amount; ask for one that does")
-    return -(-int(msat) // 1000)

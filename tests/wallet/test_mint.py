@@ -189,6 +189,24 @@ async def test_rubbish_for_quotes(change: dict[str, Any]) -> None:
             await client.mint_quote(10, "02")
 
 
+@pytest.mark.parametrize(
+    ("change", "ask"),
+    [
+        ({"expiry": 2**64 - 1}, lambda client: client.mint_quote(10, "02")),
+        ({"expiry": -1}, lambda client: client.mint_quote_state("q")),
+        ({"amount": 2**63}, lambda client: client.melt_quote("lnbc")),
+        ({"change": [{"id": "a", "amount": 2**63, "C_": "02"}]}, lambda client: client.melt("q", [], [])),
+    ],
+)
+async def test_numbers_that_the_database_cannot_hold_are_rubbish(
+    change: dict[str, Any], ask: Callable[[MintClient], Awaitable[Any]]
+) -> None:
+    good = {"quote": "q", "request": "lnbc", "amount": 10, "fee_reserve": 1, "state": "UNPAID"}
+    assert await ask(MintClient("https://m.test", Fixed(good)))
+    with pytest.raises(MintUnavailable, match="rubbish"):
+        await ask(MintClient("https://m.test", Fixed(good | change)))
+
+
 async def test_answers_about_another_quote() -> None:
     good = {"quote": "other", "request": "lnbc", "amount": 10, "fee_reserve": 1, "state": "PAID"}
     client = MintClient("https://m.test", Fixed(good))
@@ -232,7 +250,8 @@ def test_normalised_urls(url: str, normal: str) -> None:
 @pytest.mark.parametrize(
     "url",
     ["", "mint.test", "ftp://mint.test", "https://", "https://u:p@mint.test", "https://mint.test?x=1",
-     "https://mint.test#x", "https://mint.test:notaport", "https://[::1", "javascript:alert(1)"],
+     "https://mint.test#x", "https://mint.test:notaport", "https://[::1", "javascript:alert(1)", "https://mint.test/a b", "https://mint.test/\x0b/",
+     "https://mint\t.test", "https://mint.test\\@other.test", "https://mint.test/\u2028x"],
 )  # fmt: skip
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(UnknownMint):

@@ -10,6 +10,7 @@ from wallet.errors import InvalidKeyset, InvalidSeed
 from wallet.seed import COUNTER_MAX, Seed, _child
 
 NUT13 = json.loads((Path(__file__).parent / "vectors" / "nut13.json").read_text())
+NIP06 = json.loads((Path(__file__).parent / "vectors" / "nip06.json").read_text())
 WORDS = NUT13["v1"]["mnemonic"]
 SEED = Seed.from_words(WORDS)
 
@@ -118,3 +119,21 @@ def test_derived_scalars_are_in_range():
         for keyset_id in ("009a1f293253e41e", "01" + "ab" * 32):
             _, r = SEED.output_secret(keyset_id, counter)
             assert 0 < int.from_bytes(r) < ORDER
+
+
+@pytest.mark.parametrize("vector", NIP06["keys"])
+def test_identities_are_those_of_nip06(vector: dict[str, str]) -> None:
+    seed = Seed.from_words(vector["words"])
+    assert seed.nip06_key(0).hex() == vector["secret"]
+    assert seed.identity("customer").public_key == vector["public"]
+
+
+def test_each_agent_has_an_identity_of_its_own() -> None:
+    # Changing the derivation would orphan every agent whose key file is lost: this value is pinned.
+    assert SEED.identity("summariser").public_key == SEED.nip06_key(13_278_427).public_key
+    keys = {SEED.identity(name).public_key for name in ("customer", "summariser", "translator", "a")}
+    assert len(keys) == 4
+    assert SEED.identity("a") != Seed.generate().identity("a")
+    for account in (-1, 2**31):
+        with pytest.raises(ValueError, match="account"):
+            SEED.nip06_key(account)

@@ -243,3 +243,10 @@ def test_a_damaged_token_is_refused_or_another_token(data):
     except WalletError as error:
         said = str(error)
     assert "the secret" not in said
+
+
+def test_what_would_be_too_long_to_read_is_not_written():
+    coin = replace(COIN, secret="s" * 1024, witness="w" * 8000)
+    for version in (3, 4):
+        with pytest.raises(LimitExceeded):
+            encode_token(replace(TOKEN, proofs=(coin,) * 40), version=version)

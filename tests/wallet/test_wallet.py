@@ -1,6 +1,7 @@
 """The wallet's public face, at a mint that does nothing wrong."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -20,6 +21,7 @@ from wallet.errors import (
     WalletError,
     WrongLock,
 )
+from wallet.invoice import parse_invoice
 from wallet.operations import State
 from wallet.proofs import P2PKLock, Token
 from wallet.token import encode_token, parse_token
@@ -413,11 +415,20 @@ async def test_invoices_are_checked(mint: MemoryMint, alice: Wallet, monkeypatch
         with pytest.raises(InvalidRequest):
             await alice.pay(mint.url, text)
     invoice = mint.invoice(100)
-    monkeypatch.setattr("wallet.wallet._invoice_sat", lambda _text: 90)
+    other = replace(parse_invoice(invoice), amount_msat=90_000)
+    monkeypatch.setattr("wallet.wallet.parse_invoice", lambda _text: other)
     with pytest.raises(InvalidRequest, match="asks 100 sat"):
         await alice.pay(mint.url, invoice)
     with pytest.raises(InvalidRequest, match="another amount"):
         await alice.mint_quote(mint.url, 100)
+    assert await sat(alice) == 1000
+
+
+async def test_expired_invoices_are_not_paid(mint: MemoryMint, alice: Wallet, clock: ManualClock) -> None:
+    invoice = mint.invoice(100)
+    await clock.advance(3600)
+    with pytest.raises(InvalidRequest, match="expired"):
+        await alice.pay(mint.url, invoice)
     assert await sat(alice) == 1000
 
 
