@@ -3,23 +3,30 @@
 
 PYTHON ?= python3
 INPUT ?=
+SECONDS ?= 600
 
 RUN := .venv/installed
 DEV := .venv/installed-dev
 MINT := .venv-mint/tradepost-mint-venv
+FUZZ := .venv/installed-fuzz
 NODE_MODULES := tests/interop/node_modules/.installed
 
 PIP := $(PYTHON) -m pip --python .venv/bin/python --disable-pip-version-check install --quiet --quiet
 # Two installations at a time: downloads and unpacking overlap.
 PARALLEL := $(MAKE) --no-print-directory --silent --jobs=2
 
-.PHONY: help demo test check bench clean
+# Runs a command and says how long it took: $(call timed,name,command).
+timed = begun=$$(date +%s); $(2); code=$$?; echo "== $(1): $$(( $$(date +%s) - begun )) s"; exit $$code
+BEGUN := $(shell date +%s)
+
+.PHONY: help demo test check bench fuzz clean
 
 help:
 	@echo "make demo [INPUT=path]   the whole main job on this machine, with real parts"
 	@echo "make test                the whole suite, with coverage"
 	@echo "make check               lint, format, types, import contracts"
-	@echo "make bench               measurements for docs/performance.md"
+	@echo "make bench [ONLY=jobs]   measurements; all of them are written to docs/performance.md"
+	@echo "make fuzz [ONLY=target SECONDS=600]   everything that parses, under atheris: docs/fuzzing.md"
 	@echo "make clean               remove everything that make installed or wrote"
 
 demo:
@@ -27,12 +34,13 @@ demo:
 	@TRADEPOST_MINT_VENV=.venv-mint .venv/bin/tradepost demo $(if $(INPUT),--input "$(INPUT)")
 
 test:
-	@$(PARALLEL) $(DEV) $(MINT) $(NODE_MODULES)
-	.venv/bin/python -m pytest --cov --cov-report= --durations=10
-	@for package in wallet identity dvm; do \
-		echo "== coverage of $$package, at least 90 %"; \
+	@$(call timed,installing,$(PARALLEL) $(DEV) $(MINT) $(NODE_MODULES))
+	@$(call timed,tests,.venv/bin/python -m pytest --cov --cov-report= --durations=10)
+	@$(call timed,coverage,for package in wallet identity dvm; do \
+		echo "== coverage of $$package: 90 % at least"; \
 		.venv/bin/coverage report --include="$$package/*" --skip-covered --show-missing --fail-under=90 || exit 1; \
-	done
+	done)
+	@echo "== the whole of it: $$(( $$(date +%s) - $(BEGUN) )) s, at most 720"
 
 check: $(DEV)
 	.venv/bin/ruff check .
@@ -42,10 +50,13 @@ check: $(DEV)
 
 bench:
 	@$(PARALLEL) $(DEV) $(MINT)
-	@ONLY="$(ONLY)" .venv/bin/python -m bench
+	@ONLY="$(ONLY)" TRADEPOST_MINT_VENV=.venv-mint .venv/bin/python -m bench
+
+fuzz: $(FUZZ)
+	@nice .venv/bin/python -m fuzz $(ONLY) --seconds $(SECONDS)
 
 clean:
-	rm -rf .venv .venv-mint tests/interop/node_modules build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-mint .cache tests/interop/node_modules build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # This Python's pip installs into the environments: they need none of their own, nor ensurepip, which Debian splits off.
@@ -62,6 +73,11 @@ $(RUN): pyproject.toml constraints.txt | .venv/bin/python
 $(DEV): $(RUN)
 	@echo "Installing the tools for tests and checks into .venv"
 	@$(PIP) --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(FUZZ): $(RUN)
+	@echo "Installing atheris into .venv"
+	@$(PIP) --constraint constraints.txt --editable '.[fuzz]'
 	@touch $@
 
 $(MINT): tradepost/mint_venv.py tradepost/data/mint-requirements.txt | .venv/bin/python

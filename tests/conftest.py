@@ -44,6 +44,24 @@ def _missing(part: str, command: str) -> NoReturn:
     pytest.skip(message)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Where the time went: seconds of each folder's tests, fixtures included; slow kinds of tests once more."""
+    spent: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    for report in [report for reports in terminalreporter.stats.values() for report in reports]:
+        if isinstance(report, pytest.TestReport):
+            stage = "/".join(report.nodeid.split("/")[:2])
+            for name in (
+                stage,
+                *(f"of these: {mark}" for mark in ("process", "interop") if mark in report.keywords),
+            ):
+                spent[name] = spent.get(name, 0.0) + report.duration
+                counts[name] = counts.get(name, 0) + (report.when == "call")
+    terminalreporter.section("time of each stage")
+    for name in sorted(spent, key=lambda name: (name.startswith("of"), name)):
+        terminalreporter.line(f"{name:<22} {spent[name]:7.1f} s {counts[name]:6} tests")
+
+
 @pytest.fixture
 def free_port() -> int:
     """A TCP port on loopback that nobody listened on a moment ago."""

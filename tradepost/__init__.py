@@ -3,7 +3,18 @@
 from tradepost import Agent, Job, Customer
 """
 
-from dvm import Input, Job, JobFailed, Order, OrderFailed, Update
-from tradepost.api import Agent, Customer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dvm import Input, Job, JobFailed, Order, OrderFailed, Update
+    from tradepost.api import Agent, Customer
 
 __all__ = ["Agent", "Customer", "Input", "Job", "JobFailed", "Order", "OrderFailed", "Update"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, when it is asked for: the command's help and completion need none of it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("tradepost.api" if name in ("Agent", "Customer") else "dvm"), name)

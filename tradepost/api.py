@@ -1,19 +1,21 @@
 """The public Python API: an `Agent` that can run itself, a `Customer` that can open itself, by the configuration."""
 
 import asyncio
-import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import dvm
 from dvm import Post, Provider
-from identity import LocalSigner
+from identity import LocalSigner, Signer
+from tradepost.ending import ending
 from tradepost.errors import ConfigError
 from tradepost.logs import ensure_logs
 from tradepost.post import limits_of, open_post, own_key
+from tradepost.restore import keep_record
+from tradepost.secrets import CUSTOMER, Key, find_key, open_signer
 from tradepost.settings import Settings
 
 #: Set while `tradepost up` runs a project's code to find its agents.
@@ -32,7 +34,8 @@ class Agent(dvm.Agent):
         """
         if not agents_are_loading.get():
             ensure_logs()
-            asyncio.run(serve([self], Settings.load(folder)))
+            settings = Settings.load(folder)
+            asyncio.run(serve([self], settings, keys=agent_keys([self], settings)))
 
 
 class Customer(dvm.Customer):
@@ -47,15 +50,22 @@ class Customer(dvm.Customer):
         """
         ensure_logs()
         settings = Settings.load(folder)
-        async with open_post(settings) as post, open_customer(settings, post) as customer:
+        async with (
+            open_signer(settings, find_key(settings, CUSTOMER)) as signer,
+            open_post(settings) as post,
+            open_customer(settings, post, signer) as customer,
+        ):
             yield customer
 
 
 @asynccontextmanager
-async def open_customer(settings: Settings, post: Post) -> AsyncIterator[Customer]:
-    """A started customer on an open post."""
-    customer = Customer(LocalSigner(own_key(settings, "customer")), post)
+async def open_customer(
+    settings: Settings, post: Post, signer: Signer | None = None
+) -> AsyncIterator[Customer]:
+    """A started customer on an open post; without a `signer` it asks under the post's own key."""
+    customer = Customer(signer or LocalSigner(own_key(settings, CUSTOMER)), post)
     await customer.start()
+    await keep_record(settings, post)
     try:
         yield customer
     finally:
@@ -66,11 +76,11 @@ async def _say_nothing(_providers: Sequence[Provider], _post: Post) -> None:
     pass
 
 
-async def serve(agents: Sequence[dvm.Agent], settings: Settings, *, on_ready: Ready = _say_nothing) -> None:
-    """Run agents on one post until SIGINT or SIGTERM, then take the announcements back and let running work end.
+def agent_keys(agents: Sequence[dvm.Agent], settings: Settings, sec: str = "") -> list[Key]:
+    """The key of each agent, by `find_key`.
 
-    `on_ready` runs beside the agents once they are open. A second SIGINT interrupts at once (`KeyboardInterrupt`).
-    Raises `ConfigError` if an agent asks for money and no mint is trusted, `PostBusy`.
+    Before that it is checked that they can run: raises `ConfigError` if one asks for money and no mint is trusted, and
+    if several would share a key.
     """
     prices = [c.price_sat for agent in agents for c in agent.capabilities.values()]
     if any(prices) and not settings.mints:
@@ -78,31 +88,44 @@ async def serve(agents: Sequence[dvm.Agent], settings: Settings, *, on_ready: Re
             "the agent asks for money but knows no mint: name the mints you trust in tradepost.yaml "
             "(mints: […]) or in TRADEPOST_MINTS"
         )
-    async with open_post(settings) as post:
+    keys = [find_key(settings, agent.slug, sec) for agent in agents]
+    shared = {key.source for key in keys}
+    if len(keys) > 1 and len(shared) < len(keys):
+        raise ConfigError(
+            f"{' and '.join(sorted(shared))}: one key for {len(keys)} agents, and each needs its own: keep them with "
+            "`tradepost key import NAME`"
+        )
+    return keys
+
+
+async def serve(
+    agents: Sequence[dvm.Agent],
+    settings: Settings,
+    *,
+    keys: Sequence[Key] | None = None,
+    on_ready: Ready = _say_nothing,
+) -> None:
+    """Run agents on one post until SIGINT or SIGTERM, then take the announcements back and let running work end.
+
+    `keys` are those of `agent_keys`, which asks for passwords and is better called before any loop runs. `on_ready`
+    runs beside the agents once they are open. A second SIGINT interrupts at once (`KeyboardInterrupt`).
+    Raises what `agent_keys` and `open_signer` raise, and `PostBusy`.
+    """
+    async with AsyncExitStack() as stack:
+        opening = [open_signer(settings, key) for key in keys or agent_keys(agents, settings)]
+        signers = [await stack.enter_async_context(signer) for signer in opening]
+        post = await stack.enter_async_context(open_post(settings))
         providers = [
-            Provider(agent, LocalSigner(own_key(settings, agent.slug)), post, limits_of(settings))
-            for agent in agents
+            Provider(agent, signer, post, limits_of(settings))
+            for agent, signer in zip(agents, signers, strict=True)
         ]
-        with _ending() as ending:
+        with ending() as told_to_end:
             for provider in providers:
                 await provider.start()
+            await keep_record(settings, post)
             told = asyncio.create_task(on_ready(providers, post))
-            await ending.wait()
+            await told_to_end.wait()
         told.cancel()
         await asyncio.gather(*(provider.stop() for provider in providers))
         with suppress(asyncio.CancelledError):
             await told
-
-
-@contextmanager
-def _ending() -> Iterator[asyncio.Event]:
-    """An event that SIGINT and SIGTERM set while the context lasts."""
-    ending = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ending.set)
-    try:
-        yield ending
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)

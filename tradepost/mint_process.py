@@ -14,14 +14,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tradepost.mint_venv import MintVenvError, ensure_mint_venv
+from tradepost.mint_venv import MintVenvError, ensure_mint_venv, mint_python
 
-__all__ = ["MintProcess", "MintProcessError", "MintVenvError", "ensure_mint_venv", "free_port"]
+__all__ = ["MintProcess", "MintProcessError", "MintVenvError", "ensure_mint_venv", "free_port", "mint_python"]
 
 _HOST = "127.0.0.1"
 _READY_SECONDS_MAX = 60.0
 _STOP_SECONDS_MAX = 5.0
 _POLL_SECONDS = 0.05
+_WATCH_SECONDS = 0.5
 _LOG_TAIL_CHARS = 2000
 
 # The child reads a pipe that only we hold: however we end, kill -9 included, it reads the end of it and ends too.
@@ -106,6 +107,12 @@ class MintProcess:
         if self._process is not None:
             self._process.kill()
             self._reap(self._process)
+
+    async def ended(self) -> str:
+        """Wait until the mint has ended by itself; returns what it said last."""
+        while self._process is not None and self._process.poll() is None:  # noqa: ASYNC110 - a process sets no event
+            await asyncio.sleep(_WATCH_SECONDS)  # real time: another process may end
+        return f"the mint ended by itself:\n{self._log_tail()}"
 
     async def __aenter__(self) -> Self:
         starting = asyncio.ensure_future(asyncio.to_thread(self.start))

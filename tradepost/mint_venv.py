@@ -24,6 +24,19 @@ class MintVenvError(Exception):
     """The mint's environment could not be made; the message holds the end of the installer's output."""
 
 
+async def mint_python() -> Path:
+    """The Python that has the mint's software: that of TRADEPOST_MINT_PYTHON, else one that is installed at first use.
+
+    It is installed into TRADEPOST_MINT_VENV (default: the XDG cache folder). Raises `MintVenvError`.
+    """
+    if named := os.environ.get("TRADEPOST_MINT_PYTHON"):
+        return Path(named)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return await ensure_mint_venv(
+        Path(os.environ.get("TRADEPOST_MINT_VENV") or cache / "tradepost" / "mint-venv")
+    )
+
+
 async def ensure_mint_venv(folder: Path) -> Path:
     """Return the Python of the mint's environment in `folder`, making the environment if it is not there.
 

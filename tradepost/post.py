@@ -12,9 +12,10 @@ import structlog
 
 from dvm import Post, ProviderLimits
 from identity import SecretKey, read_key_file, write_key_file
-from relay_bridge import Connect, Inbox, Outbox, RelayPool
+from relay_bridge import Connect, Fetcher, Inbox, Outbox, RelayPool
 from relay_bridge.timing import within
 from store import Clock, Database, Migration, StoreError, SystemClock, load_migrations
+from store.backup import back_up
 from tradepost.errors import ConfigError, PostBusy
 from tradepost.settings import Settings
 from wallet import HttpTransport, InvalidSeed, MintTransport, Seed, Wallet
@@ -64,8 +65,9 @@ async def open_post(
                 with suppress(TimeoutError):
                     await within(clock, RECOVER_SECONDS_MAX, recovered.wait())
                 yield Post(
-                    db=db, clock=clock, pool=pool, inbox=inbox, outbox=outbox, wallet=wallet, seed=seed
-                )
+                    db=db, clock=clock, pool=pool, inbox=inbox, outbox=outbox, wallet=wallet, seed=seed,
+                    fetcher=Fetcher(allow_private=settings.allow_private_urls),
+                )  # fmt: skip
                 await outbox.flush(FLUSH_SECONDS_MAX)
             finally:
                 recovering.cancel()
@@ -96,8 +98,12 @@ async def open_wallet(settings: Settings) -> AsyncIterator[Wallet]:
 
 
 async def open_database(settings: Settings) -> Database:
-    """The post's database, made new if it is not there yet. Any number of processes may read it."""
+    """The post's database, made new if it is not there yet, copied first if it is of an earlier release.
+
+    Any number of processes may read it.
+    """
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    await asyncio.to_thread(back_up, settings.database, all_migrations())
     return await Database.open(settings.database, all_migrations())
 
 
@@ -118,14 +124,25 @@ def limits_of(settings: Settings) -> ProviderLimits:
 
 
 def own_key(settings: Settings, name: str) -> SecretKey:
-    """The key of that name; drawn and stored at first use. Raises `KeyFileError`."""
+    """The key of that name; derived from the seed and stored at first use, so that the words bring it back.
+
+    Raises `KeyFileError`, `ConfigError` if it is under a password or in a remote signer: see `tradepost.secrets`.
+    """
     path = settings.key_file(name)
     if path.exists():
-        return read_key_file(path)
+        stored = read_key_file(path)
+        if isinstance(stored, SecretKey):
+            return stored
+        raise ConfigError(f"{path} is under a password, or with a remote signer: this needs a bare key")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key = SecretKey.generate()
+    key = read_seed(settings).identity(name)
     write_key_file(path, key)
     return key
+
+
+def is_of_words(settings: Settings, name: str, public_key: str) -> bool:
+    """Whether the post's words give the key of that name, so that they bring it back (and whoever has them, has it)."""
+    return settings.seed_file.exists() and read_seed(settings).identity(name).public_key == public_key
 
 
 def read_seed(settings: Settings) -> Seed:
@@ -144,6 +161,17 @@ def read_seed(settings: Settings) -> Seed:
         raise ConfigError(
             f"{path} does not hold the wallet's words: {error}; put your copy of them there"
         ) from None
+
+
+def put_seed(settings: Settings, seed: Seed) -> None:
+    """Store words that were kept elsewhere. Raises `ConfigError` if the post has others already."""
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _write_once(settings.seed_file, seed.words + "\n")
+    if read_seed(settings).words != seed.words:
+        raise ConfigError(
+            f"{settings.seed_file} holds other words, and they are worth as much: nothing was changed. Restore into a "
+            "folder of its own (TRADEPOST_HOME or TRADEPOST_DATA), then move the coins with `tradepost wallet send`"
+        )
 
 
 async def reach(pool: RelayPool) -> str:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -37,10 +37,14 @@ class Settings(BaseSettings):
     mints: Urls = ()
     #: The Python file that makes the `Agent`, relative to the folder of the configuration.
     code: str = "agent.py"
+    #: The agent's key if it is not a file of the post: a bunker:// URL or an ncryptsec.
+    key: SecretStr | None = None
     #: Where keys, seed and database are, relative to the folder of the configuration.
     data: Path = Path(DATA)
     #: Whether relays that customers name may be on private or loopback addresses.
     allow_private_relays: bool = False
+    #: Whether URLs that customers give as input may lead to private or loopback addresses.
+    allow_private_urls: bool = False
     job_seconds_max: Positive = 600
     concurrent_jobs_max: Positive = 64
     queue_jobs_max: Positive = 1000

@@ -36,7 +36,7 @@ AsyncCli = Callable[..., Awaitable[Ran]]
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty home, with the person somewhere where no project is."""
-    for name in [name for name in os.environ if name.startswith("TRADEPOST_")]:
+    for name in [name for name in os.environ if name.startswith(("TRADEPOST_", "NOSTR_", "NSEC"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("TRADEPOST_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "80")

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tradepost.demo import play
-
 if TYPE_CHECKING:
     from conftest import Cli
 
@@ -16,11 +14,8 @@ WARM_SECONDS_MAX = 20
 
 
 @pytest.fixture(autouse=True)
-def _installed_mint(mint_python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def ready(_folder: Path) -> Path:
-        return mint_python
-
-    monkeypatch.setattr(play, "ensure_mint_venv", ready)
+def _installed_mint(home: Path, mint_python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRADEPOST_MINT_PYTHON", str(mint_python))
 
 
 def test_a_person_sees_each_step_and_a_summary(cli: "Cli") -> None:

@@ -27,7 +27,7 @@ def test_every_command_and_setting_is_on_the_page() -> None:
     root = typer.main.get_command(app)
     names = {"--help"}
     for name, command in root.commands.items():  # type: ignore[attr-defined]
-        subs = getattr(command, "commands", None)
+        subs = getattr(command.load(), "commands", None)
         names |= {f"{name} {sub} --help" for sub in subs} if subs else {f"{name} --help"}
     assert names == set(HELP)
     for setting in Settings.model_fields:

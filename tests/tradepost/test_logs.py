@@ -72,6 +72,9 @@ async def secrets() -> dict[str, tuple[str, list[str]]]:
         "JSON in JSON": (orjson.dumps(payload).decode(), [proof.secret]),
         "repr": (repr(orjson.loads(payload)), [proof.secret]),
         "lock": (lock, ["c0ffee"]),
+        "bunker": (f"bunker://{'ab' * 32}?relay=wss%3A%2F%2Fr&secret=71a8c14c", ["71a8c14c"]),
+        "invitation": (f"nostrconnect://{'ab' * 32}?secret=71a8c14c&relay=wss://r", ["71a8c14c"]),
+        "password": ("TRADEPOST_PASSWORD=hunter2 tradepost up", ["hunter2"]),
         "URI": ("nostr+walletconnect://ab?relay=wss://r&secret=71a8c14c1407", ["71a8c14c1407"]),
     }
 

@@ -1,41 +1,54 @@
 """The `tradepost` command. Results go to stdout, status to stderr; exit codes 0, 1 (it failed), 130 (interrupted)."""
 
+import os
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
 
 import typer
+from typer.core import TyperGroup
 
-from dvm import DvmError
-from identity import IdentityError
-from relay_bridge import RelayBridgeError
-from store import StoreError
-from tradepost.cli import agents, ask, demo, jobs, keys, settle, wallet
+from tradepost.cli.lazily import Later
 from tradepost.cli.output import fail
-from tradepost.errors import TradepostError
-from tradepost.logs import configure_logs
-from tradepost.mint_process import MintProcessError, MintVenvError
-from wallet import WalletError
+
+#: Name, module in tradepost.cli, and the first sentence of the help.
+_COMMANDS: Final = (
+    ("demo", "demo", "Watch an agent earn its first sats on this machine."),
+    ("dev", "dev", "Run a relay, a play mint and an agent to try things on."),
+    ("relay", "serving", "Run a Nostr relay on this machine until you interrupt it."),
+    ("mint", "serving", "Run a Cashu mint whose sats are play money."),
+    ("init", "agents", "Make a new agent project."),
+    ("up", "agents", "Run the agents of a project until you interrupt it."),
+    ("find", "find", "List agents by what they do, the live and cheap ones first."),
+    ("ask", "ask", "Ask an agent for work, pay for it, print the result."),
+    ("settle", "settle", "Go on with what is open: late results, refunds, paid invoices."),
+    ("jobs", "jobs", "List the jobs of this post, bought and sold."),
+    ("job", "jobs", "Show one job: whose it is, its state, its money. Or take it back."),
+    ("wallet", "wallet", "The sats of this post: ecash at the mints you trust."),
+    ("restore", "restore", "Bring keys, coins and jobs back from the words alone."),
+    ("key", "keys", "Keys of this post's agents and of its customer."),
+    ("qr", "qr", "Draw anything payable as a QR code."),
+    ("doctor", "doctor", "Say what is wrong with this set-up, and what mends it."),
+)
+
+
+class _Commands(TyperGroup):
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, module, about in _COMMANDS:
+            self.add_command(Later(name, f"tradepost.cli.{module}", about))
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="tradepost",
     help="A Nostr-native trading post: put a function to work for sats, or ask an agent to work for you.",
     epilog="Exit codes: 0 it worked, 1 it failed and stderr says why, 130 you interrupted it.",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-demo.register(app)
-agents.register(app)
-ask.register(app)
-settle.register(app)
-jobs.register(app)
-app.add_typer(wallet.app)
-app.add_typer(keys.app)
-
-_EXPECTED = (
-    TradepostError, DvmError, WalletError, RelayBridgeError, IdentityError, StoreError, MintProcessError, MintVenvError,
-)  # fmt: skip
 
 
 def _print_version(wanted: bool) -> None:
@@ -57,12 +70,22 @@ def options(
     ),
 ) -> None:
     """Options of every command."""
+    from tradepost.logs import configure_logs
+
     configure_logs("debug" if verbose else None)
 
 
 def main() -> None:
     """Entry point of the `tradepost` script."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if "nostr_sdk" in sys.modules:
+        # Threads of an embedded relay may still call back into an interpreter that is ending, and crash it (seen with
+        # LMDB under load: SIGSEGV after all was done). Everything of ours is closed by now.
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -75,13 +98,31 @@ def run(arguments: list[str]) -> int:
         return 1
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except _EXPECTED as error:
+    except SystemExit as done:  # typer, when it has answered a shell
+        return done.code if isinstance(done.code, int) else 0
+    except _expected() as error:
         fail(str(error), as_json=as_json, kind=type(error).__name__, action=getattr(error, "action", None))
         return 1
     except OSError as error:  # a disk that is full, a folder that is not ours
         fail(f"{error.filename or 'the system'}: {error.strerror or error}", as_json=as_json, kind="OSError")
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    """Errors that are told in a sentence. Imported only when something went wrong."""
+    from dvm import DvmError
+    from identity import IdentityError
+    from relay_bridge import RelayBridgeError
+    from store import StoreError
+    from tradepost.errors import TradepostError
+    from tradepost.mint_process import MintProcessError, MintVenvError
+    from wallet import WalletError
+
+    return (
+        TradepostError, DvmError, WalletError, RelayBridgeError, IdentityError, StoreError, MintProcessError,
+        MintVenvError,
+    )  # fmt: skip
 
 
 def _usage(error: typer.TyperException) -> str:

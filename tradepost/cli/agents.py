@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
-from dvm import Post, Provider
-from identity import encode_npub
-from tradepost.api import serve
+from dvm import Agent, Post, Provider
+from dvm.announce import announcement, heartbeat
+from identity import Npub, encode_npub
+from store import SystemClock
+from tradepost.api import agent_keys, serve
 from tradepost.cli.output import AsJson, print_json, print_text, quoted, say
+from tradepost.cli.signing import Sec, print_unsigned, tell_source
 from tradepost.post import reach
 from tradepost.project import load_agents, make_project
 from tradepost.settings import Settings
@@ -43,6 +46,7 @@ def init(
 
 def up(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The project's folder.")] = Path(),
+    sec: Sec = "",
     as_json: AsJson = False,
 ) -> None:
     """Run the agents of a project until you interrupt it.
@@ -51,6 +55,11 @@ def up(
     """
     settings = Settings.load(folder)
     agents = load_agents(Path(settings.code))
+    keys = agent_keys(agents, settings, sec)
+    tell_source(keys[0], sec)
+    if isinstance(keys[0].value, Npub):
+        _print_unsigned(agents[0], keys[0].value.public_key)
+        return
 
     async def ready(providers: Sequence[Provider], post: Post) -> None:
         for provider in providers:
@@ -58,7 +67,13 @@ def up(
         if unreachable := await reach(post.pool):
             say(f"[yellow]{quoted(unreachable)}; still trying[/]")
 
-    asyncio.run(serve(agents, settings, on_ready=ready))
+    asyncio.run(serve(agents, settings, keys=keys, on_ready=ready))
+
+
+def _print_unsigned(agent: Agent, public_key: str) -> None:
+    """What the agent publishes when it starts."""
+    now = SystemClock().now()
+    print_unsigned(public_key, announcement(agent, now), heartbeat(agent, now))
 
 
 def _print_open(provider: Provider, relays: Sequence[str], as_json: bool) -> None:

@@ -7,18 +7,29 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from msgspec.structs import replace
 
-from dvm import Order, OrderState, Post, Update, queries
+from dvm import Customer, Order, OrderState, Post, Update, queries
 from dvm.customer import named_key
 from dvm.kinds import check_request_kind
+from identity import EventTemplate, Npub
 from tradepost.api import open_customer
+from tradepost.cli.completing import complete_kind, complete_target
 from tradepost.cli.output import AsJson, local_time, print_json, print_text, quoted, say
+from tradepost.cli.signing import Sec, WatchOnly, WouldSign, chosen_key, print_unsigned
 from tradepost.errors import TradepostError
 from tradepost.post import open_post, reach
+from tradepost.secrets import CUSTOMER, Key, open_signer
 from tradepost.settings import Settings
 
 REFUND_SECONDS_MAX: Final = 15.0  # an honest agent's refund is here in a second or two
-_STYLES: Final = {"offer": "cyan", "paid": "green", "refunded": "cyan", "result": "green"}
+_STYLES: Final = {
+    "offer": "cyan",
+    "paid": "green",
+    "refunded": "cyan",
+    "result": "green",
+    "exposed": "yellow",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -30,30 +41,40 @@ def ask(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="TARGET", help="An agent (npub or hex), or what it does, like `summarisation`."
+            metavar="TARGET",
+            help="An agent (npub or hex), or what it does, like `summarisation`.",
+            autocompletion=complete_target,
         ),
     ],
     text: Annotated[
         str, typer.Argument(metavar="INPUT", help="The input; `@file` reads a file, `-` reads stdin.")
     ],
     *,
-    kind: Annotated[int, typer.Option(metavar="N", help="The kind of job, 5000–5999.")],
+    kind: Annotated[
+        int, typer.Option(metavar="N", help="The kind of job, 5000–5999.", autocompletion=complete_kind)
+    ],
     max_sat: Annotated[
         int, typer.Option(metavar="SAT", min=0, help="The most you pay for it; 0 takes only free work.")
     ] = 0,
     param: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter of the job; may be repeated.")
     ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Encrypt the request, so that only the agent can read it.")
+    ] = False,
     seconds: Annotated[
         int, typer.Option(metavar="SECONDS", min=1, help="How long to wait for the result.")
     ] = 600,
+    sec: Sec = "",
     as_json: AsJson = False,
 ) -> None:
     """Ask an agent for work, pay for it, print the result."""
     check_request_kind(kind)
     named_key(target)
-    wanted = _Wanted(target, _read(text), kind, max_sat, _params(param or []), seconds)
-    asyncio.run(_ask(wanted, as_json))
+    settings = Settings.load()
+    key = chosen_key(settings, CUSTOMER, sec)
+    wanted = _Wanted(target, _read(text), kind, max_sat, _params(param or []), private, seconds)
+    asyncio.run(_ask(wanted, settings, key, as_json))
 
 
 @dataclass(frozen=True)
@@ -63,21 +84,21 @@ class _Wanted:
     kind: int
     max_sat: int
     params: dict[str, str]
+    private: bool
     seconds: int
 
 
-async def _ask(wanted: _Wanted, as_json: bool) -> None:
-    settings = Settings.load()
-    async with open_post(settings) as post:
+async def _ask(wanted: _Wanted, settings: Settings, key: Key, as_json: bool) -> None:
+    if isinstance(key.value, Npub):
+        await _print_request(wanted, settings, key.value.public_key)
+        return
+    async with open_signer(settings, key) as signer, open_post(settings) as post:
         if unreachable := await reach(post.pool):
             raise TradepostError(
                 f"{unreachable}; nothing was asked. Name others in tradepost.yaml or TRADEPOST_RELAYS"
             )
-        async with open_customer(settings, post) as customer:
-            order = await customer.ask(
-                wanted.target, wanted.text, kind=wanted.kind, max_sat=wanted.max_sat, params=wanted.params,
-                seconds_max=wanted.seconds,
-            )  # fmt: skip
+        async with open_customer(settings, post, signer) as customer:
+            order = await _publish(customer, wanted)
             if not as_json:
                 say(f"[dim]job {order.id}[/]")
             try:
@@ -92,6 +113,27 @@ async def _ask(wanted: _Wanted, as_json: bool) -> None:
             content = await order.result()
     if not as_json:
         print_text(content)
+
+
+async def _publish(customer: Customer, wanted: _Wanted) -> Order:
+    return await customer.ask(
+        wanted.target, wanted.text, kind=wanted.kind, max_sat=wanted.max_sat, params=wanted.params,
+        private=wanted.private, seconds_max=wanted.seconds,
+    )  # fmt: skip
+
+
+async def _print_request(wanted: _Wanted, settings: Settings, public_key: str) -> None:
+    """What would be published for an npub."""
+    async with open_post(settings) as post:
+        try:
+            await _publish(Customer(WatchOnly(public_key), post), wanted)
+        except WouldSign as unsigned:
+            print_unsigned(public_key, _without_lock(unsigned.template))
+
+
+def _without_lock(request: EventTemplate) -> EventTemplate:
+    """The request less our one-job key: nobody here will remember the job, so nobody could take locked coins back."""
+    return replace(request, tags=tuple(tag for tag in request.tags if tag[0] != "lock"))
 
 
 async def _watch(order: Order, seconds: int, as_json: bool) -> None:

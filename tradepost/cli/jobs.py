@@ -2,28 +2,58 @@
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Annotated, Any, Final
 
 import typer
 from rich.table import Table
+from typer.core import TyperGroup
 
-from dvm import OrderState, queries
+from dvm import OrderFailed, OrderState, queries
 from dvm.kinds import name_of
+from dvm.private import reveal, scheme_of
 from dvm.queries import JobRow, OrderRow
-from identity import encode_npub
+from identity import Event, EventTemplate, LocalSigner, SecretKey, encode_npub, read_key_file
+from tradepost.api import open_customer
+from tradepost.cli.completing import complete_job
 from tradepost.cli.output import AsJson, local_time, print_json, print_pairs, print_text, quoted, result, say
+from tradepost.cli.signing import Sec, chosen_key
 from tradepost.errors import TradepostError
-from tradepost.post import open_database
+from tradepost.post import open_database, open_post
+from tradepost.secrets import CUSTOMER, Key, open_signer
 from tradepost.settings import Settings
 
+JobId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="The id of a job, or the beginning of one.", autocompletion=complete_job
+    ),
+]
 Row = dict[str, Any]
+_ABOUT: Final = "Show one job: whose it is, its state, its money. Or take it back."
 _LOCKED: Final = (OrderState.PAYING, OrderState.PAID, OrderState.AWAITING_REFUND)
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command(name="jobs")(jobs)
-    app.command(name="job")(job)
+    one = typer.Typer(cls=_OneJob, help=_ABOUT, rich_markup_mode=None)
+    one.command(name="show", epilog="Example: tradepost job 2e98eae4846c")(show)
+    one.command(name="cancel", epilog="Example: tradepost job cancel 2e98eae4846c")(cancel)
+    app.add_typer(one, name="job")
+
+
+class _OneJob(TyperGroup):
+    """`tradepost job ID` is `tradepost job show ID`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        ids = self.commands["show"].params[0].shell_complete(ctx, incomplete)
+        return [*ids, *super().shell_complete(ctx, incomplete)]
 
 
 def jobs(
@@ -38,10 +68,7 @@ def jobs(
         print_jobs(rows, as_json=as_json)
 
 
-def job(
-    job_id: Annotated[str, typer.Argument(metavar="ID", help="The id of a job, or the beginning of one.")],
-    as_json: AsJson = False,
-) -> None:
+def show(job_id: JobId, as_json: AsJson = False) -> None:
     """Show one job: whose it is, its state, its money."""
     found = asyncio.run(_find(job_id.lower()))
     ids = {row["id"] for row in found}
@@ -54,6 +81,41 @@ def job(
             print_json(row)
         else:
             _print_details(row)
+
+
+def cancel(
+    job_id: JobId,
+    seconds: Annotated[
+        int, typer.Option(metavar="SECONDS", min=1, help="How long to wait for the agent's answer.")
+    ] = 15,
+    sec: Sec = "",
+    as_json: AsJson = False,
+) -> None:
+    """Take back a job you asked for. What you paid returns unless its work has begun."""
+    settings = Settings.load()
+    key = chosen_key(settings, CUSTOMER, sec)
+    asyncio.run(_cancel(settings, key, job_id.lower(), seconds, as_json))
+
+
+async def _cancel(settings: Settings, key: Key, prefix: str, seconds: int, as_json: bool) -> None:
+    async with open_signer(settings, key) as signer, open_post(settings) as post:
+        rows = [
+            row for row in await queries.find_orders(post.db, prefix) if row.customer == signer.public_key
+        ]
+        if len(rows) != 1:
+            found = f"{len(rows)} jobs you asked for begin" if rows else "no job you asked for begins"
+            raise TradepostError(f"{found} with {prefix!r}; `tradepost jobs` lists them")
+        async with open_customer(settings, post, signer) as customer:
+            await customer.cancel(rows[0].id)
+            for order in await customer.open_orders():
+                if order.id == rows[0].id:  # it was paid: the agent says what becomes of that
+                    with suppress(TimeoutError, OrderFailed):
+                        await asyncio.wait_for(order.result(), seconds)
+        row = await queries.get_order(post.db, rows[0].id)
+        assert row is not None
+        print_jobs([bought(row)], as_json=as_json)
+        if not as_json and not row.state.is_final:
+            say(f"{row.reason or 'the agent has not answered yet'}; `tradepost settle` goes on with it")
 
 
 def print_jobs(rows: Iterable[Row], *, as_json: bool) -> None:
@@ -84,6 +146,7 @@ def _common(row: JobRow | OrderRow) -> Row:
     return {
         "id": row.id, "kind": row.kind, "state": str(row.state), "reason": row.reason, "price_sat": row.price_sat,
         "created_at": row.created_at, "updated_at": row.updated_at, "customer": row.customer,
+        "private": scheme_of(row.request) is not None,
     }  # fmt: skip
 
 
@@ -101,11 +164,25 @@ async def _find(prefix: str) -> list[Row]:
         for sold in await queries.find_jobs(db, prefix):
             payments = await queries.payments_of(db, sold.agent, sold.id)
             paid = [{"state": p.state, "amount_sat": p.amount_sat, "reason": p.reason} for p in payments]
-            rows.append({**_sold(sold), "payments": paid, "request": sold.request.to_dict()})
+            tags = None if scheme_of(sold.request) else sold.request.tags
+            rows.append({**_sold(sold), "payments": paid, "request": sold.request.to_dict(), "tags": tags})
         for order in await queries.find_orders(db, prefix):
-            answer = order.result.content if order.result else None
-            rows.append({**bought(order), "request": order.request.to_dict(), "result": answer})
+            asked = await _clear(order.request, order)
+            answer = await _clear(order.result, order) if order.result else None
+            said = {"tags": asked.tags if asked else None, "result": answer.content if answer else None}
+            rows.append({**bought(order), "request": order.request.to_dict(), **said})
     return rows
+
+
+async def _clear(event: Event, order: OrderRow) -> Event | EventTemplate | None:
+    """What an event of an order says; None if it is private and our customer's key is not at hand to read it."""
+    if scheme_of(event) is None:
+        return event
+    path = Settings.load().key_file(CUSTOMER)
+    key = read_key_file(path) if path.exists() else None
+    if not isinstance(key, SecretKey) or key.public_key != order.customer:
+        return None
+    return await reveal(LocalSigner(key), event, order.provider)
 
 
 def _print_details(row: Row) -> None:
@@ -122,6 +199,7 @@ def _print_details(row: Row) -> None:
         "created": local_time(row["created_at"]),
         "changed": local_time(row["updated_at"]),
         "payments": "\n".join(_payment(payment) for payment in row.get("payments", ())),
+        "private": "yes" if row["private"] else "",
         "input": _shortened("\n\n".join(_values(row, "i"))),
         "params": "\n".join(_values(row, "param")),
     }
@@ -137,7 +215,7 @@ def _payment(payment: Row) -> str:
 
 def _values(row: Row, name: str) -> list[str]:
     """What the request's tags of that name say; a request that was refused may hold anything."""
-    tags = [tag for tag in row["request"]["tags"] if tag and tag[0] == name]
+    tags = [tag for tag in row["tags"] or () if tag and tag[0] == name]
     return [tag[1] if name == "i" else "=".join(tag[1:]) for tag in tags if len(tag) > 1]
 
 

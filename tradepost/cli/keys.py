@@ -1,32 +1,66 @@
-"""`tradepost key`: the Nostr keys of this post."""
+"""`tradepost key`: the Nostr keys of this post, bare, under a password or with a remote signer."""
 
+import asyncio
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from identity import SecretKey, encode_npub, encode_nsec, read_key_file, write_key_file
+from identity import (
+    BunkerUrl,
+    EncryptedKey,
+    Npub,
+    SecretKey,
+    StoredKey,
+    encode_npub,
+    encode_nsec,
+    nip49,
+    parse_credential,
+    read_key_file,
+    replace_key_file,
+    write_key_file,
+)
+from relay_bridge import normalise_relay_url
+from store import SystemClock
+from tradepost.bunkers import invite_bunker, memory_of
 from tradepost.cli.output import AsJson, print_json, print_text, quoted, say
+from tradepost.cli.qr import offer_qr
 from tradepost.errors import ConfigError, TradepostError
+from tradepost.passwords import NEW_PASSWORD, PASSWORD, ask_hidden, choose_password, unlock
+from tradepost.post import is_of_words, read_seed
+from tradepost.secrets import Key, open_signer
 from tradepost.settings import Settings
 
 app = typer.Typer(name="key", help="Keys of this post's agents and of its customer.", rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Whose key: `customer`, or an agent's short name.")]
-
+Encrypt = Annotated[
+    bool, typer.Option("--encrypt", help="Keep it under a password (NIP-49), which is asked for twice.")
+]
 
 _NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_LINE_CHARS_MAX: Final = 4096
+
+
+def register(root: typer.Typer) -> None:
+    """Add the commands to the application."""
+    root.add_typer(app)
 
 
 @app.command()
-def new(name: Name = "customer", as_json: AsJson = False) -> None:
-    """Draw a new key and store it; never overwrites one."""
-    path = _path(name)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key = SecretKey.generate()
-    write_key_file(path, key)
-    _print(name, key, secret=False, as_json=as_json)
+def new(name: Name = "customer", encrypt: Encrypt = False, as_json: AsJson = False) -> None:
+    """Make a new key and store it; never overwrites one.
+
+    This post's words give it, so `tradepost restore` brings it back. With --encrypt it is drawn at random instead, as
+    the words are no secret to who has the folder: keep a copy of its file. Example: `tradepost key new shop --encrypt`
+    """
+    path = _free_path(name)
+    key = SecretKey.generate() if encrypt else read_seed(Settings.load()).identity(name)
+    stored = _encrypted(key, name, nip49.Handling.GUARDED) if encrypt else key
+    write_key_file(path, stored)
+    _print(name, key.public_key, stored, as_json=as_json)
     say(f"stored in {quoted(str(path))}")
 
 
@@ -34,25 +68,221 @@ def new(name: Name = "customer", as_json: AsJson = False) -> None:
 def show(
     name: Name = "customer",
     secret: Annotated[
-        bool, typer.Option("--secret", help="Print the secret key (nsec). Show it to nobody.")
+        bool,
+        typer.Option("--secret", help="Print what is stored: the nsec, the ncryptsec, or the bunker:// URL."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print a public key (npub)."""
+    """Print a public key (npub).
+
+    Of an encrypted key the password is asked for, or taken from TRADEPOST_PASSWORD or the file in
+    TRADEPOST_PASSWORD_FILE; with --secret it is not needed. Example: `tradepost key show shop --json`
+    """
+    stored = _stored(name)
+    if isinstance(stored, SecretKey) and not is_of_words(Settings.load(), name, stored.public_key):
+        say(f"[dim]not made of this post's words: keep a copy of {quoted(str(_path(name)))}[/]")
+    if secret:
+        _print_secret(name, stored, as_json=as_json)
+    else:
+        _print(name, _public_key(name, stored), stored, as_json=as_json)
+
+
+@app.command(name="import")
+def import_(name: Name = "customer", encrypt: Encrypt = False, as_json: AsJson = False) -> None:
+    """Store a key that you have, in any of its forms.
+
+    An nsec, an ncryptsec, 64 hex digits, or a remote signer's bunker:// URL. It is asked for on the terminal, or read
+    from stdin: `pass show nostr | tradepost key import shop`. A remote signer is connected to once, so that it can ask
+    you for consent. Never overwrites a key.
+    """
+    path = _free_path(name)
+    text = ask_hidden("Key: ", or_else="stdin") if sys.stdin.isatty() else sys.stdin.readline(_LINE_CHARS_MAX)
+    given = parse_credential(text)
+    if isinstance(given, Npub):
+        raise TradepostError("this is a public key (npub), which can sign nothing; give the secret one")
+    stored: StoredKey = given
+    if encrypt:
+        if not isinstance(given, SecretKey):
+            raise TradepostError("only an nsec or a key in hex can be encrypted; leave --encrypt out")
+        stored = _encrypted(given, name, nip49.Handling.EXPOSED)
+    public_key = _public_key(name, given)
+    write_key_file(path, stored)
+    _print(name, public_key, stored, as_json=as_json)
+    say(f"stored in {quoted(str(path))}")
+
+
+@app.command()
+def connect(
+    name: Name = "customer",
+    relay: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="Where to meet the signer; default: the relays of this post."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Leave the signing to a remote signer (NIP-46).
+
+    Prints a nostrconnect:// URL to give to it, and waits until it was accepted. If your signer shows a bunker:// URL
+    instead, use `tradepost key import`. Example: `tradepost key connect shop --relay wss://relay.example`
+    """
+    path, settings = _free_path(name), Settings.load()
+    relays = [normalise_relay_url(url) for url in relay or settings.relays]
+
+    def show_url(url: str) -> None:
+        if as_json:
+            print_json({"nostrconnect": url})
+        else:
+            print_text(url)
+            offer_qr(url, None)
+        say("give this URL to your signer; waiting for it, Ctrl-C gives up")
+
+    async def meet() -> tuple[BunkerUrl, str]:
+        clock = SystemClock()
+        url = await invite_bunker(settings, name, relays, clock=clock, on_url=show_url)
+        async with open_signer(settings, Key(name, url, "nostrconnect"), clock=clock) as signer:
+            return url, signer.public_key
+
+    stored, public_key = asyncio.run(meet())
+    write_key_file(path, stored)
+    _print(name, public_key, stored, as_json=as_json)
+    say(f"stored in {quoted(str(path))}")
+
+
+@app.command()
+def encrypt(name: Name = "customer") -> None:
+    """Put a stored key under a password (NIP-49), in place.
+
+    The password is asked for twice, or taken from TRADEPOST_PASSWORD or the file in TRADEPOST_PASSWORD_FILE. Whoever
+    forgets it has lost the key. What the disk held before may still be found on it.
+
+    Example: `tradepost key encrypt shop`
+    """
+    stored = _stored(name)
+    if not isinstance(stored, SecretKey):
+        raise TradepostError(
+            f"the key of {name} is no bare key; `tradepost key password {name}` changes a password"
+        )
+    _replace(name, _encrypted(stored, name, nip49.Handling.EXPOSED))
+    if is_of_words(Settings.load(), name, stored.public_key):
+        say(
+            "[yellow]this post's words give the same key, without a password, to whoever can read "
+            f"{quoted(str(Settings.load().seed_file))}[/]"
+        )
+    if is_of_words(Settings.load(), name, stored.public_key):
+        say("[yellow]whoever reads the words of this post still has this key: they give it[/]")
+
+
+@app.command()
+def decrypt(name: Name = "customer") -> None:
+    """Take the password off a stored key, in place.
+
+    Example: `tradepost key decrypt shop`
+    """
+    _replace(name, unlock(_locked(name), f"the key of {name}"))
+
+
+@app.command()
+def password(name: Name = "customer") -> None:
+    """Change the password of a stored key, in place.
+
+    Without a terminal: TRADEPOST_PASSWORD is the old one and TRADEPOST_NEW_PASSWORD the new one, or with _FILE behind
+    the name, files that hold them. Example: `tradepost key password shop`
+    """
+    stored = _locked(name)
+    key = unlock(stored, f"the key of {name}")
+    _replace(name, _encrypted(key, name, nip49.handling_of(stored.text), NEW_PASSWORD))
+
+
+def _encrypted(key: SecretKey, name: str, handling: nip49.Handling, variable: str = PASSWORD) -> EncryptedKey:
+    chosen = choose_password(f"the key of {name}", variable)
+    text = nip49.encrypt(key, chosen, handling=handling)
+    if nip49.decrypt(text, chosen) != key:  # asked before the other form of it is gone
+        raise TradepostError("the encrypted key does not open again; nothing was changed")
+    return EncryptedKey(text)
+
+
+def _replace(name: str, key: StoredKey) -> None:
+    path = _path(name)
+    replace_key_file(path, key)
+    say(f"{quoted(str(path))} is {_how(key)} now")
+
+
+def _public_key(name: str, stored: StoredKey) -> str:
+    """Whose key it is: after unlocking it, or asking the remote signer."""
+    match stored:
+        case SecretKey():
+            return stored.public_key
+        case EncryptedKey():
+            return unlock(stored, f"the key of {name}").public_key
+        case BunkerUrl():
+            settings = Settings.load()
+            return memory_of(settings, name, stored.remote_key).public_key or asyncio.run(
+                _ask(settings, name, stored)
+            )
+
+
+async def _ask(settings: Settings, name: str, url: BunkerUrl) -> str:
+    async with open_signer(settings, Key(name, url, "import")) as signer:
+        return signer.public_key
+
+
+def _print(name: str, public_key: str, stored: StoredKey, *, as_json: bool) -> None:
+    npub = encode_npub(public_key)
+    if as_json:
+        print_json({"name": name, "npub": npub, "pubkey": public_key, "kept": _how(stored)})
+    else:
+        print_text(npub)
+
+
+def _print_secret(name: str, stored: StoredKey, *, as_json: bool) -> None:
+    known: dict[str, str] = {}
+    match stored:
+        case SecretKey():
+            form, text = "nsec", encode_nsec(stored)
+            known = {"npub": encode_npub(stored.public_key), "pubkey": stored.public_key}
+        case EncryptedKey(text):
+            form = "ncryptsec"
+        case BunkerUrl():
+            form, text = "bunker", stored.to_text()
+    if as_json:
+        print_json({"name": name, **known, form: text, "kept": _how(stored)})
+    else:
+        print_text(text)
+
+
+def _how(stored: StoredKey) -> str:
+    match stored:
+        case SecretKey():
+            return "bare"
+        case EncryptedKey():
+            return "encrypted"
+        case BunkerUrl():
+            return "with a remote signer"
+
+
+def _stored(name: str) -> StoredKey:
     path = _path(name)
     if not path.exists():
         raise ConfigError(f"there is no key {name!r} ({path}); make one with `tradepost key new {name}`")
-    _print(name, read_key_file(path), secret=secret, as_json=as_json)
+    return read_key_file(path)
 
 
-def _print(name: str, key: SecretKey, *, secret: bool, as_json: bool) -> None:
-    shown = {"name": name, "npub": encode_npub(key.public_key), "pubkey": key.public_key}
-    if secret:
-        shown["nsec"] = encode_nsec(key)
-    if as_json:
-        print_json(shown)
-    else:
-        print_text(shown["nsec"] if secret else shown["npub"])
+def _locked(name: str) -> EncryptedKey:
+    stored = _stored(name)
+    if not isinstance(stored, EncryptedKey):
+        raise TradepostError(
+            f"the key of {name} has no password; `tradepost key encrypt {name}` gives it one"
+        )
+    return stored
+
+
+def _free_path(name: str) -> Path:
+    """Where a new key goes. Raises `ConfigError` if one is there: told before anybody types a password."""
+    path = _path(name)
+    if path.exists():
+        raise ConfigError(f"{path} exists, and a key is never overwritten: move it away first")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
 
 
 def _path(name: str) -> Path:

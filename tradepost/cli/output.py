@@ -21,6 +21,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, one object a l
 
 # What others sent us must not move the cursor, ring or change the title of somebody's terminal.
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_BACKSLASHES: Final = re.compile(r"\\{3,}")
 
 
 def say(markup: str) -> None:
@@ -30,7 +31,9 @@ def say(markup: str) -> None:
 
 def quoted(text: str) -> str:
     """`text` of somebody else, harmless inside of markup and on a terminal."""
-    return escape(_CONTROLS.sub("\ufffd", text))
+    # A long run of backslashes would keep rich busy for minutes, and at the end they undo the markup that follows.
+    shown = _BACKSLASHES.sub("\\\\\\\\… ", _CONTROLS.sub("\ufffd", text))
+    return escape(f"{shown} " if shown.endswith("\\") else shown)
 
 
 def print_text(text: str) -> None:
@@ -67,3 +70,16 @@ def fail(message: str, *, as_json: bool, kind: str, action: str | None = None) -
 def local_time(unix: int) -> str:
     """A moment as the reader's clock shows it."""
     return datetime.fromtimestamp(unix, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def clock_time(unix: int) -> str:
+    """The time of day of a moment as the reader's clock shows it."""
+    return local_time(unix)[11:]
+
+
+def age(seconds: int) -> str:
+    """A span of time as people say it: 40 s, 3 min, 5 h, 12 days."""
+    for unit, length, below in (("s", 1, 100), ("min", 60, 6000), ("h", 3600, 172_800)):
+        if seconds < below:
+            return f"{max(0, seconds) // length} {unit}"
+    return f"{seconds // 86_400} days"

@@ -7,11 +7,14 @@ import typer
 
 from dvm import OrderState, Post, queries
 from dvm.queries import OrderRow
+from identity import encode_npub
 from tradepost.api import open_customer
 from tradepost.cli.jobs import bought, print_jobs
 from tradepost.cli.output import AsJson, local_time, quoted, say
+from tradepost.cli.signing import Sec, chosen_key
 from tradepost.errors import TradepostError
-from tradepost.post import open_post, own_key, reach
+from tradepost.post import open_post, reach
+from tradepost.secrets import CUSTOMER, Key, open_signer
 from tradepost.settings import Settings
 
 
@@ -24,24 +27,30 @@ def settle(
     seconds: Annotated[
         int, typer.Option(metavar="SECONDS", min=1, help="How long to wait for all of it.")
     ] = 15,
+    sec: Sec = "",
     as_json: AsJson = False,
 ) -> None:
     """Go on with what is open: late results, refunds, paid invoices."""
-    overdue_sat = asyncio.run(_settle(seconds, as_json))
+    settings = Settings.load()
+    key = chosen_key(settings, CUSTOMER, sec)
+    overdue_sat = asyncio.run(_settle(settings, key, seconds, as_json))
     if overdue_sat:
         raise TradepostError(
             f"{overdue_sat} sat could not be settled: their mint does not answer, or not yet; try again later"
         )
 
 
-async def _settle(seconds: int, as_json: bool) -> int:
+async def _settle(settings: Settings, key: Key, seconds: int, as_json: bool) -> int:
     """Returns the sats that are due back and not here."""
-    settings = Settings.load()
-    async with open_post(settings) as post:  # which claims paid invoices
-        before = await queries.open_orders(post.db, own_key(settings, "customer").public_key)
+    async with (
+        open_signer(settings, key) as signer,
+        open_post(settings) as post,
+    ):  # which claims paid invoices
+        await _tell_of_others(post, signer.public_key)
+        before = await queries.open_orders(post.db, signer.public_key)
         if before and (unreachable := await reach(post.pool)):
             say(f"[yellow]{quoted(unreachable)}; what agents sent cannot be fetched[/]")
-        async with open_customer(settings, post) as customer:
+        async with open_customer(settings, post, signer) as customer:
             waiting = [asyncio.create_task(order.result()) for order in await customer.open_orders()]
             if waiting:
                 await asyncio.wait(waiting, timeout=seconds)
@@ -54,6 +63,13 @@ async def _settle(seconds: int, as_json: bool) -> int:
         if not as_json:
             await _tell(post, after)
         return sum(row.price_sat for row in after if _is_overdue(row, post.clock.now()))
+
+
+async def _tell_of_others(post: Post, public_key: str) -> None:
+    """Orders under another key stay as they are, and there may be money in them."""
+    for other in await queries.customers_with_open_orders(post.db):
+        if other != public_key:
+            say(f"[yellow]orders of {encode_npub(other)} are open too: settle them with its key, by --sec[/]")
 
 
 async def _tell(post: Post, rows: list[OrderRow]) -> None:

@@ -11,7 +11,9 @@ import typer
 import dvm.queries
 import wallet.queries
 from store import SystemClock
+from tradepost.cli.completing import complete_mint
 from tradepost.cli.output import AsJson, print_json, print_text, say
+from tradepost.cli.qr import Wanted, offer_qr
 from tradepost.errors import ConfigError, TradepostError
 from tradepost.post import open_database, open_wallet, wallet_on
 from tradepost.settings import Settings
@@ -22,11 +24,21 @@ app = typer.Typer(
 )
 
 Mint = Annotated[
-    str | None, typer.Option(metavar="URL", help="Which mint, if there are several (default: the fullest).")
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Which mint, if there are several (default: the fullest).",
+        autocompletion=complete_mint,
+    ),
 ]
 Amount = Annotated[int, typer.Argument(metavar="SAT", min=1, help="How many sats.")]
 
 POLL_SECONDS = 1.0
+
+
+def register(root: typer.Typer) -> None:
+    """Add the commands to the application."""
+    root.add_typer(app)
 
 
 @app.command()
@@ -36,18 +48,18 @@ def balance(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def fund(amount_sat: Amount, mint: Mint = None, as_json: AsJson = False) -> None:
+def fund(amount_sat: Amount, mint: Mint = None, qr: Wanted = None, as_json: AsJson = False) -> None:
     """Print a Lightning invoice and wait until it is paid.
 
     The coins are not lost when you interrupt it: `tradepost settle`, or any command that moves money, fetches them.
     """
-    asyncio.run(_fund(amount_sat, mint, as_json))
+    asyncio.run(_fund(amount_sat, mint, qr, as_json))
 
 
 @app.command()
-def send(amount_sat: Amount, mint: Mint = None, as_json: AsJson = False) -> None:
+def send(amount_sat: Amount, mint: Mint = None, qr: Wanted = None, as_json: AsJson = False) -> None:
     """Print a Cashu token. Whoever has it has the sats."""
-    asyncio.run(_send(amount_sat, mint, as_json))
+    asyncio.run(_send(amount_sat, mint, qr, as_json))
 
 
 @app.command()
@@ -92,7 +104,7 @@ async def _balance(as_json: bool) -> None:
         say("[dim]no mints: name those you trust in tradepost.yaml (mints: \\[…]) or in TRADEPOST_MINTS[/]")
 
 
-async def _fund(amount_sat: int, mint: str | None, as_json: bool) -> None:
+async def _fund(amount_sat: int, mint: str | None, qr: bool | None, as_json: bool) -> None:
     async with _exclusive() as purse:
         quote = await purse.mint_quote(await _fullest(purse, mint), amount_sat)
         if as_json:
@@ -100,6 +112,7 @@ async def _fund(amount_sat: int, mint: str | None, as_json: bool) -> None:
         else:
             say(f"Pay this invoice to receive {amount_sat} sat at {quote.mint}:")
             print_text(quote.bolt11)
+            offer_qr(quote.bolt11, qr)
         try:
             while (outcome := await purse.claim(quote.id)) is None:
                 await SystemClock().sleep(POLL_SECONDS)
@@ -113,13 +126,14 @@ async def _fund(amount_sat: int, mint: str | None, as_json: bool) -> None:
         _done(outcome, "received", outcome.received_sat, as_json)
 
 
-async def _send(amount_sat: int, mint: str | None, as_json: bool) -> None:
+async def _send(amount_sat: int, mint: str | None, qr: bool | None, as_json: bool) -> None:
     async with _exclusive() as purse:
         token = encode_token(await purse.send(await _fullest(purse, mint), amount_sat))
     if as_json:
         print_json({"token": token, "amount_sat": amount_sat})
     else:
         print_text(token)
+        offer_qr(token, qr)
 
 
 async def _receive(text: str, as_json: bool) -> None:

@@ -1,8 +1,6 @@
 """The play: a relay and a mint are set up, an agent opens in a process of its own, a customer in this one hires it."""
 
 import asyncio
-import os
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -19,9 +17,10 @@ from dvm import Update, queries
 from dvm.kinds import name_of
 from relay_bridge import EmbeddedRelay
 from store import SystemClock
+from tradepost.agent_process import agent_process
 from tradepost.api import open_customer
 from tradepost.errors import TradepostError
-from tradepost.mint_process import MintProcess, ensure_mint_venv
+from tradepost.mint_process import MintProcess, mint_python
 from tradepost.post import open_database, open_post, wallet_on
 from tradepost.settings import Settings
 from wallet import Wallet
@@ -73,7 +72,7 @@ async def play(text: tuple[str, str] | None, console: Console) -> Report:
 
 async def _play(folder: Path, name: str, content: str, console: Console) -> Report:
     with _step(console, "the mint's software is installed"):
-        python = await ensure_mint_venv(_mint_venv())
+        python = await mint_python()
     async with AsyncExitStack() as stage:
         with _step(console, "a Cashu mint and a Nostr relay are running"):
             mint = await stage.enter_async_context(MintProcess(python, folder / "mint"))
@@ -138,20 +137,8 @@ async def _books(wallet: Wallet) -> tuple[int, int]:
 @asynccontextmanager
 async def _agent(settings: Settings) -> AsyncIterator[str]:
     """`tradepost up` on the example project, as a person would run it; yields its npub."""
-    environment = {
-        # Not the settings of this person's own post: they would win over those of the example.
-        **{name: value for name, value in os.environ.items() if not name.startswith("TRADEPOST_")},
-        "TRADEPOST_RELAYS": ",".join(settings.relays),
-        "TRADEPOST_MINTS": ",".join(settings.mints),
-        "TRADEPOST_DATA": str(settings.data),
-    }
-    project = examples() / "summariser"
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tradepost", "up", str(project), "--json",
-        env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
+    async with agent_process(examples() / "summariser", settings) as process:
+        assert process.stdout is not None
         line = b""
         with suppress(TimeoutError):
             async with asyncio.timeout(AGENT_SECONDS_MAX):
@@ -159,10 +146,6 @@ async def _agent(settings: Settings) -> AsyncIterator[str]:
         if not line:
             raise TradepostError("the agent's process did not start; what it said is above")
         yield orjson.loads(line)["npub"]
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
 
 
 @contextmanager
@@ -183,9 +166,3 @@ def examples() -> Path:
 def _example_text() -> tuple[str, str]:
     path = next(examples().glob("*.txt"))
     return path.name, path.read_text(encoding="utf-8")
-
-
-def _mint_venv() -> Path:
-    if named := os.environ.get("TRADEPOST_MINT_VENV"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tradepost" / "mint-venv"

@@ -1,0 +1,1 @@
+"""A market on this machine to develop on: `tradepost dev`."""

@@ -1,0 +1,91 @@
+"""The folder `.tradepost-dev`: a relay, a play mint, a customer with sats to spend. All of it survives a restart."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from relay_bridge import EmbeddedRelay
+from store import SystemClock
+from tradepost.demo.play import examples
+from tradepost.mint_process import MintProcess
+from tradepost.ports import choose_port
+from tradepost.post import open_wallet
+from tradepost.settings import FILE, Settings
+
+FOLDER: Final = ".tradepost-dev"
+SAMPLE: Final = "summariser"
+FUNDED_SAT: Final = 1000
+LOW_SAT: Final = 200  # below it the customer is funded again
+
+_MANIFEST: Final = """\
+# The customer of `tradepost dev`, which writes this file anew at each start.
+relays: [{relay}]
+mints: [{mint}]
+"""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is running, and where a second terminal finds it."""
+
+    folder: Path
+    project: Path
+    text: Path
+    relay: str
+    mint: MintProcess
+    agent: Settings
+    customer_sat: int
+
+
+@asynccontextmanager
+async def open_stage(base: Path, project: Path | None, mint_python: Path) -> AsyncIterator[Stage]:
+    """Run relay and mint in `base`/.tradepost-dev and fund the customer there; with no `project` a sample is put there.
+
+    The agent's settings have keys of their own: the project's real ones are not touched. Raises `TradepostError` if a
+    port is taken, `PostBusy` if the customer's wallet is in use, `MintProcessError`.
+    """
+    folder = base.absolute() / FOLDER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / ".gitignore").write_text("*\n")  # keys and coins, if only for play
+    text = Path(shutil.copy(next(examples().glob("*.txt")), folder))
+    async with AsyncExitStack() as stack:
+        relay_port = choose_port(folder=folder / "relay")
+        mint_port = choose_port(folder=folder / "mint")
+        relay = await stack.enter_async_context(
+            EmbeddedRelay(port=relay_port, path=folder / "relay" / "events")
+        )
+        mint = await stack.enter_async_context(MintProcess(mint_python, folder / "mint", port=mint_port))
+        (folder / FILE).write_text(_MANIFEST.format(relay=relay.url, mint=mint.url), encoding="utf-8")
+        customer = Settings(relays=(relay.url,), mints=(mint.url,), data=folder / ".tradepost")
+        yield Stage(
+            folder=folder,
+            project=(project or _sample(folder)).absolute(),
+            text=text,
+            relay=relay.url,
+            mint=mint,
+            agent=Settings(relays=(relay.url,), mints=(mint.url,), data=folder / "agent"),
+            customer_sat=await _fund(customer, mint.url),
+        )
+
+
+def _sample(folder: Path) -> Path:
+    """The sample project, where a person may change it."""
+    project = folder / SAMPLE
+    if not project.exists():
+        shutil.copytree(
+            examples() / SAMPLE, project, ignore=shutil.ignore_patterns(".tradepost*", "__pycache__")
+        )
+    return project
+
+
+async def _fund(customer: Settings, mint: str) -> int:
+    """See that the customer has something to spend; returns what it has."""
+    async with open_wallet(customer) as wallet:
+        if sum((await wallet.balance()).values()) < LOW_SAT:
+            quote = await wallet.mint_quote(mint, FUNDED_SAT)
+            while await wallet.claim(quote.id) is None:  # the mint pays its own invoices
+                await SystemClock().sleep(0.05)
+        return sum((await wallet.balance()).values())

@@ -1,0 +1,86 @@
+"""Check of a project's agents: does the code run, and do the relays know of them."""
+
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import dvm
+from dvm.directory import ALIVE_SECONDS
+from dvm.kinds import ANNOUNCEMENT, HEARTBEAT
+from identity import Event, KeyFileError, SecretKey, read_key_file
+from relay_bridge import Filter, RelayPool
+from tradepost.doctor.finding import Finding, fail, ok, warn
+from tradepost.doctor.records import lock_holder
+from tradepost.doctor.setup import Setup
+from tradepost.errors import TradepostError
+from tradepost.project import load_agents
+
+QUERY_SECONDS_MAX = 5.0
+
+
+async def check_agents(setup: Setup) -> list[Finding]:
+    """Nothing outside of a project. Runs the project's code, as `up` does, without serving."""
+    if not setup.is_project:
+        return []
+    code = Path(setup.settings.code)
+    if code.name == "agent.py" and not code.exists():
+        return [ok("agents", f"there is no {code.name} here: this post buys work and sells none")]
+    try:
+        with redirect_stdout(sys.stderr):  # what the code prints is no finding
+            agents = load_agents(code)
+    except TradepostError as error:
+        return [fail("agents", str(error))]
+    findings = []
+    if not setup.settings.mints and any(c.price_sat for a in agents for c in a.capabilities.values()):
+        findings.append(
+            fail("agents", "they ask for money and there is no mint", "export TRADEPOST_MINTS=https://…")
+        )
+    is_open = lock_holder(setup.settings.data) is not None
+    reachable = [facts.url for facts in await setup.relays if facts.connect_seconds is not None]
+    async with RelayPool(reachable, clock=setup.clock) as pool:
+        for agent in agents:
+            key = _public_key(setup, agent)
+            if key is None:
+                findings.append(
+                    ok("agents", f"{agent.name}: not looked for, its key is not in a plain file here")
+                )
+                continue
+            wanted = [Filter(kinds=(ANNOUNCEMENT, HEARTBEAT), authors=(key,))]
+            found = {
+                url: await pool.query(wanted, relays=[url], seconds_max=QUERY_SECONDS_MAX)
+                for url in pool.urls
+            }
+            findings.append(judge_agent(agent, found, setup.clock.now(), is_open=is_open))
+    return findings
+
+
+def judge_agent(agent: dvm.Agent, found: Mapping[str, list[Event]], now: int, *, is_open: bool) -> Finding:
+    """What relays know of one agent (`found`: its announcements and heartbeats), against whether its post is open."""
+    knowing = [
+        url for url, events in found.items()
+        if any(e.kind == ANNOUNCEMENT and e.tag("d") == agent.slug for e in events)
+    ]  # fmt: skip
+    beats = [e.created_at for events in found.values() for e in events if e.kind == HEARTBEAT]
+    is_alive = bool(beats) and now - max(beats) <= ALIVE_SECONDS
+    told = f"{agent.name} is announced at {len(knowing)} of {len(found)} relays"
+    if not is_open:
+        if knowing:
+            return warn("agents", f"{told} and does not run: customers wait for it in vain", "tradepost up")
+        return ok("agents", f"{agent.name} is closed; `tradepost up` opens it")
+    if not knowing:
+        return fail(
+            "agents", f"{told}: nobody finds it", "see what is said of the relays, then start it anew"
+        )
+    if not is_alive:
+        return warn("agents", f"{told}, without a heartbeat of late", "see what is said of the relays")
+    return ok("agents", f"{told}, last heartbeat {max(0, now - max(beats))} s ago")
+
+
+def _public_key(setup: Setup, agent: dvm.Agent) -> str | None:
+    path = setup.settings.key_file(agent.slug)
+    try:
+        key = read_key_file(path) if path.exists() and setup.settings.key is None else None
+    except KeyFileError:
+        return None  # told by the check of the keys
+    return key.public_key if isinstance(key, SecretKey) else None
