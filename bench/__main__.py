@@ -1,37 +1,34 @@
-"""`make bench`: measure everything, print the table and write it into docs/performance.md. `make bench ONLY=events`."""
+"""`make bench` measures everything and writes docs/performance.md; `make bench ONLY=jobs` measures one and prints it.
 
-import asyncio
+With ROUNDS=1 in the environment it is quick and rough, and writes nothing either.
+"""
+
 import os
-import re
 import sys
-from pathlib import Path
+import time
 
 from bench.figures import FIGURES
-from bench.measure import machine
+from bench.measure import ROUNDS, machine
+from bench.report import section, write
 from tradepost.logs import configure_logs
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-HEAD = "| figure | what | ours | the other | ratio (lowest … highest) |\n|---|---|---|---|---|\n"
 
-
-async def main() -> None:
-    """Run the figures that ONLY names, or all."""
-    configure_logs("error")
-    only = os.environ.get("ONLY")
+def main() -> None:
+    """Run the figure that ONLY names, or all."""
+    only, rounds = os.environ.get("ONLY"), os.environ.get("ROUNDS")
     if only and only not in FIGURES:
-        sys.exit(f"no figure {only!r}; there are {', '.join(FIGURES)}")
-    where = machine()
+        sys.exit(f"there is no figure {only!r}; there are {', '.join(FIGURES)}")
+    configure_logs("error")
+    where, begun, figures = machine(), time.monotonic(), []
     print(where)
-    rows = []
     for name in [only] if only else FIGURES:
-        rows.append((await FIGURES[name]()).row())
-        print(rows[-1], flush=True)
-    if not only:
-        table = f"<!-- figures -->\nMeasured on {where}.\n\n{HEAD}" + "\n".join(rows) + "\n<!-- end -->"
-        text = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(
-            re.sub(r"<!-- figures -->.*<!-- end -->", lambda _: table, text, flags=re.S), encoding="utf-8"
-        )
+        started = time.monotonic()
+        figures.append(FIGURES[name](int(rounds or ROUNDS)))
+        print(f"\n{section(figures[-1])}\n\n({time.monotonic() - started:.0f} s)", flush=True)
+    if not only and not rounds:
+        write(where, figures)
+    print(f"\n{time.monotonic() - begun:.0f} s in all")
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    main()

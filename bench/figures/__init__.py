@@ -1,0 +1,16 @@
+"""The figures: one file each, with a `measure(rounds, …)` that returns a `Figure`."""
+
+from collections.abc import Callable
+
+from bench.figures import commits, ecash, encryption, growth, ingestion, jobs, memory
+from bench.measure import Figure
+
+FIGURES: dict[str, Callable[[int], Figure]] = {
+    "jobs": jobs.measure,
+    "ingestion": ingestion.measure,
+    "memory": memory.measure,
+    "growth": growth.measure,
+    "ecash": ecash.measure,
+    "encryption": encryption.measure,
+    "commits": commits.measure,
+}

@@ -1,0 +1,143 @@
+"""Ingestion, in a process whose cores are chosen: `python -m bench.parts.ingest EVENTS`, then "one" or "two" on stdin.
+
+Answers each line with a `Speeds`: what our relay pool did with all events, from wire bytes to the subscriber's call,
+and what bare verification did with the same events right after.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import coincurve
+import msgspec
+import orjson
+
+from identity import Event, SecretKey, make_template, sign_event
+from relay_bridge import Filter, RelayPool
+from store import SystemClock
+from tradepost.logs import configure_logs
+
+KIND = 5050
+AUTHORS = 50
+
+Parsed = tuple[coincurve.PublicKeyXOnly, bytes, bytes]
+
+
+class Speeds(msgspec.Struct):
+    """Events per second. `bare` is one thread on one core, `bare_all` as many threads as there are cores allowed."""
+
+    ours: float
+    bare: float
+    bare_all: float
+
+
+def signed(count: int) -> list[Event]:
+    """Events of 1.2 KB, all different, by a few authors."""
+    keys = [SecretKey.generate() for _ in range(min(AUTHORS, count))]
+    tags = [
+        ("i", "x" * 700, "text"),
+        ("p", keys[0].public_key),
+        ("relays", "wss://a.example", "wss://b.example"),
+    ]
+    return [
+        sign_event(
+            make_template(KIND, content=str(n), tags=tags, created_at=1_700_000_000), keys[n % len(keys)]
+        )
+        for n in range(count)
+    ]
+
+
+class ReadySocket:
+    """A relay whose answer to the first subscription has all arrived: each `recv` gives the next frame at once."""
+
+    def __init__(self, events: Sequence[bytes]) -> None:
+        self._events = events
+        self._frames: Iterator[bytes] = iter(())
+        self._asked = asyncio.Event()
+        self.started_at = 0.0
+
+    async def send(self, text: str) -> None:
+        message = orjson.loads(text)
+        if message[0] == "REQ" and not self._asked.is_set():
+            name = orjson.dumps(message[1])
+            self._frames = iter([b'["EVENT",%b,%b]' % (name, event) for event in self._events])
+            self._asked.set()
+            self.started_at = time.perf_counter()
+
+    async def recv(self) -> bytes:
+        await self._asked.wait()
+        for frame in self._frames:
+            return frame
+        await asyncio.Event().wait()  # there is no more
+        raise AssertionError
+
+    async def close(self) -> None:
+        pass
+
+
+async def ours(events: Sequence[bytes]) -> float:
+    """All through a relay pool to a subscriber."""
+    socket, ended, left = ReadySocket(events), asyncio.Event(), len(events)
+
+    def on_event(_event: Event, _relay: str) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            ended.set()
+
+    async def connect(_url: str) -> ReadySocket:
+        return socket
+
+    async with RelayPool(["ws://bench.test"], clock=SystemClock(), connect=connect) as pool:
+        subscription = await pool.subscribe([Filter(kinds=(KIND,))], on_event)
+        await ended.wait()
+        seconds = time.perf_counter() - socket.started_at
+        await subscription.close()
+    return len(events) / seconds
+
+
+def bare(events: Sequence[Parsed]) -> float:
+    """libsecp256k1's verification and nothing else: keys are parsed, hex is read, ids are given."""
+    started = time.perf_counter()
+    for key, signature, digest in events:
+        key.verify(signature, digest)
+    return len(events) / (time.perf_counter() - started)
+
+
+def bare_in_threads(events: Sequence[Parsed], threads: int) -> float:
+    started = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(bare, [events[n::threads] for n in range(threads)]))
+    return len(events) / (time.perf_counter() - started)
+
+
+def measure(raw: Sequence[bytes], parsed: Sequence[Parsed], cores: set[int]) -> Speeds:
+    """Threads that are started inherit the cores of the one that starts them."""
+    os.sched_setaffinity(0, cores)
+    pool = asyncio.run(ours(raw))
+    in_threads = bare_in_threads(parsed, len(cores))
+    os.sched_setaffinity(0, set(sorted(cores)[:1]))
+    return Speeds(pool, bare(parsed), in_threads)
+
+
+def main() -> None:
+    configure_logs("error")
+    events = signed(int(sys.argv[1]))
+    raw = [event.to_json() for event in events]
+    parsed = [
+        (coincurve.PublicKeyXOnly(bytes.fromhex(e.pubkey)), bytes.fromhex(e.sig), bytes.fromhex(e.id))
+        for e in events
+    ]
+    cores = sorted(os.sched_getaffinity(0))
+    allowed = {"one": set(cores[:1]), "two": set(cores[:2])}
+    print(len(cores), flush=True)
+    for line in sys.stdin:
+        answer = measure(raw, parsed, allowed[line.strip()])
+        print(msgspec.json.encode(answer).decode(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Every figure runs: the measuring must not rot between two full runs. What it finds with so few rounds says nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.figures import FIGURES, commits, ecash, encryption, growth, ingestion, jobs, memory
+from bench.measure import Figure
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def check(figure: Figure, name: str, bars: int) -> None:
+    assert figure.name == name
+    assert FIGURES[name].__module__ == f"bench.figures.{name}"
+    assert all(value > 0 for line in figure.lines for value in (*line.ours, *line.other, *line.ratios))
+    assert sum(line.bar is not None for line in figure.lines) == bars
+
+
+@pytest.mark.process
+def test_jobs() -> None:
+    # A job or ten cost less than one tick of the clock that counts CPU, so the lines about it may be zero.
+    figure = jobs.measure(1, alone=60, many=60, window=30)
+    check(figure, "jobs", bars=4)
+    assert sorted(figure.plots) == ["jobs-cpu.svg", "jobs-latency.svg", "jobs-rate.svg"]
+
+
+@pytest.mark.process
+def test_ingestion() -> None:
+    check(ingestion.measure(1, events=200), "ingestion", bars=2)
+
+
+@pytest.mark.process
+def test_memory() -> None:
+    check(memory.measure(1, jobs=30, warm=10, step=10), "memory", bars=2)
+
+
+@pytest.mark.process
+def test_growth() -> None:
+    figure = growth.measure(1, sizes=(200,), alone=60, many=60, idle_seconds=0)
+    check(figure, "growth", bars=2)
+    assert figure.notes[0].startswith("200 finished jobs")
+
+
+@pytest.mark.process
+def test_ecash(mint_python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRADEPOST_MINT_PYTHON", str(mint_python))
+    check(ecash.measure(1, swaps=8), "ecash", bars=1)
+
+
+def test_encryption() -> None:
+    check(encryption.measure(1, count=8), "encryption", bars=0)
+
+
+def test_commits() -> None:
+    check(commits.measure(1, callers=8), "commits", bars=0)
+
+
+@pytest.mark.process
+def test_an_unknown_name_is_answered_with_the_names() -> None:
+    environment = {**os.environ, "ONLY": "jbos"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "bench"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.strip() == f"there is no figure 'jbos'; there are {', '.join(FIGURES)}"
