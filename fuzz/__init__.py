@@ -1,0 +1,1 @@
+"""What parses things from outside, tried with things nobody would send: `make fuzz`, and briefly in the suite."""
