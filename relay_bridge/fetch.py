@@ -48,7 +48,9 @@ def check_url(text: str) -> URL:
     try:
         url = URL(text) if len(text) <= URL_CHARACTERS_MAX else URL()
         usable = url.scheme in ("http", "https") and url.raw_host and url.port is not None
-    except ValueError:
+        # yarl takes anything in brackets for a host, `[a.example:1]` too, and writes it without them.
+        usable = usable and URL(str(url)).raw_host == url.raw_host
+    except (ValueError, IndexError):  # the latter where yarl meets `http://[:]@`
         usable = False
     if not usable:
         raise FetchFailed(f"not a URL that can be fetched (https://host/…): {text[:80]!r}")
@@ -77,7 +79,7 @@ class Fetcher:
             reason = f"it took longer than {seconds_max:g} s"
         except PrivateAddress:  # which of both it is would tell strangers what names our own network has
             reason = _UNREACHABLE
-        except (aiohttp.ClientError, OSError, ValueError, zlib.error) as error:
+        except (aiohttp.ClientError, OSError, ValueError, IndexError, zlib.error) as error:  # see `check_url`
             reason = f"the connection or the answer is broken ({type(error).__name__})"
         raise FetchFailed(f"{address[:200]} was not fetched: {reason}") from None
 

@@ -66,7 +66,7 @@ class Delivery:
 
     async def done(self, tx: Transaction) -> None:
         """Mark the event handled inside the handler's own transaction: both happen, or neither."""
-        await queries.mark_done(tx, self._name, self.event.id)
+        await queries.mark_done(tx, self._name, self.event)
         tx.after_commit(self._settle)
 
     def _settle(self) -> None:
@@ -161,17 +161,17 @@ class Following:
             await self._handler(delivery)
         except Exception:
             log.exception("handler_failed", inbox=self.name, event_id=event.id, attempt=attempts)
-            return None if delivery.settled else await self._put_off(event.id, attempts)
+            return None if delivery.settled else await self._put_off(event, attempts)
         if not delivery.settled:
             async with self._db.transaction() as tx:
                 await delivery.done(tx)
         return None
 
-    async def _put_off(self, event_id: str, attempts: int) -> int:
+    async def _put_off(self, event: Event, attempts: int) -> int:
         delay = min(_RETRY_FIRST_SECONDS * 2 ** (attempts - 1), _RETRY_CAP_SECONDS)
         due_at = _NEVER if attempts >= self._limits.attempts_max else self._clock.now() + delay
         async with self._db.transaction() as tx:
-            await queries.mark_failed(tx, self.name, event_id, due_at)
+            await queries.mark_failed(tx, self.name, event, due_at)
         return due_at
 
 

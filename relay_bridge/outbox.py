@@ -73,7 +73,7 @@ class Outbox:
         enough: int = 1,
         until: int | None = None,
     ) -> None:
-        """Publish `event` once `tx` is committed; never if it is undone. Adding an event again changes nothing.
+        """Publish `event` once `tx` is committed; never if it is undone. One that is still to be sent is not added again.
 
         Goes to `relays`, or if there are none to the pool's own. Each of them gets it at least once when it can be
         reached; those that fail are tried again until `enough` have accepted it (or as many as there are), or until
@@ -128,7 +128,7 @@ class Outbox:
         now = self._clock.now()
         async with self._db.transaction() as tx:
             expired = await queries.expire_sendings(tx, now)
-            await queries.forget_sent(tx, now - _KEEP_SECONDS, PRUNED_AT_ONCE)
+            await queries.forget_closed(tx, now - _KEEP_SECONDS, PRUNED_AT_ONCE)
         for event_id in expired:
             log.warning("outbox_expired", event_id=event_id)
         needed = {*self._pool.urls, *await queries.relays_to_serve(self._db)}
@@ -270,6 +270,9 @@ class _Clerk:
             decided = "refused"
         else:
             return None
+        if decided == "sent" and not row["open"]:
+            await queries.forget_sending(tx, said.event_id)
+            return decided
         if row["state"] == "open":
             await queries.close_sending(tx, said.event_id, decided, self._clock.now())
         if row["open"]:  # of an event closed earlier, too: a relay that failed after that is not tried again

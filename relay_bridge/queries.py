@@ -48,18 +48,20 @@ async def next_delivery(db: Database, name: str, now: int) -> int | None:
     return None if row is None else row["at"]
 
 
-async def mark_done(tx: Transaction, name: str, event_id: str) -> None:
+async def mark_done(tx: Transaction, name: str, event: Event) -> None:
     """Close a row; harmless if it is closed."""
     await tx.execute(
-        "UPDATE inbox SET state = 'done', raw = '' WHERE name = ? AND event_id = ?", name, event_id
-    )
+        "UPDATE inbox SET state = 'done', raw = '' WHERE name = ? AND created_at = ? AND event_id = ?",
+        name, event.created_at, event.id,
+    )  # fmt: skip
 
 
-async def mark_failed(tx: Transaction, name: str, event_id: str, due_at: int) -> None:
+async def mark_failed(tx: Transaction, name: str, event: Event, due_at: int) -> None:
     """Put off an open row until `due_at`."""
     await tx.execute(
-        "UPDATE inbox SET attempts = attempts + 1, due_at = ? WHERE name = ? AND event_id = ? AND state = 'open'",
-        due_at, name, event_id,
+        "UPDATE inbox SET attempts = attempts + 1, due_at = ?"
+        " WHERE name = ? AND created_at = ? AND event_id = ? AND state = 'open'",
+        due_at, name, event.created_at, event.id,
     )  # fmt: skip
 
 
@@ -71,8 +73,9 @@ async def revive_deliveries(tx: Transaction, name: str) -> None:
 async def forget_done(tx: Transaction, created_before: int, rows_max: int) -> int:
     """Delete closed rows of events dated before then, so many at most; returns how many."""
     return await tx.execute(
-        "DELETE FROM inbox WHERE (name, event_id) IN"
-        " (SELECT name, event_id FROM inbox WHERE state = 'done' AND created_at < ? LIMIT ?)",
+        "DELETE FROM inbox WHERE (name, created_at, event_id) IN"
+        " (SELECT name, created_at, event_id FROM inbox WHERE name IN (SELECT DISTINCT name FROM inbox_cursor)"
+        " AND created_at < ? AND state = 'done' LIMIT ?)",
         created_before, rows_max,
     )  # fmt: skip
 
@@ -197,6 +200,11 @@ async def sending_state(tx: Transaction, event_id: str) -> Row | None:
     )
 
 
+async def forget_sending(tx: Transaction, event_id: str) -> None:
+    """Delete an event that was sent, and its relays' rows with it."""
+    await tx.execute("DELETE FROM outbox WHERE event_id = ?", event_id)
+
+
 async def close_sending(tx: Transaction, event_id: str, state: str, now: int) -> None:
     """Close an event."""
     await tx.execute("UPDATE outbox SET state = ?, closed_at = ? WHERE event_id = ?", state, now, event_id)
@@ -224,7 +232,7 @@ async def expire_sendings(tx: Transaction, now: int) -> list[str]:
     return [row["event_id"] for row in rows]
 
 
-async def forget_sent(tx: Transaction, closed_before: int, rows_max: int) -> int:
+async def forget_closed(tx: Transaction, closed_before: int, rows_max: int) -> int:
     """Delete events closed before then, and their relays' rows with them, so many at most; returns how many."""
     return await tx.execute(
         "DELETE FROM outbox WHERE event_id IN (SELECT event_id FROM outbox WHERE closed_at < ? LIMIT ?)",

@@ -142,6 +142,11 @@ async def test_redirects_are_followed_a_few_times(site: Site, fetch: Fetch) -> N
         await fetch(site.url("/round"))
 
 
+async def test_a_redirect_to_what_is_no_url_is_not_followed(site: Site, fetch: Fetch) -> None:
+    with pytest.raises(FetchFailed, match="broken"):
+        await fetch(site.redirects("/", "http://[:]@"))
+
+
 @pytest.mark.parametrize(
     "target",
     [
@@ -268,6 +273,7 @@ async def test_nobody_listens(site: Site, fetch: Fetch, free_port: int) -> None:
     [
         "", "text", "https://", "https:///path", "file:///etc/passwd", "javascript:alert(1)", "data:text/plain,a", "wss://relay",
         "http://a:b@host/", "http://a@host/", "http://host:99999/", "http://[::1", "https://" + "a" * 3000,
+        "http://[:]@", "http://[a.example:1]/", "http://[:1]",
     ],
 )  # fmt: skip
 def test_urls_that_are_never_fetched(url: str) -> None:

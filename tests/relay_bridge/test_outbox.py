@@ -20,8 +20,9 @@ async def add(db: Database, outbox: Outbox, event, *args, **options) -> None:
 
 
 async def state(db: Database, event) -> str:
+    """Of an event that was added: when all relays have it nothing is kept of it."""
     row = await db.one("SELECT state FROM outbox WHERE event_id = ?", event.id)
-    return "" if row is None else row["state"]
+    return "sent" if row is None else row["state"]
 
 
 async def becomes(db: Database, event, wanted: str) -> None:
@@ -60,8 +61,6 @@ async def test_what_is_undone_is_not(db, outbox, relay, make):
 async def test_adding_twice_publishes_once(db, outbox, relay, make):
     event = make()
     await add(db, outbox, event)
-    await add(db, outbox, event)
-    assert await outbox.flush(5)
     await add(db, outbox, event)
     assert await outbox.flush(5)
     assert relay.published == [event]
@@ -236,19 +235,26 @@ async def test_own_relays_are_those_of_the_present_configuration(db, clock, rela
         await becomes(db, event, "sent")
 
 
-async def test_sent_events_are_forgotten_after_some_days(db, make):
+async def test_nothing_is_kept_of_sent_events_and_refused_ones_are_forgotten_after_some_days(db, make):
     clock = ManualClock(int(time.time()))
     relay = MemoryRelay(clock=clock)
     async with (
         RelayPool([URL], clock=clock, connect=relay.connect) as pool,
         Outbox(db, pool, clock) as outbox,
     ):
-        event = make()
-        await add(db, outbox, event)
-        await becomes(db, event, "sent")
-        await clock.advance(8 * DAY)
-        await becomes(db, event, "")
-        assert await db.all("SELECT * FROM outbox_relay") == []
+        await add(db, outbox, make())
+        assert await outbox.flush(5)
+        assert await db.all("SELECT * FROM outbox") == await db.all("SELECT * FROM outbox_relay") == []
+        relay.switches.reject = lambda _event: "blocked: no"
+        refused = make()
+        await add(db, outbox, refused)
+        await becomes(db, refused, "refused")
+        await clock.advance(6 * DAY)
+        assert await state(db, refused) == "refused"
+        await clock.advance(2 * DAY)
+        async with asyncio.timeout(5):
+            while await db.all("SELECT * FROM outbox_relay"):
+                await clock.advance(20)
 
 
 async def test_a_silent_relay_holds_up_no_other(db, clock, make):

@@ -162,7 +162,8 @@ async def test_nothing_is_lost_by_the_migration(release: str, tmp_path: Path) ->
         pass
     for table, old in before.items():
         new = rows(left.settings.database, table)
-        for row in old:
+        gone = {row["event_id"] for row in before["outbox"] if row["state"] == "sent"}  # since 0.2 not kept
+        for row in old if not table.startswith("outbox") else [r for r in old if r["event_id"] not in gone]:
             assert any(row.items() <= other.items() for other in new), (table, row)
 
 
