@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from identity.errors import InvalidEvent
-from identity.keys import SecretKey, verify_signature
+from identity.keys import SecretKey, verify_signature, verify_signatures
 
 Tag = tuple[str, ...]
 Tags = tuple[Tag, ...]
@@ -87,10 +87,10 @@ class Event(_Tagged, frozen=True, kw_only=True, gc=False):  # it holds texts and
         if digest.hex() != self.id:
             raise InvalidEvent("the id is not the hash of the event")
         try:
-            valid = verify_signature(self.pubkey, digest, bytes.fromhex(self.sig))
+            signature = bytes.fromhex(self.sig)
         except ValueError:
-            valid = False
-        if not valid:
+            signature = b""
+        if not verify_signature(self.pubkey, digest, signature):
             raise InvalidEvent("the signature is not valid for this public key")
 
     def to_json(self) -> bytes:
@@ -108,6 +108,22 @@ class Event(_Tagged, frozen=True, kw_only=True, gc=False):  # it holds texts and
             "content": self.content,
             "sig": self.sig,
         }
+
+
+def verify_all(events: Sequence[Event]) -> list[bool]:
+    """For each event of the right form whether `verify` would pass it; of many it is quicker than one by one."""
+    digests = [_right_digest(event) for event in events]
+    right = [(event, digest) for event, digest in zip(events, digests, strict=True) if digest is not None]
+    verdicts = iter(verify_signatures((e.pubkey, digest, bytes.fromhex(e.sig)) for e, digest in right))
+    return [digest is not None and next(verdicts) for digest in digests]
+
+
+def _right_digest(event: Event) -> bytes | None:
+    try:
+        digest = _digest(event.pubkey, event.created_at, event.kind, event.tags, event.content)
+    except InvalidEvent:
+        return None
+    return digest if digest.hex() == event.id else None
 
 
 def make_template(

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from identity.errors import InvalidEvent
-from identity.event import Event, event_id
+from identity.event import Event, event_id, verify_all
 
-_HERE_MAX: Final = 2  # verified sooner than a thread is woken and has answered; on one core that is always so
-_PART_MIN: Final = 16  # a thread is worth its while for so many
+_SHARE_MIN: Final = 16  # so many are verified sooner than a thread is woken and has answered
+_CORES_MAX: Final = 8
 _REMEMBERED: Final = 4096  # relays tell the same within seconds; about 1.5 MB
 
 
@@ -45,23 +45,23 @@ class Door:
 
     def __init__(self) -> None:
         self._cores = _cores()
-        self._threads = ThreadPoolExecutor(self._cores, thread_name_prefix="verify")
+        self._threads = ThreadPoolExecutor(max(self._cores - 1, 1), thread_name_prefix="verify")
         self._verified = RecentIds(_REMEMBERED)
 
     async def check(self, events: Sequence[Event]) -> list[bool]:
-        """For each event whether its id and signature are right. One hop to each thread, however many events."""
+        """For each event whether its id and signature are right. Every core takes a share of a long list."""
         remembered = self._verified.get
         known = [remembered(event.id) == event.sig for event in events]
-        if len(events) <= _HERE_MAX or self._cores == 1:
-            verdicts = _check_all(events, known)
-        else:
-            loop = asyncio.get_running_loop()
-            size = max(-(-len(events) // self._cores), _PART_MIN)
-            parts = [
-                loop.run_in_executor(self._threads, _check_all, events[at : at + size], known[at : at + size])
-                for at in range(0, len(events), size)
-            ]
-            verdicts = [verdict for part in parts for verdict in await part]
+        share = max(-(-len(events) // self._cores), _SHARE_MIN)
+        loop = asyncio.get_running_loop()
+        others = [
+            loop.run_in_executor(self._threads, _check_all, events[at : at + share], known[at : at + share])
+            for at in range(share, len(events), share)
+        ]
+        # The loop's thread takes a share, too: it would only hinder the others by what else it does in Python.
+        verdicts = _check_all(events[:share], known[:share])
+        for other in others:
+            verdicts += await other
         for event, valid, was_known in zip(events, verdicts, known, strict=True):
             if valid and not was_known:
                 self._verified.add(event.id, event.sig)
@@ -73,18 +73,21 @@ class Door:
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, _CORES_MAX)
 
 
 def _check_all(events: Sequence[Event], known: Sequence[bool]) -> list[bool]:
-    return [_check(event, signature_known=is_known) for event, is_known in zip(events, known, strict=True)]
+    """`known`: whether the signature was found good with that id before, so that only the id is in question."""
+    unknown = iter(verify_all([event for event, is_known in zip(events, known, strict=True) if not is_known]))
+    return [
+        _has_its_id(event) if is_known else next(unknown)
+        for event, is_known in zip(events, known, strict=True)
+    ]
 
 
-def _check(event: Event, *, signature_known: bool) -> bool:
+def _has_its_id(event: Event) -> bool:
     try:
-        if signature_known:
-            return event_id(event.pubkey, event) == event.id
-        event.verify()
+        return event_id(event.pubkey, event) == event.id
     except InvalidEvent:
         return False
-    return True

@@ -18,6 +18,7 @@ from yarl import URL
 
 from relay_bridge.addresses import Resolve, public_addresses, resolve
 from relay_bridge.errors import FetchFailed, PrivateAddress
+from relay_bridge.urls import ascii_host
 
 URL_CHARACTERS_MAX: Final = 2048
 REDIRECTS_MAX: Final = 5
@@ -47,9 +48,8 @@ def check_url(text: str) -> URL:
     """Read a URL that may be fetched: https or http, a host, no credentials. Raises `FetchFailed`."""
     try:
         url = URL(text) if len(text) <= URL_CHARACTERS_MAX else URL()
-        usable = url.scheme in ("http", "https") and url.raw_host and url.port is not None
         # yarl takes anything in brackets for a host, `[a.example:1]` too, and writes it without them.
-        usable = usable and URL(str(url)).raw_host == url.raw_host
+        usable = url.scheme in ("http", "https") and url.port is not None and ascii_host(url.raw_host or "")
     except (ValueError, IndexError):  # the latter where yarl meets `http://[:]@`
         usable = False
     if not usable:

@@ -73,7 +73,7 @@ class Outbox:
         enough: int = 1,
         until: int | None = None,
     ) -> None:
-        """Publish `event` once `tx` is committed; never if it is undone. One that is still to be sent is not added again.
+        """Publish `event` once `tx` is committed; never if it is undone. What is still to be sent is not added again.
 
         Goes to `relays`, or if there are none to the pool's own. Each of them gets it at least once when it can be
         reached; those that fail are tried again until `enough` have accepted it (or as many as there are), or until

@@ -79,15 +79,17 @@ class Subscription:
         if self._task is not asyncio.current_task():
             await asyncio.wait([self._task])
 
-    def take(self, event: Event, relay: str) -> bool:
-        """Queue an event unless it was met before. False if there is no room."""
-        if self._seen.get(event.id) is not None:
-            return True
-        if len(self._waiting) >= self._limits.waiting_events_max:
-            return False
-        self._seen.add(event.id)
-        self._waiting.append((event, relay))
-        self._filled.set()
+    def take(self, events: Iterable[Event], relay: str) -> bool:
+        """Queue events unless they were met before. False if there is no room for one of them."""
+        seen, waiting, room = self._seen, self._waiting, self._limits.waiting_events_max
+        for event in events:
+            if seen.get(event.id) is not None:
+                continue
+            if len(waiting) >= room:
+                return False
+            seen.add(event.id)
+            waiting.append((event, relay))
+            self._filled.set()
         return True
 
     async def room(self) -> None:
@@ -135,7 +137,7 @@ class _RelayFeed:
         pass
 
     async def events(self, events: Sequence[Event]) -> bool:
-        return all(self._subscription.take(event, self._url) for event in events)
+        return self._subscription.take(events, self._url)
 
     async def room(self) -> None:
         await self._subscription.room()

@@ -27,7 +27,7 @@ def normalise_relay_url(text: str) -> str:
     try:
         parts = urlsplit(text)
         scheme, port = parts.scheme.lower(), parts.port
-        host = _host(parts.hostname or "")
+        host = ascii_host(parts.hostname or "")
     except ValueError:
         raise InvalidRelayUrl(f"not a relay URL (ws://host or wss://host): {text[:80]!r}") from None
     printable = text.isprintable() and parts.path.isascii() and not set(text) & {" ", "\\"}
@@ -37,7 +37,7 @@ def normalise_relay_url(text: str) -> str:
     return f"{scheme}://{place}{parts.path.rstrip('/')}"
 
 
-def _host(name: str) -> str:
+def ascii_host(name: str) -> str:
     """A host name in ASCII, or an IPv6 address in brackets. Raises `ValueError`."""
     if ":" in name:
         return f"[{ipaddress.IPv6Address(name)}]"
