@@ -158,24 +158,26 @@ class RelayConnection:
 
     async def fetch(self, filters: Sequence[Filter], seconds_max: float) -> Fetched:
         """Stored events, verified, in the relay's order; incomplete if the relay is down or the time runs out."""
-        async with _Use(self), self._queries:
-            if not await self._ready(seconds_max) or self._session is None:
-                return Fetched([], complete=False)
-            return await fetch(self._session, filters, self._limits, self._clock, seconds_max)
+        with _Use(self):
+            async with self._queries:
+                if not await self._ready(seconds_max) or self._session is None:
+                    return Fetched([], complete=False)
+                return await fetch(self._session, filters, self._limits, self._clock, seconds_max)
 
     async def count(self, filters: Sequence[Filter], seconds_max: float) -> int | None:
         """NIP-45; None if the relay cannot or does not tell."""
-        async with _Use(self), self._queries:
-            if not await self._ready(seconds_max) or self._session is None:
-                return None
-            try:
-                return await within(self._clock, seconds_max, self._session.count(filters))
-            except (ConnectionLost, TimeoutError):
-                return None
+        with _Use(self):
+            async with self._queries:
+                if not await self._ready(seconds_max) or self._session is None:
+                    return None
+                try:
+                    return await within(self._clock, seconds_max, self._session.count(filters))
+                except (ConnectionLost, TimeoutError):
+                    return None
 
     async def publish(self, event: Event) -> Answer:
         """Send once and wait for the relay's answer. Never raises; a relay that is down answers `error:` at once."""
-        async with _Use(self):
+        with _Use(self):
             try:
                 return await within(self._clock, self._limits.publish_seconds_max, self._publish(event))
             except (ConnectionLost, TimeoutError) as error:
@@ -204,9 +206,9 @@ class _Use:
     def __init__(self, connection: RelayConnection) -> None:
         self._connection = connection
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         self._connection._uses += 1
 
-    async def __aexit__(self, *exc_info: object) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._connection._uses -= 1
         self._connection._used_at = self._connection._clock.now()

@@ -136,9 +136,11 @@ class Following:
         now = self._clock.now()
         async with self._db.transaction() as tx:
             for event in events:
-                if await queries.keep_event(tx, self.name, relay, event, now) and not await self._end_at_once(
-                    Delivery(self.name, event, relay), tx
-                ):
+                if await queries.is_kept(tx, self.name, event):
+                    continue
+                ended = await self._end_at_once(Delivery(self.name, event, relay), tx)
+                await queries.keep_event(tx, self.name, relay, event, now, done=ended)
+                if not ended:
                     tx.after_commit(partial(self._dispatcher.offer, queries.Open(event, relay, 0)))
 
     async def _end_at_once(self, delivery: Delivery, tx: Transaction) -> bool:
@@ -146,10 +148,7 @@ class Following:
             return False
         try:
             async with tx.part():
-                ended = await self._at_once(delivery, tx)
-                if ended:
-                    await delivery.done(tx)
-                return ended
+                return await self._at_once(delivery, tx)
         except Exception:  # the handler gets it, and shows what is wrong
             log.exception("handler_failed", inbox=self.name, event_id=delivery.event.id, attempt=0)
             return False

@@ -24,8 +24,8 @@ from store import Clock, Database, Transaction
 
 log = structlog.get_logger(__name__)
 
-_PARALLEL_MAX: Final = 128  # events on their way to one relay, or waiting for the clerk
-_GATHER_SECONDS: Final = 0.02
+_PARALLEL_MAX: Final = 256  # events on their way to one relay, or waiting for the clerk
+_GATHER_SECONDS: Final = 0.05
 # Our own relays are only tried while they are connected; what they call an error for more than a day will stay one
 # (nostr-sdk's relay says "error: unknown" to a replaceable event of which it has a newer version).
 _OWN_ATTEMPTS_MAX: Final = 200

@@ -19,13 +19,24 @@ class Open:
 # inbox
 
 
-async def keep_event(tx: Transaction, name: str, relay: str, event: Event, now: int) -> bool:
+async def is_kept(tx: Transaction, name: str, event: Event) -> bool:
+    """Whether an event is written down for `name`, open or done."""
+    found = await tx.one(
+        "SELECT 1 FROM inbox WHERE name = ? AND created_at = ? AND event_id = ?", name, event.created_at, event.id
+    )  # fmt: skip
+    return found is not None
+
+
+async def keep_event(
+    tx: Transaction, name: str, relay: str, event: Event, now: int, *, done: bool = False
+) -> bool:
     """Write down an event that came in; False if it is known for `name`: then it stays as it is."""
     return bool(
         await tx.execute(
             "INSERT INTO inbox (name, event_id, created_at, received_at, relay, raw, state, attempts, due_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, 'open', 0, 0) ON CONFLICT DO NOTHING",
-            name, event.id, event.created_at, now, relay, event.to_json().decode(),
+            " VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0) ON CONFLICT DO NOTHING",
+            name, event.id, event.created_at, now, relay,
+            "" if done else event.to_json().decode(), "done" if done else "open",
         )
     )  # fmt: skip
 

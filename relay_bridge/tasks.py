@@ -107,9 +107,12 @@ class Dispatcher(Generic[T]):
             self.wake()
         elif (key := self._key(row)) not in self._held:
             self._held.add(key)
-            self._waiting.append(row)
             self.idle.clear()
-            self._changed.set()
+            if self._running < self._parallel_max and not self._waiting:
+                self._begin(row)
+            else:
+                self._waiting.append(row)
+                self._changed.set()
 
     async def run(self) -> None:
         """Work. Cancelling it cancels the handlers under way and waits for them."""

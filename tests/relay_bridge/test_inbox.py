@@ -427,10 +427,10 @@ async def test_a_store_that_fails_loses_nothing(
     await following.caught_up()
     keep, failures = queries.keep_event, iter([OSError("disk full")])
 
-    async def fail_once(*args):
+    async def fail_once(*args, **options):
         for failure in failures:
             raise failure
-        return await keep(*args)
+        return await keep(*args, **options)
 
     monkeypatch.setattr(queries, "keep_event", fail_once)
     event = make()
