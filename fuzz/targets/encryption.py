@@ -61,9 +61,11 @@ def _nip04(data: bytes) -> None:
     except DecryptionError:
         return
     assert nip04.is_payload(payload)
-    iv = a2b_base64(payload.partition("?iv=")[2])
-    assert nip04.encrypt(text, ALICE, BOB.public_key, iv=iv) == payload
-    assert nostr_sdk.nip04_decrypt(_THEIR_BOB, _THEIR_ALICE, payload) == text
+    ciphertext, iv = map(a2b_base64, payload.split("?iv="))
+    again = nip04.encrypt(text, ALICE, BOB.public_key, iv=iv)
+    assert list(map(a2b_base64, again.split("?iv="))) == [ciphertext, iv]
+    if again == payload:  # base64 leaves some bits free, and nostr-sdk wants them to be zero
+        assert nostr_sdk.nip04_decrypt(_THEIR_BOB, _THEIR_ALICE, payload) == text
 
 
 def _nip04_blocks(data: bytes) -> None:
