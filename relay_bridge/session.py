@@ -42,7 +42,8 @@ from store import Clock
 
 log = structlog.get_logger(__name__)
 
-_BATCH_MAX: Final = 256  # events verified together; in a flood the loop does nothing else for some milliseconds
+# Events verified together. In a flood the loop does nothing else for some milliseconds.
+_BATCH_MAX: Final = 256
 _RECENTLY_CLOSED: Final = 256  # subscriptions whose last events may still be on the wire
 _AUTH_ROUNDS_MAX: Final = 2
 
