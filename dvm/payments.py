@@ -178,7 +178,7 @@ class Payments:
                 return
             plan = await self._post.wallet.plan_return(
                 token, keys=keys, lock=await self._refund_lock(payment, job), op_id=f"return:{payment.id}",
-                purpose="return a payment", job_id=payment.job_id,
+                purpose="return a payment", job_id=payment.job_id, ask_first=False,
             )  # fmt: skip
         except MintUnavailable:
             if now < payment.created_at + self._limits.payment_check_seconds_max:
@@ -201,18 +201,26 @@ class Payments:
     async def _judge_spent(
         self, payment: PaymentRow, job: JobRow | None, token: Token, error: AlreadySpent
     ) -> None:
-        """Spent coins are no payment, unless we spent them ourselves and then lost the database: the mint shows how."""
+        """Spent coins are no payment, unless we spent them ourselves and then lost the database: the mint shows how.
+
+        What was too little for the job we sent back then, as we did with all beyond its price.
+        """
         net_sat = await self._post.wallet.redeemed_by(token, self.job_key(payment.job_id))
-        if net_sat is None:
+        if (
+            job is None
+            or net_sat is None
+            or net_sat < job.price_sat - await self._post.wallet.least_fee(token.mint, job.price_sat)
+        ):
             await self._refuse(payment, job, str(error), error.action)
             return
+        kept_sat = min(net_sat, job.price_sat)
 
         async def write(tx: Transaction) -> None:
             now = self._post.clock.now()
-            await queries.update_payment(tx, payment, PaymentState.REDEEMED, now=now, amount_sat=net_sat)
+            await queries.update_payment(tx, payment, PaymentState.REDEEMED, now=now, amount_sat=kept_sat)
 
-        log.warning("payment_redeemed_before", payment=payment.id, job=payment.job_id, sat=net_sat)
-        if job is None or not await self._apply(job, PaymentRedeemed(), also=write):
+        log.warning("payment_redeemed_before", payment=payment.id, job=payment.job_id, sat=kept_sat)
+        if not await self._apply(job, PaymentRedeemed(), also=write):
             async with self._post.db.transaction() as tx:
                 await write(tx)
 
@@ -267,13 +275,19 @@ class Payments:
     async def _plan_taking(
         self, payment: PaymentRow, job: JobRow, token: Token, keys: tuple[SecretKey, ...], change_sat: int
     ) -> Plan:
+        """Of coins that were examined a moment ago."""
         if change_sat >= self._limits.change_sat_min:
             return await self._post.wallet.plan_return(
                 token, keys=keys, lock=await self._refund_lock(payment, job), op_id=f"redeem:{payment.id}",
-                purpose="job payment with change", job_id=job.id, keep_sat=job.price_sat,
+                purpose="job payment with change", job_id=job.id, keep_sat=job.price_sat, ask_first=False,
             )  # fmt: skip
         return await self._post.wallet.plan_redeem(
-            token, keys=keys, op_id=f"redeem:{payment.id}", purpose="job payment", job_id=job.id
+            token,
+            keys=keys,
+            op_id=f"redeem:{payment.id}",
+            purpose="job payment",
+            job_id=job.id,
+            ask_first=False,
         )
 
     async def _record(

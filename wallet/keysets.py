@@ -8,7 +8,7 @@ from typing import Final
 
 from wallet.crypto import parse_mint_key
 from wallet.errors import InvalidKeyset, InvalidProof
-from wallet.proofs import AMOUNT_MAX, Proof
+from wallet.proofs import AMOUNT_MAX, Coin
 
 KEYS_MAX: Final = 256
 INPUT_FEE_PPK_MAX: Final = (
@@ -132,7 +132,7 @@ def resolve_short_id(short: str, keyset_ids: Iterable[str]) -> str:
     return found.pop()
 
 
-def input_fee(proofs: Iterable[Proof], keysets: Mapping[str, Keyset]) -> int:
+def input_fee(proofs: Iterable[Coin], keysets: Mapping[str, Keyset]) -> int:
     """What a mint keeps for taking these coins in one transaction, in their unit, rounded up once (NUT-02).
 
     Raises `InvalidKeyset` for a coin of a keyset that is not among `keysets`.

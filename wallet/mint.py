@@ -4,6 +4,7 @@ Nothing a mint says is trusted in form: what is not exactly an answer raises `Mi
 knows what happened. Only a proper refusal raises `MintError`. Neither ever carries a secret.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from enum import StrEnum
@@ -95,7 +96,7 @@ class HttpTransport:
                 raw = await _read(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise MintUnavailable(
-                f"no answer from {self._url}: {type(error).__name__}; try again later"
+                f"no answer from {self._url}: {_reason(error, seconds)}; try again later"
             ) from None
         return _judge(self._url, response.status, raw)
 
@@ -103,6 +104,15 @@ class HttpTransport:
         """See `MintTransport.close`."""
         if self._session is not None:
             await self._session.close()
+
+
+def _reason(error: Exception, seconds: float) -> str:
+    """Why there is no answer, for people: what the system says, else what aiohttp calls it."""
+    if isinstance(error, TimeoutError):
+        return f"{seconds:g} s went by"
+    if isinstance(error, aiohttp.ClientConnectorError) and error.errno and error.errno > 0:
+        return os.strerror(error.errno)
+    return (isinstance(error, OSError) and error.strerror) or type(error).__name__
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -1,9 +1,11 @@
-"""From amounts to blinded messages, and from a mint's signatures to coins (NUT-00, NUT-12, NUT-13). Pure and heavy on
-the processor: call through `asyncio.to_thread`, outside any transaction.
+"""From amounts to blinded messages, and from a mint's signatures to coins (NUT-00, NUT-12, NUT-13). Pure, and heavy on
+the processor: an output takes 60 µs, a coin 220; call for many through `computed`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from wallet.crypto import blind, proof_y, unblind, verify_dleq_signature
 from wallet.errors import InvalidKeyset, InvalidProof
@@ -14,6 +16,14 @@ from wallet.operations import Output, Role
 from wallet.proofs import Dleq, P2PKLock, Proof
 from wallet.seed import Seed
 from wallet.selection import split_amount
+
+_HERE_MAX: Final = 8  # coins of two milliseconds; a thread for less costs more than it frees
+_T = TypeVar("_T")
+
+
+async def computed(coins: int, work: Callable[[], _T]) -> _T:
+    """What `work` on so many coins returns; on the loop if they are few, else in a thread."""
+    return work() if coins <= _HERE_MAX else await asyncio.to_thread(work)
 
 
 @dataclass(frozen=True)

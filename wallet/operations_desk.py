@@ -16,7 +16,7 @@ from wallet.keysets import Keyset
 from wallet.ledger import counter_account, posting
 from wallet.mint import BlindSignature, CoinState, ProofStateAnswer
 from wallet.operations import Kind, Output, Role, State
-from wallet.operations_coins import Made, make_coins, make_outputs
+from wallet.operations_coins import Made, computed, make_coins, make_outputs
 from wallet.proofs import P2PKLock, Proof
 from wallet.queries import Operation
 from wallet.seed import Seed
@@ -75,9 +75,7 @@ async def add_attempt(
     keyset = await active_keyset(desk, op.mint, lock)
     async with desk.db.transaction() as tx:
         counter = await queries.take_counters(tx, keyset.id, len(wanted))
-    outputs = await asyncio.to_thread(
-        make_outputs, desk.seed, keyset.id, wanted, first_counter=counter, attempt=number, lock=lock
-    )
+    outputs = make_outputs(desk.seed, keyset.id, wanted, first_counter=counter, attempt=number, lock=lock)
     async with desk.db.transaction() as tx:
         await queries.insert_outputs(tx, op.op_id, outputs)
     return list(outputs)
@@ -89,7 +87,7 @@ async def open_coins(
     """Signatures to coins. Wrong ones are no answer: raises `MintUnavailable`, and the operation stays open."""
     keysets = await desk.keyring.pinned(mint)
     try:
-        return await asyncio.to_thread(make_coins, pairs, keysets)
+        return await computed(len(pairs), lambda: make_coins(pairs, keysets))
     except (InvalidProof, InvalidKeyset) as error:
         log.error("mint_signed_wrongly", mint=mint, reason=str(error))
         raise MintUnavailable(

@@ -1,6 +1,5 @@
 """Coins that somebody else brings: checked before anything relies on them (escrow §2), signed before they are taken."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -20,6 +19,7 @@ from wallet.keysets import Keyset, input_fee, resolve_short_id
 from wallet.locks import can_spend, check_lock, is_plain, parse_lock, sign_proof, signers
 from wallet.mint import CoinState
 from wallet.operations import AMOUNT_SAT_MAX, Examined
+from wallet.operations_coins import computed
 from wallet.proofs import SAT, P2PKLock, Proof, Token
 from wallet.token import PROOFS_MAX
 
@@ -42,7 +42,7 @@ async def examine(
             raise InvalidToken(
                 f"coins of keyset {proof.id} expire before they could be refunded; swap them first"
             )
-    ys = await asyncio.to_thread(check_genuine, proofs, keysets, need_dleq=lock is not None)
+    ys = await computed(len(proofs), lambda: check_genuine(proofs, keysets, need_dleq=lock is not None))
     await check_unspent(keyring, mint, ys)
     amount = sum(proof.amount for proof in proofs)
     fee = input_fee(proofs, keysets)
@@ -50,19 +50,24 @@ async def examine(
 
 
 async def acceptable(
-    keyring: Keyring, token: Token, keys: Sequence[SecretKey], now: int
+    keyring: Keyring, token: Token, keys: Sequence[SecretKey], now: int, *, ask: bool
 ) -> tuple[str, dict[str, Proof], Mapping[str, Keyset]]:
-    """A token's mint, its coins by Y with the witnesses that spend them, and the keysets; all checked at the mint.
+    """A token's mint, its coins by Y with the witnesses that spend them, and the keysets.
 
-    Raises as `Wallet.plan_redeem`.
+    `ask`: whether the mint must first say that they are unspent. Raises as `Wallet.plan_redeem`.
     """
     mint = keyring.trusted(token.mint)
     _check_same_mint(keyring, token, mint)
     proofs, keysets = await whole_ids(keyring, mint, token.proofs)
-    ys = await asyncio.to_thread(check_genuine, proofs, keysets, need_dleq=False)
-    signed = await asyncio.to_thread(lambda: [unlock(proof, keys, now) for proof in proofs])
-    await check_unspent(keyring, mint, ys)
-    return mint, dict(zip(ys, signed, strict=True)), keysets
+
+    def check_and_sign() -> dict[str, Proof]:
+        ys = check_genuine(proofs, keysets, need_dleq=False)
+        return {y: unlock(proof, keys, now) for y, proof in zip(ys, proofs, strict=True)}
+
+    coins = await computed(len(proofs), check_and_sign)
+    if ask:
+        await check_unspent(keyring, mint, list(coins))
+    return mint, coins, keysets
 
 
 async def redeemed_by(keyring: Keyring, token: Token, key: SecretKey) -> int | None:

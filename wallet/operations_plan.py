@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
@@ -14,19 +14,22 @@ from wallet.keysets import Keyset, input_fee
 from wallet.operations import AMOUNT_SAT_MAX, OP_ID_CHARS_MAX, Kind, Plan, Role, State, share
 from wallet.operations_coins import make_outputs, wanted_coins
 from wallet.operations_desk import Desk, active_keyset, dump_lock
-from wallet.proofs import P2PKLock, Proof
+from wallet.proofs import Coin, P2PKLock, Proof
 from wallet.queries import Operation
 from wallet.selection import select, split_amount
 
 INPUTS_MAX: Final = 250  # our own coins in one transaction; mints take 1000
 CHANGE_SECONDS_MAX: Final = 30
 
-Choose = Callable[[Transaction], Awaitable[dict[str, Proof]]]
+Choose = Callable[[Transaction], Awaitable[Collection[Coin]]]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a caller wants to plan. `send_sat` and `keep_sat`: the one that its kind fixes (`operations.share`)."""
+    """What a caller wants to plan. `send_sat` and `keep_sat`: the one that its kind fixes (`operations.share`).
+
+    `record`: it is decided already, so the plan is recorded in the transaction that makes it.
+    """
 
     op_id: str
     kind: Kind
@@ -38,6 +41,7 @@ class Request:
     send_sat: int = 0
     keep_sat: int = 0
     reserve_sat: int = 0  # of a payment, beyond send_sat
+    record: bool = False
 
 
 class Planner:
@@ -46,6 +50,7 @@ class Planner:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._coming: dict[str, tuple[str, int]] = {}  # mint and sat
+        self._fresh: set[str] = set()  # recorded by this process, and no mint was asked yet
         self._arrival = asyncio.Event()
 
     @property
@@ -66,11 +71,9 @@ class Planner:
         """
         amount = request.send_sat + request.reserve_sat
 
-        async def choose(tx: Transaction) -> dict[str, Proof]:
-            free = await queries.free_proofs(tx, request.mint, INPUTS_MAX)
-            chosen = {proof.secret for proof in select(free.values(), amount, keysets)}
-            coins = {y: proof for y, proof in free.items() if proof.secret in chosen}
-            await queries.reserve(tx, request.op_id, request.mint, coins)
+        async def choose(tx: Transaction) -> Collection[Coin]:
+            coins = select(await queries.free_coins(tx, request.mint, INPUTS_MAX), amount, keysets)
+            await queries.reserve(tx, request.op_id, request.mint, [coin.y for coin in coins])
             return coins
 
         deadline = self._desk.clock.now() + CHANGE_SECONDS_MAX
@@ -90,7 +93,7 @@ class Planner:
     ) -> Plan:
         """Plan with somebody else's coins, or coins we sent. Raises `AlreadySpent` if an operation has or had one."""
 
-        async def choose(tx: Transaction) -> dict[str, Proof]:
+        async def choose(tx: Transaction) -> Collection[Coin]:
             for row in await queries.known_coins(tx, request.mint, list(coins)):
                 if row["held_by"] is not None:
                     raise AlreadySpent(
@@ -99,15 +102,15 @@ class Planner:
                 if row["state"] != "sent":
                     raise AlreadySpent("these coins were taken before")
             await queries.hold_foreign(tx, request.op_id, request.mint, coins)
-            return coins
+            return coins.values()
 
         return await self._plan(request, choose, keysets)
 
     async def plan_mint(self, request: Request) -> Plan:
         """Plan the coins of a paid quote."""
 
-        async def choose(_tx: Transaction) -> dict[str, Proof]:
-            return {}
+        async def choose(_tx: Transaction) -> Collection[Coin]:
+            return ()
 
         return await self._plan(request, choose, {})
 
@@ -116,6 +119,13 @@ class Planner:
         if not await queries.open_operation(tx, plan.op_id, plan.plan_id):
             raise WalletError(f"the plan of operation {plan.op_id} was given up or replaced; plan again")
         await queries.insert_outputs(tx, plan.op_id, plan.outputs)
+        tx.after_commit(lambda: self._fresh.add(plan.op_id))
+
+    def take_fresh(self, op_id: str) -> bool:
+        """Whether the mint was certainly never asked for this operation. True only once: now it may be asked."""
+        fresh = op_id in self._fresh
+        self._fresh.discard(op_id)
+        return fresh
 
     async def release(self, op_id: str, plan_id: str) -> None:
         """See `Wallet.release`."""
@@ -124,7 +134,7 @@ class Planner:
         self.settled(plan_id)
 
     async def _plan(self, request: Request, choose: Choose, keysets: Mapping[str, Keyset]) -> Plan:
-        """One transaction for the coins, the counters and the row; the curve work comes after it."""
+        """One transaction for the coins, the counters and the row."""
         if not 0 < len(request.op_id) <= OP_ID_CHARS_MAX:
             raise WalletError(f"an operation's id has 1 … {OP_ID_CHARS_MAX} characters")
         keyset = await active_keyset(self._desk, request.mint, request.lock)
@@ -137,16 +147,18 @@ class Planner:
                 await queries.insert_operation(tx, self._row(request, plan_id, send, keep, fee))
                 counter = await queries.take_counters(tx, keyset.id, len(wanted))
                 self._coming[plan_id] = request.mint, keep
-            outputs = await asyncio.to_thread(
-                make_outputs, self._desk.seed, keyset.id, wanted,
-                first_counter=counter, attempt=0, lock=request.lock,
-            )  # fmt: skip
+                outputs = make_outputs(
+                    self._desk.seed, keyset.id, wanted, first_counter=counter, attempt=0, lock=request.lock
+                )
+                plan = Plan(request.op_id, plan_id, request.kind, request.mint, send, keep, fee, outputs)
+                if request.record:
+                    await self.record(tx, plan)
         except BaseException as error:
             refused = isinstance(error, WalletError) and plan_id not in self._coming
             if not refused:  # else the transaction was undone, and there is nothing to release
                 await self.release(request.op_id, plan_id)
             raise
-        return Plan(request.op_id, plan_id, request.kind, request.mint, send, keep, fee, outputs)
+        return plan
 
     def _row(self, request: Request, plan_id: str, send: int, keep: int, fee: int) -> Operation:
         return Operation(
@@ -192,13 +204,13 @@ def blank_count(overpaid_sat: int) -> int:
 
 
 def _divide(
-    request: Request, coins: Mapping[str, Proof], keysets: Mapping[str, Keyset]
+    request: Request, coins: Collection[Coin], keysets: Mapping[str, Keyset]
 ) -> tuple[int, int, int, list[tuple[Role, int]]]:
     """(send, keep, fee) of a request and the coins to make for it. Raises `InvalidToken`, `LimitExceeded`."""
     if request.send_sat > AMOUNT_SAT_MAX or request.keep_sat > AMOUNT_SAT_MAX:
         raise LimitExceeded("there are not that many sats")
-    total = sum(proof.amount for proof in coins.values())
-    fee = input_fee(coins.values(), keysets)
+    total = sum(coin.amount for coin in coins)
+    fee = input_fee(coins, keysets)
     match request.kind:
         case Kind.MINT:
             return 0, request.keep_sat, 0, wanted_coins(send_sat=0, keep_sat=request.keep_sat)

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Protocol
 
 from wallet.errors import InvalidToken
 
@@ -25,6 +25,25 @@ class Dleq:
     e: str
     s: str
     r: str | None = field(default=None, repr=False)
+
+
+class Coin(Protocol):
+    """As much of a coin as it takes to choose it: a `Proof`, or less."""
+
+    @property
+    def amount(self) -> int:
+        """In the unit of its keyset."""
+        ...
+
+    @property
+    def id(self) -> str:
+        """Of its keyset."""
+        ...
+
+    @property
+    def secret(self) -> str:
+        """Tells it from all others."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import orjson
 
@@ -33,6 +34,15 @@ class Operation:
     paid_fee_sat: int = 0
     error: str | None = None
     closed_at: int | None = None
+
+
+class FreeCoin(NamedTuple):
+    """What is read of a coin of ours in order to choose it."""
+
+    y: str
+    amount: int
+    id: str
+    secret: str
 
 
 def _operation(row: Row) -> Operation:
@@ -242,14 +252,14 @@ def _output(row: Row) -> Output:
 # --- coins ------------------------------------------------------------------------------------------------------------
 
 
-async def free_proofs(source: Database | Transaction, mint: str, limit: int) -> dict[str, Proof]:
-    """Our largest coins at a mint that no operation has, by Y."""
-    rows = await source.all(
-        "SELECT * FROM wallet_proofs WHERE mint = ? AND state = 'free' ORDER BY amount DESC LIMIT ?",
-        mint,
-        limit,
-    )
-    return {row["y"]: _proof(row) for row in rows}
+async def free_coins(tx: Transaction, mint: str, limit: int) -> list[FreeCoin]:
+    """Our largest coins at a mint that no operation has."""
+    rows = await tx.all(
+        "SELECT y, amount, keyset_id, secret FROM wallet_proofs WHERE mint = ? AND state = 'free'"
+        " ORDER BY amount DESC LIMIT ?",
+        mint, limit,
+    )  # fmt: skip
+    return [FreeCoin(row["y"], row["amount"], row["keyset_id"], row["secret"]) for row in rows]
 
 
 async def all_free(db: Database, mint: str) -> list[str]:
@@ -283,10 +293,10 @@ async def token_proofs(db: Database, op_id: str) -> tuple[Proof, ...]:
     return tuple(Proof(p.amount, p.id, p.secret, p.C, p.dleq) for p in map(_proof, rows))
 
 
-async def known_coins(tx: Transaction, mint: str, ys: Sequence[str]) -> list[Row]:
+async def known_coins(source: Database | Transaction, mint: str, ys: Sequence[str]) -> list[Row]:
     """State and holder of those of `ys` that we ever had."""
     marks = ", ".join("?" * len(ys))
-    return await tx.all(
+    return await source.all(
         f"SELECT y, state, held_by FROM wallet_proofs WHERE mint = ? AND y IN ({marks})",  # noqa: S608 - only marks
         mint, *ys,
     )  # fmt: skip

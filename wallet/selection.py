@@ -1,13 +1,15 @@
 """Which coins to spend, and into which coins to split an amount. Pure arithmetic on amounts."""
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 from wallet.errors import InsufficientFunds, InvalidKeyset
 from wallet.keysets import Keyset
-from wallet.proofs import Proof
+from wallet.proofs import Coin
 
 INPUTS_WANTED: Final = 20  # beyond that, rather break a large coin than spend dust: mints limit their inputs
+
+_C = TypeVar("_C", bound=Coin)
 
 
 def split_amount(amount: int) -> list[int]:
@@ -17,7 +19,7 @@ def split_amount(amount: int) -> list[int]:
     return [1 << bit for bit in range(amount.bit_length()) if amount >> bit & 1]
 
 
-def select(proofs: Iterable[Proof], amount: int, keysets: Mapping[str, Keyset]) -> list[Proof]:
+def select(proofs: Iterable[_C], amount: int, keysets: Mapping[str, Keyset]) -> list[_C]:
     """Coins whose sum, less the input fee of exactly these coins, is at least `amount`; few and close to it.
 
     The same coins in any order give the same choice, and no chosen coin could be left out. Coins that cost
@@ -32,8 +34,8 @@ def select(proofs: Iterable[Proof], amount: int, keysets: Mapping[str, Keyset]) 
         ((_net_ppk(proof, keysets), proof) for proof in proofs),
         key=lambda coin: (-coin[0], coin[1].id, coin[1].secret),
     )
-    chosen: list[tuple[int, Proof]] = []
-    too_large: tuple[int, Proof] | None = None
+    chosen: list[tuple[int, _C]] = []
+    too_large: tuple[int, _C] | None = None
     missing = target
     for coin in coins:
         if coin[0] > missing:
@@ -49,7 +51,7 @@ def select(proofs: Iterable[Proof], amount: int, keysets: Mapping[str, Keyset]) 
     return [proof for _, proof in _without_needless(chosen, -missing)]
 
 
-def _without_needless(chosen: list[tuple[int, Proof]], surplus: int) -> list[tuple[int, Proof]]:
+def _without_needless(chosen: list[tuple[int, _C]], surplus: int) -> list[tuple[int, _C]]:
     """Drop, smallest first, what the surplus can spare."""
     kept = []
     for coin in sorted(chosen, key=lambda coin: coin[0]):
@@ -60,7 +62,7 @@ def _without_needless(chosen: list[tuple[int, Proof]], surplus: int) -> list[tup
     return kept
 
 
-def _net_ppk(proof: Proof, keysets: Mapping[str, Keyset]) -> int:
+def _net_ppk(proof: Coin, keysets: Mapping[str, Keyset]) -> int:
     try:
         return 1000 * proof.amount - keysets[proof.id].input_fee_ppk
     except KeyError:

@@ -12,6 +12,7 @@ import structlog
 from identity import SecretKey
 from store import Clock, Database, Transaction
 from wallet import ledger, operations_foreign, queries
+from wallet.crypto import proof_y
 from wallet.errors import AlreadySpent, InvalidRequest, WalletError
 from wallet.invoice import parse_invoice
 from wallet.keyring import Keyring
@@ -48,7 +49,6 @@ class Wallet:
         self._desk = desk
         self._planner = Planner(desk)
         self._started = False
-        self._fresh: set[str] = set()  # recorded by this process, and no mint was asked yet
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @classmethod
@@ -128,10 +128,12 @@ class Wallet:
         lock: P2PKLock | None = None,
         job_id: str | None = None,
         include_fees: bool = False,
+        record: bool = False,
     ) -> Plan:
         """Prepare a token of `amount_sat` out of our coins, locked or plain; the rest comes back as change.
 
         With `include_fees` the token is larger by what its receiver pays to swap it: they get `amount_sat` net.
+        With `record` the transaction that makes the plan records it, for callers with nothing to write beside it.
         Waits for change of operations under way if that will do. Raises `InsufficientFunds`, `UnknownMint`,
         `MintUnavailable`.
         """
@@ -144,7 +146,7 @@ class Wallet:
         if include_fees:
             keyset = await self._desk.keyring.active(mint, lock)
             amount_sat = face_value(amount_sat, keyset.input_fee_ppk)
-        request = Request(op_id, Kind.SEND, mint, purpose, job_id, lock, send_sat=amount_sat)
+        request = Request(op_id, Kind.SEND, mint, purpose, job_id, lock, send_sat=amount_sat, record=record)
         return await self._planner.plan_own(request, keysets)
 
     async def plan_redeem(
@@ -155,15 +157,21 @@ class Wallet:
         op_id: str,
         purpose: str,
         job_id: str | None = None,
+        ask_first: bool = True,
+        record: bool = False,
     ) -> Plan:
-        """Prepare to swap foreign coins to our own; locked ones are signed with `keys`.
+        """Prepare to swap foreign coins to our own; locked ones are signed with `keys`; `record` as in `plan_send`.
 
+        The mint is asked first whether they are unspent, for a swap in vain uses up counters. `ask_first` False is for
+        coins just examined: that they were spent, or are being spent, is then told by `settle`, as after any plan.
         Raises `UnknownMint`, `InvalidToken`, `InvalidProof`, `WrongLock` (these keys cannot spend it now),
         `AlreadySpent`, `MintUnavailable`.
         """
         now = self._desk.clock.now()
-        mint, coins, keysets = await operations_foreign.acceptable(self._desk.keyring, token, keys, now)
-        request = Request(op_id, Kind.REDEEM, mint, purpose, job_id)
+        mint, coins, keysets = await operations_foreign.acceptable(
+            self._desk.keyring, token, keys, now, ask=ask_first
+        )
+        request = Request(op_id, Kind.REDEEM, mint, purpose, job_id, record=record)
         return await self._planner.plan_foreign(request, coins, keysets)
 
     async def plan_return(
@@ -176,6 +184,7 @@ class Wallet:
         purpose: str,
         job_id: str | None = None,
         keep_sat: int = 0,
+        ask_first: bool = True,
     ) -> Plan:
         """Prepare to swap foreign coins to a token for somebody else, less the fee and `keep_sat` for us.
 
@@ -186,7 +195,9 @@ class Wallet:
         if lock is not None:
             check_terms(lock)
         now = self._desk.clock.now()
-        mint, coins, keysets = await operations_foreign.acceptable(self._desk.keyring, token, keys, now)
+        mint, coins, keysets = await operations_foreign.acceptable(
+            self._desk.keyring, token, keys, now, ask=ask_first
+        )
         request = Request(op_id, Kind.RETURN, mint, purpose, job_id, lock, keep_sat=keep_sat)
         return await self._planner.plan_foreign(request, coins, keysets)
 
@@ -228,7 +239,6 @@ class Wallet:
         Raises `WalletError` if the plan was released or replaced meanwhile; the transaction must then be undone.
         """
         await self._planner.record(tx, plan)
-        tx.after_commit(lambda: self._fresh.add(plan.op_id))
 
     async def release(self, plan: Plan) -> None:
         """Give up a plan that was not recorded: its coins are free again. Harmless if it was recorded or released."""
@@ -245,10 +255,8 @@ class Wallet:
         async with lock:
             op = await queries.operation(self._desk.db, op_id)
             if op is not None and op.state is State.OPEN:
-                fresh = op_id in self._fresh
-                self._fresh.discard(op_id)  # whatever happens now, the mint may have been asked
                 try:
-                    await self._drive(op, fresh=fresh)
+                    await self._drive(op, fresh=self._planner.take_fresh(op_id))
                 finally:
                     self._planner.settled(op.plan_id)
         outcome = await self.outcome(op_id)
@@ -285,10 +293,13 @@ class Wallet:
     async def redeemed_by(self, token: Token, key: SecretKey) -> int | None:
         """What a token was worth, after the mint's fee, if `key` signed when its coins were spent; else None.
 
-        The mint shows the signatures (NUT-07), so this tells our own redemption after its record was lost. Raises as
-        `examine`.
+        The mint shows the signatures (NUT-07), so this tells our own redemption after its record was lost. None for
+        coins that this database knows: what became of those is written there. Raises as `examine`.
         """
-        return await operations_foreign.redeemed_by(self._desk.keyring, token, key)
+        net_sat = await operations_foreign.redeemed_by(self._desk.keyring, token, key)
+        ys = [proof_y(proof.secret) for proof in token.proofs]
+        known = await queries.known_coins(self._desk.db, self._desk.keyring.trusted(token.mint), ys)
+        return None if known else net_sat
 
     async def least_fee(self, mint: str, amount_sat: int) -> int:
         """What the mint takes, in sat, when `amount_sat` in the fewest coins is swapped.
@@ -336,19 +347,26 @@ class Wallet:
         """Plan, record and settle a token in one go. Raises as `plan_send` and `settle`."""
         op_id = f"send:{secrets.token_hex(16)}"
         plan = await self.plan_send(
-            mint, amount_sat, op_id=op_id, purpose="send", lock=lock, include_fees=include_fees
+            mint, amount_sat, op_id=op_id, purpose="send", lock=lock, include_fees=include_fees, record=True
         )
-        outcome = await self._record_and_settle(plan)
+        outcome = await self.settle(plan.op_id)
         if outcome.token is None:
             raise WalletError(f"no token was made: {outcome.error}")
         return outcome.token
 
     async def receive(self, token: Token, keys: Sequence[SecretKey] = ()) -> Outcome:
-        """Plan, record and settle the redemption of a token in one go. Raises as `plan_redeem` and `settle`."""
+        """Plan, record and settle the redemption of a token in one go. Raises as `plan_redeem` and `settle`.
+
+        Whether the coins are unspent, the swap tells: if not all are, none is taken.
+        """
         op_id = f"receive:{secrets.token_hex(16)}"
-        return await self._record_and_settle(
-            await self.plan_redeem(token, keys=keys, op_id=op_id, purpose="receive")
+        plan = await self.plan_redeem(
+            token, keys=keys, op_id=op_id, purpose="receive", ask_first=False, record=True
         )
+        outcome = await self.settle(plan.op_id)
+        if outcome.state is State.LOST:
+            raise AlreadySpent(f"nothing was received, {outcome.error}; ask for a fresh token")
+        return outcome
 
     async def pay(self, mint: str, bolt11: str) -> Outcome:
         """Pay a Lightning invoice; overpaid fees come back (NUT-08). `failed`: the coins are ours again.
@@ -368,9 +386,10 @@ class Wallet:
             )
         request = Request(
             f"pay:{secrets.token_hex(16)}", Kind.MELT, mint, "pay",
-            quote_id=quote.quote, send_sat=quote.amount, reserve_sat=quote.fee_reserve,
+            quote_id=quote.quote, send_sat=quote.amount, reserve_sat=quote.fee_reserve, record=True,
         )  # fmt: skip
-        return await self._record_and_settle(await self._planner.plan_own(request, keysets))
+        plan = await self._planner.plan_own(request, keysets)
+        return await self.settle(plan.op_id)
 
     async def balance(self) -> dict[str, int]:
         """Sat by mint that can be spent now; coins inside open operations are not counted."""
@@ -398,11 +417,6 @@ class Wallet:
     async def audit(self, *, ask_mints: bool = False) -> AuditReport:
         """Check the books: postings balance, coins in hand are what the accounts say; with `ask_mints` NUT-07 too."""
         return await ledger.audit(self._desk.db, self._desk.keyring, ask_mints=ask_mints)
-
-    async def _record_and_settle(self, plan: Plan) -> Outcome:
-        async with self._desk.db.transaction() as tx:
-            await self.record(tx, plan)
-        return await self.settle(plan.op_id)
 
     @staticmethod
     async def _try(limit: asyncio.Semaphore, step: Awaitable[object], name: str) -> bool:

@@ -64,6 +64,27 @@ async def test_a_strangers_refusal_does_not_touch_the_payment_that_was_accepted_
     await stranger.answer(request, "result")
 
 
+async def test_coins_spent_between_the_look_and_the_swap_are_no_payment(
+    market: Market, agent: Agent, stranger: "Stranger", purse: Wallet
+) -> None:
+    provider = await market.open(agent)
+    request = stranger.request()
+    await stranger.answer(request, "payment-required")
+    token = await purse.send(market.mint.url, 21)
+    swapped, swapping = hold(market.mint, "/v1/swap", token.proofs[0].secret)
+    market.mint.asked.clear()
+    await stranger.pay(provider.public_key, request.id, token)
+    await asyncio.wait_for(swapping.wait(), 10)
+    assert market.mint.asked["/v1/checkstate"] == 1
+    market.mint.spent |= {proof_y(proof.secret): proof for proof in token.proofs}
+    swapped.set()
+    told = await stranger.answer(request, "error")
+    assert "spent by somebody else" in told.tags_named("status")[0][2]
+    assert await provider._post.wallet.balance() == {}
+    assert "lost" not in (await provider._post.wallet.audit()).accounts
+    assert stranger.answers(request, 6001) == []
+
+
 async def test_invented_coins_do_not_make_a_good_payment_bounce(
     market: Market, agent: Agent, stranger: "Stranger", purse: Wallet
 ) -> None:
@@ -304,3 +325,35 @@ async def test_an_extra_payment_on_its_way_back_does_not_settle_what_is_owed(
         return len([x for x in await stranger.letters() if ("t", "refund") in x.tags]) == 2
 
     await stranger.eventually(both_are_back)
+
+
+@pytest.mark.parametrize(("sat", "again_sat"), [(5, 4), (60, 32)], ids=["too little", "more than the price"])
+async def test_coins_that_we_spent_ourselves_pay_once(
+    market: Market, agent: Agent, stranger: "Stranger", purse: Wallet, sat: int, again_sat: int
+) -> None:
+    """A part of what we returned or gave change for comes again, as another payment: the mint shows our signature."""
+    provider = await market.open(agent)
+    request = stranger.request()
+    offer = await stranger.answer(request, "payment-required")
+    lock = P2PKLock(offer.tag("lock") or "")
+    token = await purse.send(market.mint.url, sat, lock=lock)
+    payer = SecretKey.generate()
+
+    async def states() -> list[PaymentState]:
+        rows = await payments_of(provider._post.db, provider.public_key, request.id)
+        return [row.state for row in rows]
+
+    async def is_settled(count: int) -> bool:
+        now = await states()
+        open_states = (PaymentState.RECEIVED, PaymentState.REDEEMING, PaymentState.RETURNING)
+        return len(now) == count and not any(state in open_states for state in now)
+
+    await stranger.pay(provider.public_key, request.id, token, payer)
+    await stranger.eventually(lambda: is_settled(1))
+    part = tuple(proof for proof in token.proofs if proof.amount == again_sat)
+    await stranger.pay(provider.public_key, request.id, Token(token.mint, part), payer)
+    await stranger.eventually(lambda: is_settled(2))
+    assert PaymentState.REFUSED in await states()
+    job = await get_job(provider._post.db, provider.public_key, request.id)
+    assert job is not None
+    assert (job.state is JobState.OFFERED) == (sat == 5)

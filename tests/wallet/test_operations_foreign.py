@@ -5,6 +5,7 @@ import pytest
 from identity import SecretKey
 from tradepost.testing.clock import ManualClock
 from tradepost.testing.mint import MemoryMint
+from wallet.crypto import proof_y
 from wallet.errors import (
     AlreadySpent,
     InvalidProof,
@@ -14,6 +15,7 @@ from wallet.errors import (
     WalletError,
     WrongLock,
 )
+from wallet.operations import State
 from wallet.proofs import P2PKLock, Proof, Token
 from wallet.wallet import Wallet
 
@@ -91,3 +93,66 @@ async def test_coins_of_a_keyset_newer_than_our_list(mint: MemoryMint, alice: Wa
     mint.rotate_keyset(200)
     token = await alice.send(mint.url, 100)
     assert (await bob.receive(token)).received_sat == 99
+
+
+async def test_receiving_asks_the_mint_nothing_but_the_swap(
+    mint: MemoryMint, alice: Wallet, bob: Wallet
+) -> None:
+    first, second = await alice.send(mint.url, 100), await alice.send(mint.url, 100)
+    await bob.receive(first)
+    mint.asked.clear()
+    assert (await bob.receive(second)).received_sat == 99
+    assert mint.asked == {"/v1/swap": 1}
+
+
+async def test_a_token_that_was_spent_is_refused_and_costs_nothing(
+    mint: MemoryMint, alice: Wallet, bob: Wallet, make_wallet
+) -> None:
+    carol = await make_wallet("carol", 500)
+    before = await carol.audit()
+    spent, half = await alice.send(mint.url, 100), await alice.send(mint.url, 96)
+    await bob.receive(spent)
+    with pytest.raises(AlreadySpent, match="nothing was received, 100 of 100 sat were spent"):
+        await carol.receive(spent)
+    await bob.receive(Token(mint.url, half.proofs[:1]))
+    with pytest.raises(AlreadySpent, match="nothing was received"):
+        await carol.receive(half)
+    assert await carol.audit(ask_mints=True) == before
+    assert [(entry.state, entry.received_sat) for entry in (await carol.history())[:2]] == [
+        (State.LOST, 0)
+    ] * 2
+    mint.asked.clear()
+    with pytest.raises(AlreadySpent, match="before"):
+        await carol.receive(spent)
+    assert not mint.asked  # we remember it
+    rest = Token(mint.url, half.proofs[1:])
+    assert (await carol.receive(rest)).received_sat == rest.amount - 1
+
+
+async def test_a_token_that_is_being_spent_is_received_once_the_mint_has_decided(
+    mint: MemoryMint, alice: Wallet, bob: Wallet
+) -> None:
+    token = await alice.send(mint.url, 100)
+    mint._pending = {proof_y(proof.secret) for proof in token.proofs}
+    with pytest.raises(MintUnavailable, match="still working"):
+        await bob.receive(token)
+    assert await bob.balance() == {}
+    mint._pending = set()
+    assert await bob.recover() == []
+    assert await bob.balance() == {mint.url: 99}
+
+
+async def test_a_plan_for_spent_coins_uses_up_no_counters(
+    mint: MemoryMint, alice: Wallet, bob: Wallet, make_wallet
+) -> None:
+    carol = await make_wallet("carol", 500)
+    token = await alice.send(mint.url, 100)
+    await bob.receive(token)
+    counters = await carol._desk.db.all("SELECT keyset_id, next FROM wallet_counters")
+    with pytest.raises(AlreadySpent):
+        await carol.plan_redeem(token, op_id="op", purpose="test")
+    with pytest.raises(AlreadySpent):
+        await carol.plan_return(token, lock=None, op_id="op", purpose="test")
+    after = await carol._desk.db.all("SELECT keyset_id, next FROM wallet_counters")
+    assert list(map(tuple, after)) == list(map(tuple, counters))
+    assert not await carol.is_recorded("op")

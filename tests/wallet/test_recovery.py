@@ -152,6 +152,12 @@ async def send_back(world: World, wallet: Wallet) -> None:
     await wallet.settle("r")
 
 
+async def at_once(world: World, wallet: Wallet) -> None:
+    """Planned and recorded by the same transaction, the coins not asked after."""
+    await wallet.receive(world.tokens[0])
+    await wallet.send(world.mint.url, 77)
+
+
 async def reclaim(world: World, wallet: Wallet) -> None:
     await send(world, wallet)
     await record(wallet, await wallet.plan_reclaim("s", op_id="r", purpose="test"))
@@ -185,7 +191,7 @@ async def send_through_a_rotation(world: World, wallet: Wallet) -> None:
 
 
 SCENARIOS = [
-    fund, send, send_locked_and_refund, redeem, send_back, reclaim, pay, pay_in_vain, pay_slowly,
+    fund, send, send_locked_and_refund, redeem, send_back, at_once, reclaim, pay, pay_in_vain, pay_slowly,
     send_through_a_rotation,
 ]  # fmt: skip
 
