@@ -374,7 +374,7 @@ class Customer:
                     await also(tx)
             if moved:
                 log.debug("order", order=order_id, state=decision.state)
-                if event:
+                if decision.state is not row.state:
                     await self._tell(order_id)
                 return True
             # Somebody changed the order between the reading and the writing: decide on what it is now.

@@ -230,7 +230,7 @@ class Provider:
         await self.apply(self._new_job(delivery), Refused(reason, action), also=delivery.done)
 
     async def _accept(self, delivery: Delivery, request: JobRequest) -> None:
-        if len(self._tasks) >= self._limits.queue_jobs_max:
+        if sum(name.startswith("work:") for name in self._tasks) >= self._limits.queue_jobs_max:
             await self._refuse(
                 delivery, "too many jobs are waiting here; try again in a minute", Action.RETRY_AFTER
             )

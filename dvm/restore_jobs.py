@@ -94,7 +94,8 @@ async def _write(post: Post, row: JobRow) -> bool:
     async with post.db.transaction() as tx:
         if here is None:
             return await queries.insert_job(tx, row)
-        if row.state.is_final and not here.state.is_final:
+        # What we owe stays owed: that a job failed was told before its money was on its way back.
+        if row.state.is_final and not here.state.is_final and here.state is not JobState.RETURNING:
             return await queries.update_job(tx, replace(row, attempts=here.attempts), here.state)
     return False
 

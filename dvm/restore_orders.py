@@ -63,8 +63,9 @@ async def order_record(seed: Seed, row: OrderRow, token: Token, *, now: int) -> 
 async def restore_orders(post: Post, customer: str, records: Sequence[dict[str, Any]]) -> OrdersRestored:
     """Write back the orders of one customer that are in `records` (`read_records`) or whose requests the relays hold.
 
-    Orders that are here already stay as they are. What was paid goes on as `Customer.start` goes on with any: it waits
-    for the result, and takes the coins back after the locktime. An unpaid one is waited for and never paid.
+    Orders that are here already stay as they are, unless they were paid since. What was paid goes on as
+    `Customer.start` goes on with any: it waits for the result, and takes the coins back after the locktime. An unpaid
+    one is waited for and never paid.
     """
     total = OrdersRestored()
     answers = await _results(post, customer)
@@ -155,13 +156,15 @@ def _unpaid_order(request: Event, now: int) -> OrderRow:
 
 
 async def _insert(post: Post, row: OrderRow) -> bool:
-    """Write an order as it is; False if it is here already."""
-    if await queries.get_order(post.db, row.id) is not None:
+    """Write an order as it is; False if it is here already. An old copy may have it from before it was paid."""
+    here = await queries.get_order(post.db, row.id)
+    if here is not None and (here.op_id is not None or row.op_id is None):
         return False
     async with post.db.transaction() as tx:
-        await queries.insert_order(tx, row)
+        if here is None:
+            await queries.insert_order(tx, row)
         await queries.update_order(
-            tx, row, row.state, now=row.updated_at, price_sat=row.price_sat, mint=row.mint, locktime=row.locktime,
-            op_id=row.op_id, result=row.result, reason=row.reason,
+            tx, here or row, row.state, now=row.updated_at, price_sat=row.price_sat, mint=row.mint,
+            locktime=row.locktime, op_id=row.op_id, result=row.result, reason=row.reason,
         )  # fmt: skip
     return True

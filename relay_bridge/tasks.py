@@ -119,6 +119,8 @@ class Dispatcher(Generic[T]):
         try:
             while True:
                 self._changed.clear()
+                if self._due_at is not None and self._due_at <= self._clock.now():
+                    self._look = True  # also while there is always something new
                 if self._look and not self._waiting:
                     await self._find()
                 while self._waiting and self._running < self._parallel_max:
@@ -126,6 +128,7 @@ class Dispatcher(Generic[T]):
                 if self._waiting or not self._look:
                     await self._pause()
         finally:
+            self._look = True  # what is offered from now on stays in the table
             await self._tasks.close()
 
     async def _find(self) -> None:

@@ -229,7 +229,10 @@ class Database:
 
     def _committed(self, batch: _Batch, error: sqlite3.Error | None) -> None:
         if error is not None and self._writer.in_transaction:
-            self._writer.execute("ROLLBACK")
+            with suppress(
+                sqlite3.Error
+            ):  # the disk fails here, too; SQLite undoes what is left when it is opened again
+                self._writer.execute("ROLLBACK")
         self._batch = None
         self._parts += len(batch.waiting)
         if self._parts < _PARTS_UNCHECKPOINTED_MAX:

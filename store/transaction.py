@@ -5,7 +5,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
+import structlog
+
 from store.errors import StoreError
+
+log = structlog.get_logger(__name__)
 
 Value = str | int | bytes | None
 
@@ -36,14 +40,21 @@ class Callbacks:
     def committed(self) -> None:
         """It is durable."""
         for callback, _ in self._waiting:
-            callback()
+            _call(callback)
 
     def undone(self, first: int = 0) -> None:
         """Nothing of it was kept; tell those from number `first` on, and forget them."""
         for _, undone in self._waiting[first:]:
             if undone is not None:
-                undone()
+                _call(undone)
         del self._waiting[first:]
+
+
+def _call(callback: Callable[[], None]) -> None:
+    try:
+        callback()
+    except Exception:  # against its contract; the others and the writers who wait are told nevertheless
+        log.exception("callback_failed")
 
 
 class Transaction:

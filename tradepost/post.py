@@ -14,10 +14,10 @@ from dvm import Post, ProviderLimits
 from identity import SecretKey, read_key_file, write_key_file
 from relay_bridge import Connect, Fetcher, Inbox, Outbox, RelayPool
 from relay_bridge.timing import within
-from store import Clock, Database, Migration, StoreError, SystemClock, load_migrations
+from store import Clock, Database, Migration, SystemClock, load_migrations
 from store.backup import back_up
 from tradepost.errors import ConfigError, PostBusy
-from tradepost.settings import Settings
+from tradepost.settings import Settings, make_private
 from wallet import HttpTransport, InvalidSeed, MintTransport, Seed, Wallet
 
 FLUSH_SECONDS_MAX = 5.0
@@ -79,7 +79,7 @@ async def _keep_recovering(wallet: Wallet, clock: Clock, recovered: asyncio.Even
     while True:
         try:
             await wallet.recover()
-        except StoreError:
+        except Exception:  # a full disk, say; the money is still to be looked after when there is room again
             log.exception("recovery_failed")
         recovered.set()
         await clock.sleep(RECOVER_EVERY_SECONDS)
@@ -102,7 +102,7 @@ async def open_database(settings: Settings) -> Database:
 
     Any number of processes may read it.
     """
-    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(settings.data)
     await asyncio.to_thread(back_up, settings.database, all_migrations())
     return await Database.open(settings.database, all_migrations())
 
@@ -134,7 +134,7 @@ def own_key(settings: Settings, name: str) -> SecretKey:
         if isinstance(stored, SecretKey):
             return stored
         raise ConfigError(f"{path} is under a password, or with a remote signer: this needs a bare key")
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     key = read_seed(settings).identity(name)
     write_key_file(path, key)
     return key
@@ -149,7 +149,7 @@ def read_seed(settings: Settings) -> Seed:
     """The wallet's seed; drawn and stored (mode 0600, on disk before it is used) at first use. Raises `ConfigError`."""
     path = settings.seed_file
     if not path.exists():
-        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(settings.data)
         _write_once(path, Seed.generate().words + "\n")
     if path.stat().st_mode & 0o077:
         raise ConfigError(
@@ -165,7 +165,7 @@ def read_seed(settings: Settings) -> Seed:
 
 def put_seed(settings: Settings, seed: Seed) -> None:
     """Store words that were kept elsewhere. Raises `ConfigError` if the post has others already."""
-    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(settings.data)
     _write_once(settings.seed_file, seed.words + "\n")
     if read_seed(settings).words != seed.words:
         raise ConfigError(
@@ -204,7 +204,7 @@ def _write_once(path: Path, text: str) -> None:
 
 @contextmanager
 def _only_process(folder: Path) -> Iterator[None]:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(folder)
     with (folder / "lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

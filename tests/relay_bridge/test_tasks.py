@@ -88,6 +88,36 @@ async def test_a_row_finished_while_the_table_is_read_is_not_handled_again(event
     await tasks.close()
 
 
+async def test_a_row_put_off_is_found_again_however_many_new_ones_come():
+    clock = ManualClock()
+    table = Table(clock, {"put off": clock.now() + 10})
+    dispatcher, tasks = table.dispatcher(), Tasks()
+    tasks.start(dispatcher.run(), "dispatcher")
+    await asyncio.wait_for(dispatcher.idle.wait(), 5)
+    for number in range(1200):  # twelve seconds
+        table.rows[f"row {number}"] = 0
+        dispatcher.offer(f"row {number}")
+        await clock.advance(0.01)
+        while f"row {number}" in table.rows:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert "put off" in table.handled
+    await tasks.close()
+
+
+async def test_what_is_offered_after_the_end_stays_in_the_table():
+    clock = ManualClock()
+    table = Table(clock, {"first": 0})
+    dispatcher, tasks = table.dispatcher(), Tasks()
+    tasks.start(dispatcher.run(), "dispatcher")
+    await asyncio.wait_for(dispatcher.idle.wait(), 5)
+    await tasks.close()
+    table.rows["late"] = 0
+    dispatcher.offer("late")
+    await asyncio.sleep(0.01)
+    assert (table.handled, list(table.rows)) == (["first"], ["late"])
+
+
 async def test_an_unreadable_table_is_read_again():
     clock = ManualClock()
     table = Table(clock, {"row": 0})

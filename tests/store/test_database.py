@@ -476,6 +476,20 @@ async def test_one_of_the_two_callbacks_is_called_whatever_happens(db: Database)
     assert await ids(db) == [2]
 
 
+async def test_a_callback_that_raises_keeps_nobody_waiting(db: Database) -> None:
+    told: list[str] = []
+
+    def fail() -> None:
+        raise RuntimeError("a bug")
+
+    async with asyncio.timeout(5), db.transaction() as tx:
+        await tx.execute(INSERT, 1, "text")
+        tx.after_commit(fail)
+        tx.after_commit(lambda: told.append("the next one"))
+    assert told == ["the next one"]
+    await is_usable(db)
+
+
 async def test_callbacks_hear_of_a_failing_disk(db: Database) -> None:
     await limit_size(db)
     ends: list[str] = []

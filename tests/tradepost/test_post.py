@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ from store import SystemClock
 from tradepost.errors import ConfigError, PostBusy
 from tradepost.post import open_database, open_post, open_wallet, own_key, reach, read_seed, wallet_on
 from tradepost.settings import Settings
-from tradepost.testing import Market, MemoryRelay
+from tradepost.testing import ManualClock, Market, MemoryMint, MemoryRelay
+from wallet import Wallet
 
 
 @pytest.fixture
@@ -81,6 +83,13 @@ def test_a_key_is_drawn_once(settings: Settings) -> None:
     assert own_key(settings, "other").public_key != key.public_key
 
 
+def test_no_folder_is_open_to_others_whatever_is_made_first(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path / "share" / "post")
+    own_key(settings, "shop")
+    made = (settings.data.parent, settings.data, settings.data / "keys")
+    assert [folder.stat().st_mode & 0o777 for folder in made] == [0o700] * 3
+
+
 async def test_a_post_is_open_once_and_says_who_has_it(home: Path) -> None:
     async with Market(folder=home) as market:
         await market.post("shop")
@@ -144,3 +153,23 @@ async def test_one_relay_is_enough_to_be_reached() -> None:
             assert said in reason
             assert bool(reason) == bool(said)
             assert all(url in reason for url in urls) or not said
+
+
+async def test_recovery_goes_on_after_whatever_stopped_it_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, say: money that an earlier process left under way is looked after once there is room again."""
+    recover, again = Wallet.recover, asyncio.Event()
+    errors = [sqlite3.OperationalError("database or disk is full")]
+
+    async def once_in_vain(wallet: Wallet) -> list[str]:
+        if errors:
+            raise errors.pop()
+        again.set()
+        return await recover(wallet)
+
+    monkeypatch.setattr(Wallet, "recover", once_in_vain)
+    clock, relay = ManualClock(), MemoryRelay()
+    async with open_post(settings, clock=clock, connect=relay.connect, transport=MemoryMint().transport):
+        await clock.advance(61)
+        await asyncio.wait_for(again.wait(), 10)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dvm import Agent, Job, JobState, OrderState, Post, Provider, ProviderLimits
+from dvm import Agent, Job, JobFailed, JobState, OrderState, Post, Provider, ProviderLimits
 from dvm.nip90 import Offer, Status, make_feedback
 from dvm.queries import get_job, get_order, recent_jobs
 from identity import LocalSigner, SecretKey, encode_npub, sign_event, write_key_file
@@ -130,6 +130,31 @@ async def test_a_customer_that_lost_everything_takes_its_locked_coins_back_after
         async with life(market, "me") as post, open_customer(market.settings("me"), post) as customer:
             await order_is(post, order.id, OrderState.AWAITING_REFUND)
             assert await sats(post) == left_sat
+            await clock.advance(600)
+            await order_is(post, order.id, OrderState.REFUNDED)
+            assert await sats(post) + market.mint.fees_sat == 100
+            assert (await post.wallet.audit(ask_mints=True)).ok
+
+
+async def test_an_old_copy_learns_what_was_paid_since(tmp_path: Path) -> None:
+    async with Market(clock=ManualClock()) as market:
+        silent, clock, folder = Silent(market), market.clock, market.settings("me").data
+        async with life(market, "me") as post, open_customer(market.settings("me"), post) as customer:
+            await fund(market, post, 100)
+            order = await customer.ask(silent.key.public_key, "x", kind=5001, max_sat=50, seconds_max=60)
+        shutil.copytree(folder, tmp_path / "copy")
+        async with life(market, "me") as post, open_customer(market.settings("me"), post):
+            await silent.offer(order.id, seconds=600)
+            await order_is(post, order.id, OrderState.PAID)
+            await post.outbox.flush(5)
+            left_sat = await sats(post)
+        shutil.rmtree(folder)
+        shutil.copytree(tmp_path / "copy", folder)
+        report = await restore(market, "me", None)
+        assert (report.balance_sat, report.orders.paid) == (left_sat, 1)
+        async with life(market, "me") as post, open_customer(market.settings("me"), post):
+            await clock.advance(120)
+            await order_is(post, order.id, OrderState.AWAITING_REFUND)
             await clock.advance(600)
             await order_is(post, order.id, OrderState.REFUNDED)
             assert await sats(post) + market.mint.fees_sat == 100
@@ -337,6 +362,27 @@ async def test_an_old_copy_learns_what_was_answered_since(
     async with serving(market, agent) as provider:
         await job_is(provider, order.id, JobState.DONE)
     assert answers(market, order.id) == 1
+
+
+async def test_a_restore_over_a_whole_database_leaves_owed_what_is_owed(market: Market) -> None:
+    agent = Agent("Fails")
+
+    @agent.serves(kind=5001, price_sat=21)
+    async def work(job: Job) -> str:
+        for _ in range(50):
+            market.mint.refuse("/v1/swap")
+        raise JobFailed("no")
+
+    async with life(market, "me") as post, open_customer(market.settings("me"), post) as customer:
+        await fund(market, post, 100)
+        async with serving(market, agent) as provider:
+            order = await customer.ask(provider.public_key, "loud", kind=5001, max_sat=50)
+            await order_is(post, order.id, OrderState.AWAITING_REFUND)
+        market.mint._next_faults.clear()
+        await restore(market, "agent", None)
+        async with serving(market, agent) as provider:
+            await job_is(provider, order.id, JobState.RETURNED)
+            await order_is(post, order.id, OrderState.REFUNDED)
 
 
 async def test_a_restore_that_is_killed_anywhere_is_run_again(

@@ -113,13 +113,13 @@ async def test_http_waits_no_longer_than_it_may(serve: Serve, monkeypatch: pytes
         await forever.wait()
         return web.Response()
 
-    with pytest.raises(MintUnavailable, match="Timeout"):
+    with pytest.raises(MintUnavailable, match=r"0\.05 s went by"):
         await ask(await serve(handler))
     forever.set()
 
 
 async def test_http_nobody_there(free_port: int) -> None:
-    with pytest.raises(MintUnavailable, match="no answer"):
+    with pytest.raises(MintUnavailable, match="no answer .* Connection refused; try again"):
         await ask(f"http://127.0.0.1:{free_port}")
 
 
