@@ -119,7 +119,7 @@ async def test_http_waits_no_longer_than_it_may(serve: Serve, monkeypatch: pytes
 
 
 async def test_http_nobody_there(free_port: int) -> None:
-    with pytest.raises(MintUnavailable, match="no answer .* Connection refused; try again"):
+    with pytest.raises(MintUnavailable, match=r"no answer .* Connection refused; try again"):
         await ask(f"http://127.0.0.1:{free_port}")
 
 
