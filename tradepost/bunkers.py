@@ -23,7 +23,7 @@ from relay_bridge.bunker import PERMISSIONS, BunkerSigner, await_invited, connec
 from relay_bridge.bunker_line import BunkerLine, Visit
 from store import Clock
 from tradepost.errors import ConfigError
-from tradepost.settings import Settings
+from tradepost.settings import Settings, make_private
 
 _INVITATION_SECONDS: Final = 600.0
 
@@ -54,7 +54,7 @@ class BunkerMemory:
         self.public_key = public_key or self.public_key
         self.relays = tuple(relays) or self.relays
         kept = _File(encode_nsec(self.client_key), self.public_key, self.relays)
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self._path.parent)
         with written_aside(self._path, msgspec.json.encode(kept).decode() + "\n") as aside:
             aside.replace(self._path)
 

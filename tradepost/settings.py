@@ -5,6 +5,7 @@ is the user's own one, in TRADEPOST_HOME (default: the XDG data folder).
 """
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
@@ -104,6 +105,12 @@ class Settings(BaseSettings):
         return self.data / "keys" / f"{name}.nsec"
 
 
+def make_private(folder: Path) -> None:
+    """Make `folder` and what is missing above it, all for their owner alone: mode 0700, as XDG wants it too."""
+    for missing in reversed((folder, *folder.parents)):
+        missing.mkdir(mode=0o700, exist_ok=True)
+
+
 def home() -> Path:
     """The folder of the user's own post."""
     if named := os.environ.get("TRADEPOST_HOME"):
@@ -138,5 +145,7 @@ def _explain(error: ValidationError, path: Path, values: dict[str, Any]) -> str:
     field = str(first["loc"][0])
     where = f"{path}: {field}" if field in values else _variable(field)
     if first["type"] == "extra_forbidden":
-        return f"{where}: there is no such setting; there are {', '.join(Settings.model_fields)}"
+        meant = get_close_matches(field, Settings.model_fields, 1)
+        hint = f"did you mean {meant[0]}?" if meant else f"there are {', '.join(Settings.model_fields)}"
+        return f"{where}: there is no such setting; {hint}"
     return f"{where}: {first['msg'].removeprefix('Value error, ')}"

@@ -63,6 +63,7 @@ def test_help_fits_a_terminal_and_leaves_nothing_unsaid(path: tuple[str, ...], c
     ran = cli(*path, "--help")
     assert (ran.code, ran.err) == (0, "")
     assert max(map(len, ran.out.splitlines())) <= 80
+    assert not path or "Example" in ran.out
     assert "..." not in ran.out.split("\n", 1)[1], "a command's first sentence is too long for the list"
     for parameter in ALL[path].params:
         assert parameter.help, parameter.name
@@ -102,7 +103,7 @@ def test_the_version(cli: "Cli") -> None:
         (["up", "/no/such/folder"], "tradepost init"),
         (["job", "abc"], "tradepost jobs"),
         (["jobs", "--limit", "0"], "--limit"),
-        (["wallet", "fund", "0"], "SAT"),
+        (["wallet", "fund", "0"], "equal to 1. See `tradepost wallet fund --help`"),
         (["wallet", "fund", "10"], "TRADEPOST_MINTS"),
         (["wallet", "send", "10"], "TRADEPOST_MINTS"),
         (["wallet", "pay", "lnbc1"], "TRADEPOST_MINTS"),
@@ -141,8 +142,8 @@ def test_markup_and_control_characters_are_shown_and_do_nothing(cli: "Cli") -> N
     ("text", "said"),
     [
         ("relays: [wss://relay.test", "line 2"),
-        ("relayz: []", "no such setting"),
-        ("1: 2", "no such setting"),
+        ("relayz: []", "no such setting; did you mean relays?"),
+        ("1: 2", "no such setting; there are relays, mints"),
         ("just words", "names and values"),
         ("relays: [https://relay.test]", "wss://"),
         ("mints: [mint.test]", "http(s)://"),

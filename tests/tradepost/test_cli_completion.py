@@ -15,7 +15,7 @@ import pytest
 from dvm import OrderState, queries
 from dvm.queries import OrderRow
 from identity import SecretKey, encode_npub, make_template, sign_event
-from tradepost.post import open_database
+from tradepost.post import open_database, own_key
 from tradepost.settings import Settings
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ async def order(agent: str) -> str:
     return event.id
 
 
-def test_commands_kinds_agents_jobs_and_mints(complete: Complete, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_kinds_agents_jobs_mints_and_keys(
+    complete: Complete, monkeypatch: pytest.MonkeyPatch
+) -> None:
     agent = SecretKey.generate().public_key
     job_id = asyncio.run(order(agent))
     monkeypatch.setenv("TRADEPOST_MINTS", "https://mint.test")
@@ -87,12 +89,15 @@ def test_commands_kinds_agents_jobs_and_mints(complete: Complete, monkeypatch: p
     assert complete("ask", "x", "--kind", "590") == ["5900", "5901", "5905"]
     assert complete("job", "show", job_id[:2]) == [job_id[:12]]
     assert complete("wallet", "fund", "--mint", "h") == ["https://mint.test"]
+    own_key(Settings.load(), "shop")
+    assert complete("key", "show", "sh") == ["shop"]
 
 
 def test_what_cannot_be_read_offers_nothing_and_says_nothing(complete: Complete, home: Path) -> None:
     Path("tradepost.yaml").write_text("relayz: [\n")
     assert complete("job", "show", "a") == []
     assert complete("wallet", "fund", "--mint", "h") == []
+    assert complete("key", "show", "a") == []
     Path("tradepost.yaml").unlink()
     home.mkdir()
     (home / "post.sqlite").write_text("no database")
@@ -102,6 +107,7 @@ def test_what_cannot_be_read_offers_nothing_and_says_nothing(complete: Complete,
 def test_looking_makes_nothing(complete: Complete, home: Path) -> None:
     complete("job", "show", "a")
     complete("ask", "np")
+    complete("key", "show", "a")
     assert not home.exists()
 
 

@@ -85,6 +85,14 @@ async def test_a_day_with_the_sample_agent(
         "summariser"
     ]
 
+    private = await cli_beside(
+        "ask", "summarisation", "Read it. Keep it.", "--kind", 5001, "--max-sat", 21, "--private"
+    )
+    assert private.code == 0, private.err
+    told = await running.until(event="job", step="result", job=private.err.split()[1])
+    assert told["message"].startswith("(encrypted), ")
+    balance["total_sat"] = (await cli_beside("wallet", "balance", "--json")).lines[0]["total_sat"]
+
     code = folder / "summariser" / "agent.py"
     text = code.read_text()
     code.write_text(text + "\nprint('hello')\nx = (")

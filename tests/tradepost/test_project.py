@@ -34,7 +34,7 @@ def test_a_new_project_is_complete(home: Path, tmp_path: Path, cli: "Cli") -> No
     assert ran.out.splitlines() == [
         str(tmp_path / "My Shop" / name) for name in ("tradepost.yaml", "agent.py", ".gitignore")
     ]
-    assert "tradepost up" in ran.err.replace("\n", " ")
+    assert f"`tradepost up '{tmp_path / 'My Shop'}'`" in ran.err  # to be copied as it is
     settings = Settings.load(tmp_path / "My Shop")
     (agent,) = load_agents(Path(settings.code))
     assert (agent.name, agent.slug) == ("My Shop", "my-shop")

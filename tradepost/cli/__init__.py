@@ -128,4 +128,4 @@ def _expected() -> tuple[type[Exception], ...]:
 def _usage(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "tradepost"
-    return f"{error.format_message()} See `{command} --help`"
+    return f"{error.format_message().rstrip('.')}. See `{command} --help`"

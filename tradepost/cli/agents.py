@@ -1,6 +1,7 @@
 """`tradepost init` and `tradepost up`: make an agent, and run it."""
 
 import asyncio
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +35,8 @@ def init(
     """Make a new agent project.
 
     It has a manifest (tradepost.yaml), code (agent.py) and a .gitignore that keeps keys out of git.
+
+    Example: `tradepost init shop`
     """
     files = make_project(folder)
     if as_json:
@@ -41,7 +44,9 @@ def init(
         return
     for path in files:
         print_text(str(path))
-    say(f"Next: write your function in {quoted(str(files[1]))}, then `tradepost up {quoted(str(folder))}`")
+    say(
+        f"Next: write your function in {quoted(str(files[1]))}, then `tradepost up {quoted(shlex.quote(str(folder)))}`"
+    )
 
 
 def up(
@@ -52,6 +57,8 @@ def up(
     """Run the agents of a project until you interrupt it.
 
     What was under way then goes on at the next start.
+
+    Example: `tradepost up shop`
     """
     settings = Settings.load(folder)
     agents = load_agents(Path(settings.code))

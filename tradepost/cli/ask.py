@@ -68,7 +68,10 @@ def ask(
     sec: Sec = "",
     as_json: AsJson = False,
 ) -> None:
-    """Ask an agent for work, pay for it, print the result."""
+    """Ask an agent for work, pay for it, print the result.
+
+    Example: `tradepost ask summarisation @report.txt --kind 5001 --max-sat 50`
+    """
     check_request_kind(kind)
     named_key(target)
     settings = Settings.load()

@@ -64,6 +64,12 @@ def complete_mint() -> Choices:
     return [(mint, "mint") for mint in Settings.load().mints]
 
 
+@_quietly
+def complete_key() -> Choices:
+    """The names of the keys that are stored."""
+    return [(path.stem, "key") for path in sorted((Settings.load().data / "keys").glob("*.nsec"))]
+
+
 async def _orders() -> list[queries.OrderRow]:
     settings = Settings.load()
     if not settings.database.exists():

@@ -30,6 +30,8 @@ def demo(
     """Watch an agent earn its first sats on this machine.
 
     A relay, a mint, an agent and a customer, all real; they live in a temporary folder and the sats are worth nothing.
+
+    Example: `tradepost demo --input report.txt`
     """
     text = _read(text_file) if text_file else None
     report = asyncio.run(play(text, status))

@@ -9,6 +9,7 @@ import typer
 
 from dvm.kinds import FEEDBACK, NAMES, name_of
 from dvm.nip90 import Status, parse_feedback, parse_result
+from dvm.private import scheme_of
 from identity import Event, encode_npub
 from relay_bridge import Filter, RelayPool
 from store import SystemClock
@@ -165,13 +166,15 @@ class _Show:
         elif feedback := parse_feedback(event):
             price = f"{-(-feedback.offer.price_msat // 1000)} sat" if feedback.offer else ""
             word = "offer" if feedback.status == Status.PAYMENT_REQUIRED else feedback.status
-            self._line(feedback.request_id, word, price or feedback.message or feedback.content)
+            self._line(feedback.request_id, word, price or _told(event, feedback.message or feedback.content))
         elif answer := parse_result(event):
             asked_at = self._asked_at.get(answer.request_id)
             after = (
                 "of an earlier request" if asked_at is None else f"{now - asked_at:.2f} s after the request"
             )
-            self._line(answer.request_id, "result", f"{len(event.content)} characters, {after}")
+            self._line(
+                answer.request_id, "result", f"{_told(event, f'{len(event.content)} characters')}, {after}"
+            )
 
     def _line(self, job_id: str, what: str, more: str) -> None:
         now = SystemClock().now()
@@ -183,6 +186,11 @@ class _Show:
             f"[dim]{clock_time(now)} {quoted(job_id[:12])}[/] [{style}]{quoted(what)}[/] {quoted(more[:200])}"
         )
         result.print(text, soft_wrap=not result.is_terminal)
+
+
+def _told(event: Event, text: str) -> str:
+    """What an event of a job says, if it can be read here."""
+    return "(encrypted)" if scheme_of(event) else text
 
 
 def _price(sat: int) -> str:

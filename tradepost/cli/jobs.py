@@ -16,7 +16,16 @@ from dvm.queries import JobRow, OrderRow
 from identity import Event, EventTemplate, LocalSigner, SecretKey, encode_npub, read_key_file
 from tradepost.api import open_customer
 from tradepost.cli.completing import complete_job
-from tradepost.cli.output import AsJson, local_time, print_json, print_pairs, print_text, quoted, result, say
+from tradepost.cli.output import (
+    AsJson,
+    local_time,
+    print_json,
+    print_pairs,
+    print_table,
+    print_text,
+    quoted,
+    say,
+)
 from tradepost.cli.signing import Sec, chosen_key
 from tradepost.errors import TradepostError
 from tradepost.post import open_database, open_post
@@ -37,9 +46,14 @@ _LOCKED: Final = (OrderState.PAYING, OrderState.PAID, OrderState.AWAITING_REFUND
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command(name="jobs")(jobs)
-    one = typer.Typer(cls=_OneJob, help=_ABOUT, rich_markup_mode=None)
-    one.command(name="show", epilog="Example: tradepost job 2e98eae4846c")(show)
-    one.command(name="cancel", epilog="Example: tradepost job cancel 2e98eae4846c")(cancel)
+    one = typer.Typer(
+        cls=_OneJob,
+        help=_ABOUT,
+        epilog="Example: `tradepost job 2e98eae4846c`",
+        rich_markup_mode=None,
+    )
+    one.command(name="show", epilog="Example: `tradepost job 2e98eae4846c`")(show)
+    one.command(name="cancel", epilog="Example: `tradepost job cancel 2e98eae4846c`")(cancel)
     app.add_typer(one, name="job")
 
 
@@ -60,7 +74,10 @@ def jobs(
     limit: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="How many, newest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the jobs of this post, bought and sold."""
+    """List the jobs of this post, bought and sold.
+
+    Example: `tradepost jobs --limit 5`
+    """
     rows = asyncio.run(_recent(limit))
     if not rows and not as_json:
         say("no jobs yet: put an agent to work with `tradepost up`, or ask one with `tradepost ask`")
@@ -114,7 +131,9 @@ async def _cancel(settings: Settings, key: Key, prefix: str, seconds: int, as_js
         row = await queries.get_order(post.db, rows[0].id)
         assert row is not None
         print_jobs([bought(row)], as_json=as_json)
-        if not as_json and not row.state.is_final:
+        if not as_json and row.state is OrderState.DONE:
+            say(f"too late: the work was done already, and `tradepost job {row.id[:12]}` shows it")
+        elif not as_json and not row.state.is_final:
             say(f"{row.reason or 'the agent has not answered yet'}; `tradepost settle` goes on with it")
 
 
@@ -129,7 +148,7 @@ def print_jobs(rows: Iterable[Row], *, as_json: bool) -> None:
     for row in rows:
         cells = (row["id"][:12], row["side"], name_of(row["kind"]), row["state"], str(row["price_sat"]))
         table.add_row(*cells, local_time(row["created_at"])[5:16])
-    result.print(table)
+    print_table(table)
 
 
 def bought(row: OrderRow) -> Row:

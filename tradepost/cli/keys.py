@@ -25,17 +25,30 @@ from identity import (
 from relay_bridge import normalise_relay_url
 from store import SystemClock
 from tradepost.bunkers import invite_bunker, memory_of
+from tradepost.cli.completing import complete_key
 from tradepost.cli.output import AsJson, print_json, print_text, quoted, say
 from tradepost.cli.qr import offer_qr
 from tradepost.errors import ConfigError, TradepostError
 from tradepost.passwords import NEW_PASSWORD, PASSWORD, ask_hidden, choose_password, unlock
 from tradepost.post import is_of_words, read_seed
 from tradepost.secrets import Key, open_signer
-from tradepost.settings import Settings
+from tradepost.settings import Settings, make_private
 
-app = typer.Typer(name="key", help="Keys of this post's agents and of its customer.", rich_markup_mode=None)
+app = typer.Typer(
+    name="key",
+    help="Keys of this post's agents and of its customer.",
+    epilog="Example: `tradepost key show`, `tradepost key encrypt shop`",
+    rich_markup_mode=None,
+)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Whose key: `customer`, or an agent's short name.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="Whose key: `customer`, or an agent's short name.",
+        autocompletion=complete_key,
+    ),
+]
 Encrypt = Annotated[
     bool, typer.Option("--encrypt", help="Keep it under a password (NIP-49), which is asked for twice.")
 ]
@@ -92,8 +105,9 @@ def import_(name: Name = "customer", encrypt: Encrypt = False, as_json: AsJson =
     """Store a key that you have, in any of its forms.
 
     An nsec, an ncryptsec, 64 hex digits, or a remote signer's bunker:// URL. It is asked for on the terminal, or read
-    from stdin: `pass show nostr | tradepost key import shop`. A remote signer is connected to once, so that it can ask
-    you for consent. Never overwrites a key.
+    from stdin. A remote signer is connected to once, so that it can ask you for consent. Never overwrites a key.
+
+    Example: `pass show nostr | tradepost key import shop`
     """
     path = _free_path(name)
     text = ask_hidden("Key: ", or_else="stdin") if sys.stdin.isatty() else sys.stdin.readline(_LINE_CHARS_MAX)
@@ -168,8 +182,6 @@ def encrypt(name: Name = "customer") -> None:
             "[yellow]this post's words give the same key, without a password, to whoever can read "
             f"{quoted(str(Settings.load().seed_file))}[/]"
         )
-    if is_of_words(Settings.load(), name, stored.public_key):
-        say("[yellow]whoever reads the words of this post still has this key: they give it[/]")
 
 
 @app.command()
@@ -281,7 +293,7 @@ def _free_path(name: str) -> Path:
     path = _path(name)
     if path.exists():
         raise ConfigError(f"{path} exists, and a key is never overwritten: move it away first")
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     return path
 
 

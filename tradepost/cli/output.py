@@ -48,6 +48,16 @@ def print_json(value: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def print_table(table: Table) -> None:
+    """A table on stdout; in a pipe without the spaces that fill its lines up."""
+    if result.is_terminal:
+        result.print(table)
+        return
+    with result.capture() as drawn:
+        result.print(table)
+    print_text("\n".join(line.rstrip() for line in drawn.get().splitlines()))
+
+
 def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     """Names and values (markup) below each other on stdout; a value of 64 characters fits a line of 80."""
     table = Table.grid(padding=(0, 1))
@@ -55,7 +65,7 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     table.add_column(overflow="fold")
     for name, value in pairs:
         table.add_row(name, value)
-    result.print(table)
+    print_table(table)
 
 
 def fail(message: str, *, as_json: bool, kind: str, action: str | None = None) -> None:

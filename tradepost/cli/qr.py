@@ -43,7 +43,7 @@ def qr(
 ) -> None:
     """Draw anything payable as a QR code.
 
-    For another wallet's camera: `tradepost qr lnbc…`, `tradepost wallet send 21 | tradepost qr -`
+    For another wallet's camera. Examples: `tradepost qr lnbc…`, `tradepost wallet send 21 | tradepost qr -`
     """
     text = (sys.stdin.read() if text == "-" else text).strip()
     if not text:

@@ -30,7 +30,10 @@ def settle(
     sec: Sec = "",
     as_json: AsJson = False,
 ) -> None:
-    """Go on with what is open: late results, refunds, paid invoices."""
+    """Go on with what is open: late results, refunds, paid invoices.
+
+    Example: `tradepost settle --seconds 60`
+    """
     settings = Settings.load()
     key = chosen_key(settings, CUSTOMER, sec)
     overdue_sat = asyncio.run(_settle(settings, key, seconds, as_json))

@@ -5,7 +5,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from identity import BunkerUrl, EventTemplate, SecretKey, SignerUnavailable, encode_npub, make_rumor
-from tradepost.cli.output import print_text, say
+from tradepost.cli.output import print_text, say, status
 from tradepost.secrets import VARIABLES, Key, find_key
 from tradepost.settings import Settings
 
@@ -34,6 +34,8 @@ def tell_source(key: Key, sec: str) -> None:
     """Say so on stderr if the key is the shell's, or a secret among the arguments, where `ps` shows it to all."""
     if key.source in VARIABLES:
         say(f"[dim]signing with the key in {key.source}[/]")
+    if isinstance(key.value, BunkerUrl) and status.is_terminal:
+        say("[dim]asking the remote signer, which may want your consent[/]")
     is_secret = isinstance(key.value, SecretKey) or (isinstance(key.value, BunkerUrl) and key.value.secret)
     if sec and sec != "-" and not sec.startswith(_HARMLESS) and is_secret:
         say(

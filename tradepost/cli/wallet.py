@@ -20,7 +20,10 @@ from tradepost.settings import Settings
 from wallet import MintUnavailable, Outcome, Wallet, encode_token, parse_token
 
 app = typer.Typer(
-    name="wallet", help="The sats of this post: ecash at the mints you trust.", rich_markup_mode=None
+    name="wallet",
+    help="The sats of this post: ecash at the mints you trust.",
+    epilog="Example: `tradepost wallet fund 1000`, `tradepost wallet balance`",
+    rich_markup_mode=None,
 )
 
 Mint = Annotated[
@@ -43,7 +46,10 @@ def register(root: typer.Typer) -> None:
 
 @app.command()
 def balance(as_json: AsJson = False) -> None:
-    """Print what can be spent, by mint, while an agent runs too."""
+    """Print what can be spent, by mint, while an agent runs too.
+
+    Example: `tradepost wallet balance --json | jq .total_sat`
+    """
     asyncio.run(_balance(as_json))
 
 
@@ -52,13 +58,18 @@ def fund(amount_sat: Amount, mint: Mint = None, qr: Wanted = None, as_json: AsJs
     """Print a Lightning invoice and wait until it is paid.
 
     The coins are not lost when you interrupt it: `tradepost settle`, or any command that moves money, fetches them.
+
+    Example: `tradepost wallet fund 1000`
     """
     asyncio.run(_fund(amount_sat, mint, qr, as_json))
 
 
 @app.command()
 def send(amount_sat: Amount, mint: Mint = None, qr: Wanted = None, as_json: AsJson = False) -> None:
-    """Print a Cashu token. Whoever has it has the sats."""
+    """Print a Cashu token. Whoever has it has the sats.
+
+    Example: `tradepost wallet send 21 > token.txt`
+    """
     asyncio.run(_send(amount_sat, mint, qr, as_json))
 
 
@@ -67,7 +78,10 @@ def receive(
     token: Annotated[str, typer.Argument(metavar="TOKEN", help="A Cashu token; `-` reads it from stdin.")],
     as_json: AsJson = False,
 ) -> None:
-    """Swap a Cashu token to coins of our own."""
+    """Swap a Cashu token to coins of our own.
+
+    Example: `tradepost wallet receive - < token.txt`
+    """
     asyncio.run(_receive(_read(token), as_json))
 
 
@@ -77,7 +91,10 @@ def pay(
     mint: Mint = None,
     as_json: AsJson = False,
 ) -> None:
-    """Pay a Lightning invoice with our coins."""
+    """Pay a Lightning invoice with our coins.
+
+    Example: `tradepost wallet pay lnbc210n1…`
+    """
     asyncio.run(_pay(bolt11, mint, as_json))
 
 
