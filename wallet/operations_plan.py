@@ -100,7 +100,7 @@ class Planner:
                         f"operation {row['held_by']} has these coins already", action=Action.WAIT
                     )
                 if row["state"] != "sent":
-                    raise AlreadySpent("these coins were taken before")
+                    raise AlreadySpent("these coins were taken before; ask for fresh ones")
             await queries.hold_foreign(tx, request.op_id, request.mint, coins)
             return coins.values()
 
