@@ -19,7 +19,9 @@ async def main(npub: str, count: int) -> None:
     settings = Settings.load()
     async with open_post(settings) as post, open_customer(settings, post) as customer:
         print(json.dumps({"pubkey": customer.public_key}), flush=True)
-        asked = {parse_request(row.request).inputs[0].data for row in await queries.recent_orders(post.db, count)}
+        asked = {
+            parse_request(row.request).inputs[0].data for row in await queries.recent_orders(post.db, count)
+        }
         orders = await customer.open_orders()
         for number in range(count):
             if str(number) not in asked:
