@@ -124,7 +124,29 @@ class Payments:
                 await self._post.clock.sleep(delay_seconds)
                 delay_seconds = min(delay_seconds * 2, 60)
 
-    async def give_back(self, job: JobRow) -> str | None:
+    async def pay_back(self, job_id: str) -> None:
+        """Send back what was paid for a job that cannot be served, however long the mint is away."""
+        delay_seconds = 0.5
+        while (
+            job := await queries.get_job(self._post.db, self._signer.public_key, job_id)
+        ) and not job.state.is_final:
+            try:
+                payment_id = await self._give_back(job)
+            except (
+                WalletError
+            ) as error:  # the mint is down, or our coins are elsewhere just now: we still owe them
+                log.warning("return_waits", job=job_id, reason=str(error))
+            else:
+                if payment_id is None:
+                    return
+                await self.take(payment_id)
+                payment = await queries.get_payment(self._post.db, payment_id)
+                if payment is None or payment.state is not PaymentState.REDEEMED:
+                    return  # else the mint refused, and we try again
+            await self._post.clock.sleep(delay_seconds)
+            delay_seconds = min(delay_seconds * 2, 60)
+
+    async def _give_back(self, job: JobRow) -> str | None:
         """Begin to return what was redeemed for a job; returns the payment's id, None if there is nothing to return.
 
         Raises `MintUnavailable`; nothing is recorded then.

@@ -28,7 +28,6 @@ from dvm.lifecycle import (
     JobState,
     Next,
     OfferLapsed,
-    PaymentState,
     Refused,
     WorkFailed,
     WorkFinished,
@@ -98,7 +97,7 @@ class Provider:
         for job in await queries.jobs_in(self._post.db, self.public_key, JobState.QUEUED, JobState.RUNNING):
             self._spawn(f"work:{job.id}", self._work(job.id))
         for job in await queries.jobs_in(self._post.db, self.public_key, JobState.RETURNING):
-            self._spawn(f"return:{job.id}", self._return(job.id))
+            self._spawn(f"return:{job.id}", self._payments.pay_back(job.id))
         self._sweeping = asyncio.create_task(self._sweep(), name="sweep")
         # A name for each kind: a kind that the agent serves from today on has a backlog of its own.
         for kind in sorted(self.agent.capabilities):
@@ -385,7 +384,7 @@ class Provider:
         if then in (Next.WORK, Next.PAY_AND_WORK):
             self._spawn(f"work:{job_id}", self._work(job_id))
         if then is Next.RETURN:
-            self._spawn(f"return:{job_id}", self._return(job_id))
+            self._spawn(f"return:{job_id}", self._payments.pay_back(job_id))
         if then is Next.STOP and (working := self._tasks.get(f"work:{job_id}")):
             working.cancel()
 
@@ -464,28 +463,6 @@ class Provider:
     async def _paid(self, job: JobRow) -> bool:
         payments = await queries.payments_of(self._post.db, self.public_key, job.id)
         return any(payment.state == "redeemed" for payment in payments)
-
-    async def _return(self, job_id: str) -> None:
-        """Send back what was paid for a job that cannot be served."""
-        delay_seconds = 0.5
-        while (
-            job := await queries.get_job(self._post.db, self.public_key, job_id)
-        ) and not job.state.is_final:
-            try:
-                payment_id = await self._payments.give_back(job)
-            except (
-                WalletError
-            ) as error:  # the mint is down, or our coins are elsewhere just now: we still owe them
-                log.warning("return_waits", job=job_id, reason=str(error))
-            else:
-                if payment_id is None:
-                    return
-                await self._payments.take(payment_id)
-                payment = await queries.get_payment(self._post.db, payment_id)
-                if payment is None or payment.state is not PaymentState.REDEEMED:
-                    return  # else the mint refused, and we try again
-            await self._post.clock.sleep(delay_seconds)
-            delay_seconds = min(delay_seconds * 2, 60)
 
     async def _sweep(self) -> None:
         """Now and then, close offers that nobody paid, a few at a time."""

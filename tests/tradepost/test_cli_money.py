@@ -348,9 +348,9 @@ async def test_a_mint_that_goes_down_while_we_pay(
 
     monkeypatch.setattr(memory_mint, "_swap", swap_and_break)
     memory_mint.lose_answer("/v1/swap")
-    async with Silent(relay_url, memory_mint.url, locked_seconds=3) as agent:
+    async with Silent(relay_url, memory_mint.url, locked_seconds=5) as agent:
         ran = await cli_beside(
-            "ask", agent.key.public_key, "text", "--kind", 5001, "--max-sat", 50, "--seconds", 1
+            "ask", agent.key.public_key, "text", "--kind", 5001, "--max-sat", 50, "--seconds", 3
         )
     assert (ran.code, ran.out) == (1, "")
     assert "still paying: the mint does not answer. `tradepost settle` goes on" in ran.err.replace("\n", " ")
