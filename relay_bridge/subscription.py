@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 OnEvent = Callable[[Event, str], Awaitable[None] | None]
 
 _REMEMBERED: Final = 10_000
-_AT_ONCE: Final = 64  # events before others get their turn
+_AT_ONCE: Final = 512  # events before others get their turn: more than a session hands over in one
 
 
 class Subscription:

@@ -152,3 +152,16 @@ async def test_rate_limited_subscriptions_back_off_and_come_back(pool, relay, ma
     await eventually(lambda: got)
     assert len(relay.requests) == 3
     await subscription.close()
+
+
+async def test_a_flood_that_is_taken_in_time_is_never_left(clock, make, eventually):
+    relay, got = MemoryRelay(), list[Event]()
+    events = [make() for _ in range(3000)]  # three times what may wait
+    for event in events:
+        relay.insert(event)
+    async with RelayPool(["ws://flooding"], clock=clock, connect=relay.connect) as pool:
+        subscription = await pool.subscribe([KIND], lambda event, _url: got.append(event))
+        await eventually(lambda: len(got) == len(events), 20)
+        assert len(subscription._waiting) == 0
+        assert all(session_feed.told.is_set() for _, session_feed in subscription._feeds)
+        await subscription.close()
