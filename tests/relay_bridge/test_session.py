@@ -155,7 +155,7 @@ async def test_rate_limited_subscriptions_back_off_and_come_back(pool, relay, ma
 
 
 async def test_a_flood_that_is_taken_in_time_is_never_left(clock, make, eventually):
-    relay, got = MemoryRelay(), list[Event]()
+    relay, got = MemoryRelay(stored_max=5000), list[Event]()
     events = [make() for _ in range(3000)]  # three times what may wait
     for event in events:
         relay.insert(event)
