@@ -321,10 +321,10 @@ class Session:
             await self._deliver_batch([message for message, _ in taken])
 
     async def _deliver_batch(self, batch: Sequence[Queued]) -> None:
-        verdicts = iter(await self._door.check([one.event for one in batch if type(one) is EventMessage]))
+        verdicts = iter(await self._door.check([one.event for one in batch if isinstance(one, EventMessage)]))
         pending: defaultdict[str, list[Event]] = defaultdict(list)
         for message in batch:
-            if type(message) is EventMessage:
+            if isinstance(message, EventMessage):
                 if next(verdicts):
                     pending[message.subscription].append(message.event)
                 else:
@@ -333,7 +333,7 @@ class Session:
             # Whoever hears that something ended may rely on all that came before being in the feeds' hands.
             await self._hand_over(pending)
             pending.clear()
-            self._ended(message)  # type: ignore[arg-type]  # mypy does not narrow by `type() is`
+            self._ended(message)
         await self._hand_over(pending)
 
     async def _hand_over(self, pending: dict[str, list[Event]]) -> None:
