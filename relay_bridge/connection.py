@@ -14,6 +14,7 @@ from relay_bridge.fetching import Fetched, fetch
 from relay_bridge.filters import Filter
 from relay_bridge.limits import PoolLimits
 from relay_bridge.session import Feed, Session
+from relay_bridge.tasks import Tasks
 from relay_bridge.timing import Backoff, within
 from relay_bridge.transport import Connect
 from relay_bridge.values import Answer, RelayHealth
@@ -46,19 +47,17 @@ class RelayConnection:
         self._queries = asyncio.Semaphore(limits.queries_max)
         self._uses = 0
         self._used_at = clock.now()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
 
     # Life
 
     def start(self) -> None:
         """Begin to connect."""
-        self._task = asyncio.create_task(self._run(), name=f"relay {self.url}")
+        self._tasks.start(self._run(), f"relay {self.url}")
 
     async def close(self) -> None:
         """Disconnect for good; feeds are told `lost`."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._tasks.close()
         self._up.clear()
         self._session = None
         self._tried.set()  # whoever still waits is told that we are not connected

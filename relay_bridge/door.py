@@ -1,16 +1,20 @@
-"""The door: every event from a relay is verified here once, many of them in threads, before anything else reads it."""
+"""The door: every event from a relay is verified here once, in a flood on all cores, before anything else reads it."""
 
 import asyncio
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 
-from identity.errors import InvalidEvent
-from identity.event import Event, event_id, verify_all
+from identity.event import Event, claim_of
+from identity.keys import verify_claims
+from relay_bridge.verifier import Verifier
+from store import Clock
 
-_SHARE_MIN: Final = 16  # so many are verified sooner than a thread is woken and has answered
-_CORES_MAX: Final = 8
+_FLOOD: Final = 2048  # so many events, no list of them a short one, and it is worth to start a process
+_LONG: Final = 64  # shorter lists are verified here: sooner than sent and answered
+_AHEAD: Final = 768  # claims that may wait in a process: 25 ms, in which the loop may do something else
+_VERIFIERS_MAX: Final = 3  # one core reads for no more than about four that verify
 _REMEMBERED: Final = 4096  # relays tell the same within seconds; about 1.5 MB
 
 
@@ -36,6 +40,16 @@ class RecentIds:
             self._old, self._young = self._young, {}
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A list of events whose verification has begun."""
+
+    events: Sequence[Event]
+    verdicts: list[bool]  # whether the id is right, and of those known whether the event is
+    unsure: list[int]  # where the signature is the question
+    answers: "list[bool] | asyncio.Future[list[bool]]"  # to that
+
+
 class Door:
     """Verifies events; shared by all connections of a pool.
 
@@ -43,51 +57,58 @@ class Door:
     id is computed again. An event that failed is not remembered, so a forged copy never hides the real one.
     """
 
-    def __init__(self) -> None:
-        self._cores = _cores()
-        self._threads = ThreadPoolExecutor(max(self._cores - 1, 1), thread_name_prefix="verify")
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._verified = RecentIds(_REMEMBERED)
+        self._verifiers: list[Verifier] = []
+        self._verifiers_max = min(_cores() - 1, _VERIFIERS_MAX)
+        self._in_a_row = 0  # events in long lists since the last short one
 
-    async def check(self, events: Sequence[Event]) -> list[bool]:
-        """For each event whether its id and signature are right. Every core takes a share of a long list."""
+    def begin(self, events: Sequence[Event]) -> Check:
+        """Begin to verify. Several lists may be under verification; what follows from them is for `end` to tell."""
+        claims = [claim_of(event) for event in events]
         remembered = self._verified.get
-        known = [remembered(event.id) == event.sig for event in events]
-        share = max(-(-len(events) // self._cores), _SHARE_MIN)
-        loop = asyncio.get_running_loop()
-        others = [
-            loop.run_in_executor(self._threads, _check_all, events[at : at + share], known[at : at + share])
-            for at in range(share, len(events), share)
+        unsure = [
+            number
+            for number, (event, claim) in enumerate(zip(events, claims, strict=True))
+            if claim is not None and remembered(event.id) != event.sig
         ]
-        # The loop's thread takes a share, too: it would only hinder the others by what else it does in Python.
-        verdicts = _check_all(events[:share], known[:share])
-        for other in others:
-            verdicts += await other
-        for event, valid, was_known in zip(events, verdicts, known, strict=True):
-            if valid and not was_known:
-                self._verified.add(event.id, event.sig)
-        return verdicts
+        answers = self._verify([claim for number in unsure if (claim := claims[number]) is not None])
+        return Check(events, [claim is not None for claim in claims], unsure, answers)
 
-    def close(self) -> None:
-        """Stop the threads."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+    async def end(self, check: Check) -> list[bool]:
+        """For each event whether its id and signature are right."""
+        answers = check.answers if isinstance(check.answers, list) else await check.answers
+        for number, right in zip(check.unsure, answers, strict=True):
+            check.verdicts[number] = right
+            if right:
+                self._verified.add(check.events[number].id, check.events[number].sig)
+        return check.verdicts
+
+    async def close(self) -> None:
+        """End the processes, if there are any."""
+        for verifier in self._verifiers:
+            await verifier.close()
+
+    def _verify(self, claims: list[bytes]) -> "list[bool] | asyncio.Future[list[bool]]":
+        if len(claims) < _LONG:
+            self._in_a_row = 0
+        else:
+            self._in_a_row += len(claims)
+            if (verifier := self._free_verifier()) is not None:
+                return verifier.verify(claims)
+        return verify_claims(claims)
+
+    def _free_verifier(self) -> Verifier | None:
+        self._verifiers = [one for one in self._verifiers if not one.ended]
+        for verifier in self._verifiers:
+            if verifier.ready and verifier.waiting < _AHEAD:
+                return verifier
+        if self._in_a_row >= _FLOOD and len(self._verifiers) < self._verifiers_max:
+            self._verifiers.append(Verifier(self._clock))
+            self._in_a_row = 0
+        return None
 
 
 def _cores() -> int:
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(allowed, _CORES_MAX)
-
-
-def _check_all(events: Sequence[Event], known: Sequence[bool]) -> list[bool]:
-    """`known`: whether the signature was found good with that id before, so that only the id is in question."""
-    unknown = iter(verify_all([event for event, is_known in zip(events, known, strict=True) if not is_known]))
-    return [
-        _has_its_id(event) if is_known else next(unknown)
-        for event, is_known in zip(events, known, strict=True)
-    ]
-
-
-def _has_its_id(event: Event) -> bool:
-    try:
-        return event_id(event.pubkey, event) == event.id
-    except InvalidEvent:
-        return False
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

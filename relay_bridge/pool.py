@@ -52,7 +52,7 @@ class RelayPool:
         self._limits = limits or PoolLimits()
         self._connect_own = connect or connect_websocket
         self._connect_outside = connect or (connect_websocket if allow_private else connect_public_websocket)
-        self._door = Door()
+        self._door = Door(clock)
         self._signers = Signers()
         self._own = {url: self._make(url, self._connect_own) for url in map(normalise_relay_url, urls)}
         self._outside: dict[str, RelayConnection] = {}
@@ -69,7 +69,7 @@ class RelayPool:
         await asyncio.gather(
             *(connection.close() for connection in (*self._own.values(), *self._outside.values()))
         )
-        self._door.close()
+        await self._door.close()
 
     @property
     def urls(self) -> tuple[str, ...]:

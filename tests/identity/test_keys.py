@@ -5,6 +5,7 @@ import coincurve
 import pytest
 
 from identity import InvalidKey, SecretKey, check_public_key, verify_signature
+from identity.keys import CLAIM_SIZE, verify_claims
 
 BIP340 = list(csv.DictReader((Path(__file__).parent / "vectors" / "bip340.csv").read_text().splitlines()))
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -16,6 +17,15 @@ def test_bip340_verification(case: dict[str, str]) -> None:
     message, signature = bytes.fromhex(case["message"]), bytes.fromhex(case["signature"])
     expected = case["verification result"] == "TRUE"
     assert verify_signature(case["public key"].lower(), message, signature) is expected
+
+
+def test_claims_are_verified_as_their_signatures_are() -> None:
+    cases = [case for case in BIP340 if len(case["message"]) == 64]
+    claims = [bytes.fromhex(case["public key"] + case["message"] + case["signature"]) for case in cases]
+    truth = [case["verification result"] == "TRUE" for case in cases]
+    assert set(truth) == {True, False}
+    assert verify_claims([*claims, claims[0][:-1], claims[0][:31], b""]) == [*truth, False, False, False]
+    assert len(claims[0]) == CLAIM_SIZE
 
 
 @pytest.mark.parametrize(
