@@ -1,5 +1,6 @@
 """Keys as people give them, encrypted ones, and remote signers (NIP-46, NIP-49)."""
 
+from dataclasses import replace
 from typing import Final
 
 import coincurve
@@ -36,7 +37,7 @@ def _bunker_url(data: bytes) -> None:
         return
     assert url.relays
     assert nip46.parse_bunker_url(url.to_text()) == url
-    assert len(url.secret) < 8 or url.secret not in repr(url)
+    assert repr(replace(url, secret="another")) == repr(url)
 
 
 def _answer(data: bytes) -> None:
