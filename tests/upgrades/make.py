@@ -1,9 +1,9 @@
-"""Writes the database of a busy post of release 0.1.0, and what its mint knows: the data files in `0.1.0/`.
+"""Writes the database of a busy post of a release, and what its mint knows: the data files in `0.1.0/`, `0.2.0/`.
 
-Run on the release itself, never on today's code:
+Run on the release itself (0.1.0 is 84e32be, 0.2.0 is e7d358d), never on today's code:
 
     git archive 84e32be | tar -x -C OUT/release
-    cd OUT/release && PYTHONPATH=. python PATH/TO/tests/upgrades/make_0_1_0.py PATH/TO/tests/upgrades/0.1.0
+    cd OUT/release && PYTHONPATH=. python PATH/TO/tests/upgrades/make.py PATH/TO/tests/upgrades/0.1.0
 
 Jobs, payments and orders are brought to every state they can be in by what brings them there in life; then, with
 operations of every kind open, a copy of the database is taken as SIGKILL would leave it.
