@@ -1,9 +1,12 @@
 """What several targets need: keys, official vectors, and coroutines that never wait."""
 
+import hashlib
 import json
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final, TypeVar
+
+import bolt11
 
 from identity.event import Event, Rumor, make_template, sign_event
 from identity.keys import SecretKey
@@ -33,6 +36,20 @@ def texts(value: Any) -> list[str]:
 def as_json(value: object) -> bytes:
     """Compact JSON."""
     return json.dumps(value, separators=(",", ":")).encode()
+
+
+def make_invoice(amount_msat: int, *, hashed: str | None = None, preimage: bytes = bytes([7]) * 32) -> str:
+    """An invoice as a service makes it, of `NOW`; `hashed`: the text whose hash it carries, if any."""
+    tags = bolt11.Tags()
+    tags.add(bolt11.TagChar.payment_hash, hashlib.sha256(preimage).hexdigest())
+    tags.add(bolt11.TagChar.payment_secret, "11" * 32)
+    if hashed is None:
+        tags.add(bolt11.TagChar.description, "a service")
+    else:
+        tags.add(bolt11.TagChar.description_hash, hashlib.sha256(hashed.encode()).hexdigest())
+    amount = bolt11.MilliSatoshi(amount_msat)
+    invoice = bolt11.Bolt11(currency="bc", amount_msat=amount, date=NOW, tags=tags)
+    return bolt11.encode(invoice, "22" * 32)
 
 
 def text_of(data: bytes) -> str:

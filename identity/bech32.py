@@ -1,4 +1,4 @@
-"""Bech32, not bech32m (BIP-173), without its limit of 90 characters.
+"""Bech32 (BIP-173) and, to read, bech32m (BIP-350), without their limit of 90 characters.
 
 The standard library turns bytes into base32 digits and back: bech32 differs from it in the alphabet alone.
 """
@@ -13,6 +13,8 @@ _RFC4648: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _FROM_RFC4648: Final = str.maketrans(_RFC4648, _ALPHABET)
 _TO_RFC4648: Final = str.maketrans(_ALPHABET, _RFC4648)
 _GENERATOR: Final = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
+BECH32: Final = 1
+BECH32M: Final = 0x2BC830A3
 _CHECKSUM_DIGITS: Final = 6
 _PREFIX: Final = re.compile("[!-~]+")
 _DIGITS: Final = re.compile(f"[{_ALPHABET}]{{{_CHECKSUM_DIGITS},}}")
@@ -21,13 +23,13 @@ _DIGITS: Final = re.compile(f"[{_ALPHABET}]{{{_CHECKSUM_DIGITS},}}")
 def encode(prefix: str, data: bytes) -> str:
     """`data` under a lowercase `prefix`, in lowercase."""
     digits = _digits(data)
-    polymod = _polymod(prefix, digits + "q" * _CHECKSUM_DIGITS) ^ 1
+    polymod = _polymod(prefix, digits + "q" * _CHECKSUM_DIGITS) ^ BECH32
     checksum = (_ALPHABET[polymod >> shift & 31] for shift in range(25, -1, -5))
     return f"{prefix}1{digits}{''.join(checksum)}"
 
 
-def decode(text: str) -> tuple[str, bytes]:
-    """Prefix and data of `text`, which is all lowercase or all uppercase.
+def decode(text: str, variant: int = BECH32) -> tuple[str, bytes]:
+    """Prefix and data of `text`, which is all lowercase or all uppercase; `variant` is `BECH32` or `BECH32M`.
 
     Raises `ValueError`, without repeating the text, which may be a secret.
     """
@@ -36,7 +38,7 @@ def decode(text: str) -> tuple[str, bytes]:
     prefix, _, digits = text.lower().rpartition("1")
     if not _PREFIX.fullmatch(prefix) or not _DIGITS.fullmatch(digits):
         raise ValueError("it is not a prefix, a 1 and letters of bech32")
-    if _polymod(prefix, digits) != 1:
+    if _polymod(prefix, digits) != variant:
         raise ValueError("its checksum is wrong: a letter is missing or mistyped")
     digits = digits[:-_CHECKSUM_DIGITS]
     try:
@@ -53,7 +55,7 @@ def _digits(data: bytes) -> str:
 
 
 def _polymod(prefix: str, digits: str) -> int:
-    """BIP-173's checksum over prefix and digits; 1 for a valid text."""
+    """BIP-173's checksum over prefix and digits; the variant's number for a valid text."""
     codes = prefix.encode("ascii")
     values = (
         [code >> 5 for code in codes]

@@ -2,6 +2,7 @@
 
 IdentityError
 ├── InvalidEvent        not a well-formed, correctly hashed and signed Nostr event
+├── InvalidSeal         not the form of a sealed result, of its promise or of a fraud proof
 ├── InvalidKey          not a usable secret or public key, or not the NIP-19 form that was asked for
 ├── EncryptionError     a text that NIP-44 or a gift wrap cannot carry
 ├── DecryptionError     a payload (NIP-44, NIP-04) or a gift wrap that cannot be opened
@@ -23,6 +24,10 @@ class InvalidEvent(IdentityError):  # noqa: N818 - names the thing, as the speci
 
 class InvalidKey(IdentityError):  # noqa: N818 - as above
     """Not a usable secret or public key, or not the NIP-19 form that was asked for."""
+
+
+class InvalidSeal(IdentityError):  # noqa: N818
+    """Not the form of a sealed result, of the promise about it, or of a fraud proof (escrow §3)."""
 
 
 class EncryptionError(IdentityError):

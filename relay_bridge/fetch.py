@@ -72,18 +72,30 @@ class Fetcher:
 
         `seconds_max` is for all of it. Raises `FetchFailed`.
         """
+        return await self._within(address, bytes_max, seconds_max, is_answer=False)
+
+    async def answer(self, address: str, *, bytes_max: int, seconds_max: float) -> Document:
+        """GET `address` as a program asks another: the body counts whatever the status, and no other host is gone to.
+
+        Limits and errors as `text`; these name the host alone, for the rest of such a URL is often a secret.
+        """
+        return await self._within(address, bytes_max, seconds_max, is_answer=True)
+
+    async def _within(self, address: str, bytes_max: int, seconds_max: float, *, is_answer: bool) -> Document:
+        url = check_url(address)
         try:
             async with asyncio.timeout(seconds_max):
-                return await self._follow(check_url(address), bytes_max)
+                return await self._follow(url, bytes_max, is_answer=is_answer)
         except TimeoutError:
             reason = f"it took longer than {seconds_max:g} s"
         except PrivateAddress:  # which of both it is would tell strangers what names our own network has
             reason = _UNREACHABLE
         except (aiohttp.ClientError, OSError, ValueError, IndexError, zlib.error) as error:  # see `check_url`
             reason = f"the connection or the answer is broken ({type(error).__name__})"
-        raise FetchFailed(f"{address[:200]} was not fetched: {reason}") from None
+        shown = url.host if is_answer else address[:200]
+        raise FetchFailed(f"{shown} was not fetched: {reason}") from None
 
-    async def _follow(self, url: URL, bytes_max: int) -> Document:
+    async def _follow(self, url: URL, bytes_max: int, *, is_answer: bool) -> Document:
         for _ in range(REDIRECTS_MAX + 1):
             addresses = await self._addresses(url)
             connector = aiohttp.TCPConnector(
@@ -97,11 +109,16 @@ class Fetcher:
                 session.get(url, allow_redirects=False) as response,
             ):  # fmt: skip
                 if response.status not in _REDIRECTS:
+                    if not (is_answer or 200 <= response.status < 300):
+                        reason = f"{response.status} {(response.reason or '')[:40]}".rstrip()
+                        raise FetchFailed(f"{url.host} answered {reason}")
                     return await _read(response, url, bytes_max)
                 location = response.headers.get("Location", "")
             target = check_url(str(url.join(URL(location))))
             if url.scheme == "https" and target.scheme == "http":
                 raise FetchFailed(f"{url.host} redirects from https to http")
+            if is_answer and target.origin() != url.origin():
+                raise FetchFailed(f"{url.host} redirects to another host, which was not asked")
             url = target
         raise FetchFailed(f"{url.host} redirects more than {REDIRECTS_MAX} times")
 
@@ -137,8 +154,6 @@ class _Checked(AbstractResolver):
 
 
 async def _read(response: aiohttp.ClientResponse, url: URL, bytes_max: int) -> Document:
-    if not 200 <= response.status < 300:
-        raise FetchFailed(f"{url.host} answered {response.status} {(response.reason or '')[:40]}".rstrip())
     unpacker = _unpacker(response)
     body, packed_bytes = bytearray(), 0
     async for chunk in response.content.iter_any():

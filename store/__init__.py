@@ -4,6 +4,7 @@ from store.clock import Clock, SystemClock
 from store.database import Database
 from store.errors import MigrationError, StoreError
 from store.migrations import Migration, load_migrations
+from store.snapshot import Snapshot
 from store.transaction import Row, Transaction
 from store.turns import Turns
 
@@ -13,6 +14,7 @@ __all__ = [
     "Migration",
     "MigrationError",
     "Row",
+    "Snapshot",
     "StoreError",
     "SystemClock",
     "Transaction",

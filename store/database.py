@@ -18,13 +18,14 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from store.errors import StoreError
 from store.migrations import Migration, migrate
+from store.snapshot import Snapshot, open_snapshot
 from store.transaction import Callbacks, Row, Transaction, Value
 from store.turns import Turns
 
@@ -70,7 +71,8 @@ class _Batch:
 class Database:
     """Open with `Database.open`; close with `close`. Safe for any number of concurrent callers on one loop."""
 
-    def __init__(self, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+        self._path = path
         self._writer = writer
         self._reader = reader
         self._turn = Turns(1)
@@ -95,7 +97,7 @@ class Database:
                 undo.pop_all()
         except sqlite3.Error as error:
             raise StoreError(f"cannot open the database {path}: {error}") from error
-        database = cls(writer, reader)
+        database = cls(path, writer, reader)
         try:
             async with database.transaction() as tx:
                 await migrate(tx, migrations)
@@ -136,6 +138,10 @@ class Database:
         """Like `all`, the first row or None."""
         rows = await self.all(sql, *values)
         return rows[0] if rows else None
+
+    def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
+        """Read what is committed now with several statements, or long ones: `async with db.snapshot() as rows`."""
+        return open_snapshot(self._path)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

@@ -1,25 +1,36 @@
 """Money: mints, tokens, locks, the engine that moves coins, and the ledger (floor 3)."""
 
+from wallet.books import AuditReport, Finding, MintReport
 from wallet.errors import (
     Action,
     AlreadySpent,
+    BooksError,
+    ExposureExceeded,
     InsufficientFunds,
     InvalidKeyset,
+    InvalidLnurl,
     InvalidProof,
     InvalidRequest,
     InvalidSeed,
     InvalidToken,
     LimitExceeded,
+    LnurlRefused,
+    LnurlUnavailable,
     MintError,
     MintUnavailable,
+    PaidBefore,
+    RailCannot,
+    RailRefused,
+    RailUnavailable,
     UnknownMint,
     WalletError,
     WrongLock,
 )
-from wallet.ledger import AuditReport
-from wallet.locks import lock_condition, parse_lock
+from wallet.lnurl_client import LnurlClient
+from wallet.lnurl_text import encode_lnurl, parse_lnurl
+from wallet.locks import check_lock, lock_condition, lock_secret, parse_lock
 from wallet.mint import HttpTransport, MintTransport
-from wallet.operations import Examined, HistoryEntry, Kind, Outcome, Plan, Quote, State
+from wallet.operations import Enforced, Examined, HistoryEntry, Kind, Outcome, Plan, Quote, State
 from wallet.payment_request import (
     PaymentPayload,
     PaymentRequest,
@@ -29,38 +40,53 @@ from wallet.payment_request import (
     parse_payload,
     parse_request,
 )
-from wallet.proofs import SAT, P2PKLock, Proof, Token
+from wallet.proofs import SAT, Lock, Proof, Token
 from wallet.restore import Restored
 from wallet.seed import Seed
+from wallet.selection import escrow_amounts
 from wallet.token import encode_token, parse_token
 from wallet.wallet import Wallet
+from wallet.witness import add_preimage, add_signature, is_preimage, preimage_of, sign_secret, signers
 
 __all__ = [
     "SAT",
     "Action",
     "AlreadySpent",
     "AuditReport",
+    "BooksError",
+    "Enforced",
     "Examined",
+    "ExposureExceeded",
+    "Finding",
     "HistoryEntry",
     "HttpTransport",
     "InsufficientFunds",
     "InvalidKeyset",
+    "InvalidLnurl",
     "InvalidProof",
     "InvalidRequest",
     "InvalidSeed",
     "InvalidToken",
     "Kind",
     "LimitExceeded",
+    "LnurlClient",
+    "LnurlRefused",
+    "LnurlUnavailable",
+    "Lock",
     "MintError",
+    "MintReport",
     "MintTransport",
     "MintUnavailable",
     "Outcome",
-    "P2PKLock",
+    "PaidBefore",
     "PaymentPayload",
     "PaymentRequest",
     "Plan",
     "Proof",
     "Quote",
+    "RailCannot",
+    "RailRefused",
+    "RailUnavailable",
     "Restored",
     "Seed",
     "State",
@@ -70,12 +96,23 @@ __all__ = [
     "Wallet",
     "WalletError",
     "WrongLock",
+    "add_preimage",
+    "add_signature",
+    "check_lock",
+    "encode_lnurl",
     "encode_payload",
     "encode_request",
     "encode_token",
+    "escrow_amounts",
+    "is_preimage",
     "lock_condition",
+    "lock_secret",
+    "parse_lnurl",
     "parse_lock",
     "parse_payload",
     "parse_request",
     "parse_token",
+    "preimage_of",
+    "sign_secret",
+    "signers",
 ]

@@ -3,14 +3,24 @@
 WalletError                     `.action` says what to do next
 ├── InsufficientFunds           our coins at a mint do not cover an amount and its fees           fund
 ├── LimitExceeded               larger than this wallet handles or was allowed to spend           give_up
+│   └── ExposureExceeded        would leave more at one mint than the configuration allows        wait
+├── BooksError                  a posting that does not balance, or is in the books otherwise     give_up
 ├── InvalidSeed                 not a BIP-39 phrase                                               give_up
 ├── InvalidToken                not a Cashu token, or a coin without the form of one              give_up
 │   └── InvalidProof            a coin or signature that its mint's keys did not make             give_up
 ├── InvalidRequest              not a NUT-18 payment request or payload                           give_up
+├── InvalidLnurl                leads to no LNURL service, or the service's answer is not safe    give_up
+├── LnurlRefused                the LNURL service understood and refused                          give_up
+├── LnurlUnavailable            the LNURL service cannot be reached                               retry_after
 ├── InvalidKeyset               a mint's keys do not fit their id, or an id is unclear            give_up
 ├── WrongLock                   a spending condition that is not exactly the agreed one           give_up
+├── WrongTerms                  an agreement that one of its parties could not sign               give_up
 ├── UnknownMint                 a mint that is not on our list                                    give_up
 ├── AlreadySpent                coins that somebody spent before us                               fund
+├── RailCannot                  what none of our Lightning rails can do, said before money moves  give_up
+├── PaidBefore                  an invoice that we have paid, or are paying, already              wait
+├── RailRefused                 the wallet behind a rail understood and refused: `.code`          by code
+├── RailUnavailable             the wallet behind a rail does not answer; nothing is known        retry_after
 ├── MintError                   the mint understood and refused: `.code`, `.detail`               by code
 └── MintUnavailable             the mint cannot be reached or answers rubbish; nothing is known   retry_after
 
@@ -60,6 +70,25 @@ class LimitExceeded(WalletError):  # noqa: N818
     """Larger than this wallet handles, or more than it was allowed to spend."""
 
 
+class ExposureExceeded(LimitExceeded):
+    """More would be at one mint than `mint_sat_max`; amounts in sat."""
+
+    default_action = Action.WAIT
+
+    def __init__(self, mint: str, *, held_sat: int, more_sat: int, max_sat: int) -> None:
+        super().__init__(
+            f"{more_sat} sat more at {mint} would pass its cap of {max_sat} sat, {held_sat} sat are there or on their "
+            "way; use another mint, or make room: `tradepost wallet sweep`"
+        )
+        self.held_sat = held_sat
+        self.more_sat = more_sat
+        self.max_sat = max_sat
+
+
+class BooksError(WalletError):
+    """A posting that must not be written: it does not balance, or other entries are there under its id."""
+
+
 class InvalidSeed(WalletError):  # noqa: N818
     """Not a BIP-39 phrase: wrong count, unknown word or wrong checksum."""
 
@@ -76,12 +105,30 @@ class InvalidRequest(WalletError):  # noqa: N818
     """Not a NUT-18 payment request or payment payload."""
 
 
+class InvalidLnurl(WalletError):  # noqa: N818
+    """A text that leads to no LNURL service, or an answer of one that is malformed or must not be followed."""
+
+
+class LnurlRefused(WalletError):  # noqa: N818
+    """An LNURL service understood and refused; the message quotes its reason."""
+
+
+class LnurlUnavailable(WalletError):  # noqa: N818
+    """An LNURL service cannot be reached, or its host is not one we may reach."""
+
+    default_action = Action.RETRY_AFTER
+
+
 class InvalidKeyset(WalletError):  # noqa: N818
     """Keys that are malformed or do not hash to their id, or an id unknown or ambiguous (NUT-01, NUT-02)."""
 
 
 class WrongLock(WalletError):  # noqa: N818
     """A spending condition that is not exactly the agreed one, or none to agree to (NUT-10, NUT-11)."""
+
+
+class WrongTerms(WalletError):  # noqa: N818
+    """An escrow's terms that a party must not sign: times without room, keys or parties that are not distinct."""
 
 
 class UnknownMint(WalletError):  # noqa: N818
@@ -92,6 +139,22 @@ class AlreadySpent(WalletError):  # noqa: N818
     """Coins that the mint says somebody spent before us (NUT-07)."""
 
     default_action = Action.FUND
+
+
+class RailCannot(WalletError):  # noqa: N818
+    """What a Lightning rail cannot do: an amount, a kind of invoice, a bound on fees. Nothing was asked of it."""
+
+
+class PaidBefore(WalletError):  # noqa: N818
+    """A payment of the same payment hash is under way or done; a second one could pay twice."""
+
+    default_action = Action.WAIT
+
+
+class RailUnavailable(WalletError):  # noqa: N818
+    """The wallet behind a rail cannot be reached or answers rubbish. What was asked may or may not have happened."""
+
+    default_action = Action.RETRY_AFTER
 
 
 class MintUnavailable(WalletError):  # noqa: N818
@@ -121,3 +184,22 @@ class MintError(WalletError):
         self.code = code
         self.detail = detail[:200]
         super().__init__(f"the mint refused ({code}): {self.detail}", action=_ACTION_BY_CODE.get(code))
+
+
+_ACTION_BY_NWC_CODE: Final = {
+    "RATE_LIMITED": Action.RETRY_AFTER,
+    "INSUFFICIENT_BALANCE": Action.FUND,
+    "QUOTA_EXCEEDED": Action.TOP_UP,
+}
+
+
+class RailRefused(WalletError):  # noqa: N818
+    """The wallet behind a rail understood and refused; `.code` is a word of NIP-47."""
+
+    def __init__(self, *, code: str, detail: str) -> None:
+        """`detail` is the wallet's own text; it is cut to 200 characters."""
+        self.code = code[:40]
+        self.detail = detail[:200]
+        super().__init__(
+            f"the wallet refused ({self.code}): {self.detail}", action=_ACTION_BY_NWC_CODE.get(code)
+        )

@@ -21,13 +21,15 @@ _FORM: Final = re.compile(
 class Invoice:
     """What we need of an invoice, and its signature was right.
 
-    `network` is BOLT-11's: `bc`, `tb`, `tbs` or `bcrt`; `expires_at` is Unix seconds.
+    `network` is BOLT-11's: `bc`, `tb`, `tbs` or `bcrt`; `expires_at` is Unix seconds. `description_hash` is the `h`
+    field, None where the invoice describes itself in words.
     """
 
     network: str
     amount_msat: int
     payment_hash: str
     expires_at: int
+    description_hash: str | None = None
 
     @property
     def amount_sat(self) -> int:
@@ -45,10 +47,11 @@ def parse_invoice(text: str) -> Invoice:
     try:
         read = bolt11.decode(text)
         amount_msat, payment_hash, expires_at = read.amount_msat, read.payment_hash, read.expiry_time
+        description_hash = read.description_hash
     except Exception:  # noqa: BLE001 - it has errors of its own and lets through those of three other libraries
         raise InvalidRequest("the Lightning invoice is damaged or not signed; copy the whole of it") from None
     if not amount_msat:
         raise InvalidRequest("the invoice names no amount; ask for one that does")
     if amount_msat > _AMOUNT_MSAT_MAX or expires_at > _TIME_MAX:
         raise InvalidRequest("the invoice names an amount or a time that cannot be")
-    return Invoice(form[1], int(amount_msat), payment_hash, expires_at)
+    return Invoice(form[1], int(amount_msat), payment_hash, expires_at, description_hash)

@@ -9,8 +9,8 @@ from store import Clock, Database
 from wallet import queries
 from wallet.errors import MintUnavailable, UnknownMint
 from wallet.keysets import Keyset, check_keyset, is_keyset_id
-from wallet.mint import KeysetAnswer, MintClient, MintTransport, normalise_mint_url
-from wallet.proofs import SAT, P2PKLock
+from wallet.mint import KeysetAnswer, MintClient, MintInfo, MintTransport, normalise_mint_url
+from wallet.proofs import SAT, Lock
 
 FRESH_SECONDS: Final = 3600  # a keyset rotated meanwhile costs one refused request, no more
 KEYSETS_MAX: Final = 200
@@ -35,9 +35,17 @@ class Keyring:
         self._transport = transport
         self._clients: dict[str, MintClient] = {}
         self._keysets: dict[str, dict[str, Keyset]] = {}
+        self._infos: dict[str, tuple[int, MintInfo]] = {}  # with the time it was asked for
         self._refreshed_at: dict[str, int] = {}
         self._refreshing: dict[str, asyncio.Lock] = {}
-        self.mints = tuple(dict.fromkeys(normalise_mint_url(url) for url in mints))
+        self._listed = tuple(dict.fromkeys(normalise_mint_url(url) for url in mints))
+        #: Mints that were given up: see abandon.py.
+        self.abandoned: frozenset[str] = frozenset()
+
+    @property
+    def mints(self) -> tuple[str, ...]:
+        """The mints on our list that were not given up."""
+        return tuple(mint for mint in self._listed if mint not in self.abandoned)
 
     async def close(self) -> None:
         """Close every client."""
@@ -47,7 +55,11 @@ class Keyring:
     def trusted(self, url: str) -> str:
         """The normalised URL of a mint on our list. Raises `UnknownMint`."""
         normal = normalise_mint_url(url)
-        if normal not in self.mints:
+        if normal in self.abandoned:
+            raise UnknownMint(
+                f"{normal} was given up; it is one of ours again when it answers `tradepost settle`"
+            )
+        if normal not in self._listed:
             raise UnknownMint(
                 f"{normal} is not one of our mints; add it to the configuration if you trust it"
             )
@@ -58,6 +70,13 @@ class Keyring:
         if mint not in self._clients:
             self._clients[mint] = MintClient(mint, self._transport(mint))
         return self._clients[mint]
+
+    async def info(self, mint: str) -> MintInfo:
+        """What the mint says of itself (NUT-06), not older than an hour; for its clock ask the client."""
+        known = self._infos.get(mint)
+        if known is None or not 0 <= self._clock.now() - known[0] < FRESH_SECONDS:
+            known = self._infos[mint] = self._clock.now(), await self.client(mint).info()
+        return known[1]
 
     async def pinned(self, mint: str) -> dict[str, Keyset]:
         """The keysets we know, by id, without asking the mint."""
@@ -86,7 +105,7 @@ class Keyring:
                 self._refreshed_at[mint] = self._clock.now()
         return self._keysets[mint]
 
-    async def active(self, mint: str, lock: P2PKLock | None = None) -> Keyset:
+    async def active(self, mint: str, lock: Lock | None = None) -> Keyset:
         """The keyset for new coins: sat, active, cheapest to spend, lasting beyond the locktime of `lock`.
 
         Raises `MintUnavailable` if the mint has none just now.
@@ -107,9 +126,10 @@ class Keyring:
         client = self.client(mint)
         pinned = await self.pinned(mint)
         if mint not in self._refreshed_at:
-            info = await client.info()
+            info = await self.info(mint)
             missing = [why for nut, why in NEEDED_NUTS.items() if not info.supports(nut)]
             if missing:
+                del self._infos[mint]  # whoever mends it is asked again at once
                 raise UnknownMint(f"{mint} cannot {' or '.join(missing)}; choose another mint")
         listed = await client.keysets()
         if len(listed) > KEYSETS_MAX:

@@ -1,30 +1,27 @@
-"""Spending conditions: P2PK locks made, checked and signed (NUT-10, NUT-11).
+"""Spending conditions: P2PK and HTLC locks made, read and checked (NUT-10, NUT-11, NUT-14).
 
-Only SIG_INPUTS; docs/decisions.md says why.
+Only SIG_INPUTS; docs/decisions.md says why. What spends a locked coin is in `wallet.witness`.
 A payment's lock is checked by rebuilding, not by interpreting: the secret must say exactly what the agreed
 lock says, but for the nonce, the order of tags and keys, and tags that only spell out a default. Mints
 disagree about anything looser, and where they disagree somebody else may take the coins or nobody ever can.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import orjson
-
-from identity.keys import SecretKey, verify_signature
 from wallet.crypto import parse_point
 from wallet.errors import InvalidProof, WrongLock
-from wallet.proofs import SECRET_CHARS_MAX, P2PKLock, Proof
+from wallet.proofs import SECRET_CHARS_MAX, Lock
 
+P2PK: Final = "P2PK"
+HTLC: Final = "HTLC"
 KEYS_MAX: Final = 10  # of one path: more do not fit a secret
-SIGNATURES_MAX: Final = 2 * KEYS_MAX
 _NONCE: Final = re.compile(r"[0-9a-f]{32,64}")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,14}")
-_SIGNATURE: Final = re.compile(r"[0-9a-f]{128}")
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
 _TAGS: Final = frozenset({"sigflag", "pubkeys", "n_sigs", "locktime", "refund", "n_sigs_refund"})
 
 _Tags = Mapping[str, tuple[str, ...]]
@@ -38,30 +35,41 @@ class Condition:
     data: str
     tags: tuple[tuple[str, ...], ...] = ()
 
-    def to_lock(self) -> P2PKLock:
-        """The P2PK lock this says. Raises `WrongLock` if it says anything else, or anything besides."""
+    def to_lock(self) -> Lock:
+        """The lock this says. Raises `WrongLock` if it says anything else, or anything besides.
+
+        An HTLC without keys is refused: whoever sees its preimage first takes the coins.
+        """
         tags = _tags_by_name(self.tags)
-        if self.kind != "P2PK" or not tags.keys() <= _TAGS:
+        if self.kind not in {P2PK, HTLC} or not tags.keys() <= _TAGS:
             raise WrongLock(
-                "the coins are locked in a way this wallet does not know; it reads plain P2PK locks"
+                "the coins are locked in a way this wallet does not know; it reads plain P2PK and HTLC locks"
             )
-        lock = P2PKLock(
-            pubkey=self.data,
+        keys = tags.get("pubkeys", ())
+        if self.kind == P2PK:
+            keys = (self.data, *keys)
+        elif not keys:
+            raise WrongLock("an HTLC without pubkeys lets anybody who sees the preimage take the coins")
+        lock = Lock(
+            pubkey=keys[0],
             locktime=_number(tags, "locktime"),
             refund=tags.get("refund", ()),
-            pubkeys=tags.get("pubkeys", ()),
+            pubkeys=keys[1:],
             n_sigs=_number(tags, "n_sigs") or 1,
             n_sigs_refund=_number(tags, "n_sigs_refund") or 1,
+            hash=self.data if self.kind == HTLC else None,
         )
-        _check_keys(lock)
+        _check_form(lock)
         _check_same(self, lock)
         return lock
 
 
-def lock_condition(lock: P2PKLock) -> Condition:
+def lock_condition(lock: Lock) -> Condition:
     """The one way we write a lock: only tags that say something, and the signature flag spelled out."""
     tags: list[tuple[str, ...]] = [("sigflag", "SIG_INPUTS")]
-    if lock.pubkeys:
+    if lock.hash is not None:
+        tags.append(("pubkeys", lock.pubkey, *lock.pubkeys))
+    elif lock.pubkeys:
         tags.append(("pubkeys", *lock.pubkeys))
     if lock.n_sigs != 1:
         tags.append(("n_sigs", str(lock.n_sigs)))
@@ -71,16 +79,18 @@ def lock_condition(lock: P2PKLock) -> Condition:
         tags.append(("refund", *lock.refund))
     if lock.n_sigs_refund != 1:
         tags.append(("n_sigs_refund", str(lock.n_sigs_refund)))
-    return Condition("P2PK", lock.pubkey, tuple(tags))
+    kind, data = (P2PK, lock.pubkey) if lock.hash is None else (HTLC, lock.hash)
+    return Condition(kind, data, tuple(tags))
 
 
-def check_terms(lock: P2PKLock) -> None:
+def check_terms(lock: Lock) -> None:
     """Raise `WrongLock` unless the lock is well-formed and nobody but its keys could ever take the coins.
 
     Keys are compressed, lowercase and distinct by x in each path; signatures asked for are 1 … keys of the
-    path; a locktime and refund keys come together, because a locktime alone frees the coins for everybody.
+    path; a locktime and refund keys come together, because a locktime alone frees the coins for everybody; a
+    hash is 64 lowercase hex digits.
     """
-    _check_keys(lock)
+    _check_form(lock)
     if lock.locktime is not None and not _NUMBER.fullmatch(str(lock.locktime)):
         raise WrongLock("a locktime is unix seconds above zero")
     if (lock.locktime is None) != (not lock.refund):
@@ -89,7 +99,7 @@ def check_terms(lock: P2PKLock) -> None:
         )
 
 
-def p2pk_secret(lock: P2PKLock, nonce: str) -> str:
+def lock_secret(lock: Lock, nonce: str) -> str:
     """The exact secret of a coin under this lock. `nonce`: 32 … 64 lowercase hex digits, never used twice.
 
     Raises `WrongLock` for a lock that `check_terms` refuses, or that does not fit a secret.
@@ -104,7 +114,7 @@ def p2pk_secret(lock: P2PKLock, nonce: str) -> str:
     return secret
 
 
-def check_lock(secret: str, agreed: P2PKLock) -> None:
+def check_lock(secret: str, agreed: Lock) -> None:
     """Raise `WrongLock` unless the coin is locked exactly as agreed: no more, no less, nothing twice."""
     check_terms(agreed)
     _check_same(_read(secret), agreed)
@@ -115,7 +125,7 @@ def is_plain(secret: str) -> bool:
     return not secret.lstrip().startswith(("[", "{"))
 
 
-def parse_lock(secret: str) -> P2PKLock | None:
+def parse_lock(secret: str) -> Lock | None:
     """The lock of a coin, None for a plain secret. For display and refunds; a payment is for `check_lock`.
 
     Raises `WrongLock` for every other condition: another kind, SIG_ALL, unknown, doubled or malformed tags.
@@ -123,54 +133,6 @@ def parse_lock(secret: str) -> P2PKLock | None:
     want them.
     """
     return None if is_plain(secret) else _read(secret).to_lock()
-
-
-def can_spend(lock: P2PKLock, keys: Iterable[str], now: int) -> bool:
-    """Whether signatures by these public keys (hex, compressed or x-only) suffice at `now`, the mint's clock.
-
-    The main path stays open after the locktime; refund keys open a second one; without any, everybody may
-    spend.
-    """
-    have = {_x(key) for key in keys}
-    if sum(_x(key) in have for key in (lock.pubkey, *lock.pubkeys)) >= lock.n_sigs:
-        return True
-    if lock.locktime is None or now <= lock.locktime:
-        return False
-    return not lock.refund or sum(_x(key) in have for key in lock.refund) >= lock.n_sigs_refund
-
-
-def sign_secret(secret: str, key: SecretKey) -> str:
-    """A signature over a coin's secret, 128 hex digits: all that SIG_INPUTS asks of one key."""
-    return key.sign(_digest(secret)).hex()
-
-
-def add_signature(proof: Proof, signature: str) -> Proof:
-    """The coin with one more signature in its witness. Raises `InvalidProof` if its witness is malformed."""
-    signatures = [*_signatures(proof.witness), signature]
-    return proof.with_witness(_compact({"signatures": signatures}))
-
-
-def sign_proof(proof: Proof, key: SecretKey) -> Proof:
-    """The coin with this key's signature in its witness, after those that are there.
-
-    Unchanged if the key signed already. Raises `InvalidProof` if the witness is malformed.
-    """
-    if signers(proof.secret, proof.witness, [key.public_key]):
-        return proof
-    return add_signature(proof, sign_secret(proof.secret, key))
-
-
-def signers(secret: str, witness: str | None, keys: Iterable[str]) -> frozenset[str]:
-    """Which of these public keys (hex, compressed or x-only) signed the secret.
-
-    None did by a malformed witness.
-    """
-    try:
-        signatures = [bytes.fromhex(signature) for signature in _signatures(witness)]
-    except InvalidProof:
-        return frozenset()
-    digest = _digest(secret)
-    return frozenset(key for key in keys if any(verify_signature(_x(key), digest, s) for s in signatures))
 
 
 def _read(secret: str) -> Condition:
@@ -199,13 +161,14 @@ def _read(secret: str) -> Condition:
     return Condition(kind, data, tuple(tuple(tag) for tag in tags))
 
 
-def _check_same(condition: Condition, lock: P2PKLock) -> None:
-    if condition.kind != "P2PK":
-        raise WrongLock("the coins are not locked to a public key (P2PK)")
-    if condition.data != lock.pubkey:
-        raise WrongLock("the coins are locked to another key than agreed")
+def _check_same(condition: Condition, lock: Lock) -> None:
+    expected = lock_condition(lock)
+    if condition.kind != expected.kind:
+        raise WrongLock(f"the coins are not locked in the agreed way, which is {expected.kind}")
+    if condition.data != expected.data:
+        raise WrongLock("the coins are locked to another key or hash than agreed")
     found = _meaning(_tags_by_name(condition.tags))
-    agreed = _meaning(_tags_by_name(lock_condition(lock).tags))
+    agreed = _meaning(_tags_by_name(expected.tags))
     for name in sorted(_TAGS):
         if found.get(name) != agreed.get(name):
             raise WrongLock(f"the lock's {name} is not exactly the agreed one")
@@ -239,12 +202,15 @@ def _number(tags: _Tags, name: str) -> int | None:
     return int(values[0])
 
 
-def _check_keys(lock: P2PKLock) -> None:
+def _check_form(lock: Lock) -> None:
+    """Raise `WrongLock` unless keys, counts and the hash have the one form that every mint reads alike."""
+    if lock.hash is not None and not _HASH.fullmatch(lock.hash):
+        raise WrongLock("the hash of a lock is a sha256 in 64 lowercase hex digits")
     for path, keys, asked in (
         ("main", (lock.pubkey, *lock.pubkeys), lock.n_sigs),
         ("refund", lock.refund, lock.n_sigs_refund),
     ):
-        if len(keys) > KEYS_MAX or len({_x(key) for key in keys}) != len(keys):
+        if len(keys) > KEYS_MAX or len({key[-64:] for key in keys}) != len(keys):
             raise WrongLock(
                 f"the {path} keys of a lock are at most {KEYS_MAX}, each there once, whatever its parity"
             )
@@ -259,32 +225,6 @@ def _check_keys(lock: P2PKLock) -> None:
             raise WrongLock(
                 f"a {path} key of the lock is not a compressed public key in lowercase hex"
             ) from None
-
-
-def _signatures(witness: str | None) -> list[str]:
-    if not witness:
-        return []
-    try:
-        raw = orjson.loads(witness)
-    except ValueError:
-        raise InvalidProof("the witness is not JSON") from None
-    match raw:
-        case {"signatures": list(signatures), **others} if not others and len(signatures) <= SIGNATURES_MAX:
-            if all(
-                isinstance(signature, str) and _SIGNATURE.fullmatch(signature) for signature in signatures
-            ):
-                return signatures
-    raise InvalidProof(
-        f"a witness holds at most {SIGNATURES_MAX} signatures of 128 hex digits and nothing else"
-    )
-
-
-def _x(key: str) -> str:
-    return key[-64:]
-
-
-def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()
 
 
 def _compact(value: object) -> str:

@@ -23,6 +23,7 @@ class Kind(StrEnum):
     REDEEM = "redeem"
     RETURN = "return"
     RECLAIM = "reclaim"
+    PROBE = "probe"  # a swap that the mint should refuse
     MINT = "mint"
     MELT = "melt"
     RESTORE = "restore"  # coins found again by the seed; asks nothing of the mint but what became of them
@@ -112,6 +113,22 @@ class Examined:
 
 
 @dataclass(frozen=True)
+class Enforced:
+    """Which locks a mint was seen to enforce in the version it has now; none where `checked_at` is None: not probed.
+
+    `p2pk`: no coin without its key's signature. `multisig`: none with one signature of two. `refund`: none by the
+    refund key before the locktime. `htlc`: none without the preimage, or by the preimage alone (NUT-11, NUT-14).
+    """
+
+    version: str
+    p2pk: bool = False
+    multisig: bool = False
+    refund: bool = False
+    htlc: bool = False
+    checked_at: int | None = None
+
+
+@dataclass(frozen=True)
 class Quote:
     """A Lightning invoice that turns into our coins once it is paid (NUT-04); `expiry` is the invoice's."""
 
@@ -120,6 +137,7 @@ class Quote:
     amount_sat: int
     bolt11: str
     expiry: int | None
+    job_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Final, TypeVar
 from wallet.crypto import blind, proof_y, unblind, verify_dleq_signature
 from wallet.errors import InvalidKeyset, InvalidProof
 from wallet.keysets import Keyset
-from wallet.locks import p2pk_secret
+from wallet.locks import lock_secret
 from wallet.mint import BlindSignature
 from wallet.operations import Output, Role
-from wallet.proofs import Dleq, P2PKLock, Proof
+from wallet.proofs import Dleq, Lock, Proof
 from wallet.seed import Seed
 from wallet.selection import split_amount
 
@@ -35,9 +35,12 @@ class Made:
     proof: Proof
 
 
-def wanted_coins(*, send_sat: int, keep_sat: int) -> list[tuple[Role, int]]:
-    """The coins for two sums. Ordered by amount, so that the mint does not see which are change (NUT-03)."""
-    coins = [(Role.SEND, amount) for amount in split_amount(send_sat)]
+def wanted_coins(*, send_sat: int, keep_sat: int, amounts: Sequence[int] = ()) -> list[tuple[Role, int]]:
+    """The coins for two sums. Ordered by amount, so that the mint does not see which are change (NUT-03).
+
+    `amounts` are those of the coins to send, if there are to be others than the fewest.
+    """
+    coins = [(Role.SEND, amount) for amount in amounts or split_amount(send_sat)]
     coins += [(Role.KEEP, amount) for amount in split_amount(keep_sat)]
     return sorted(coins, key=lambda coin: coin[1])
 
@@ -49,7 +52,7 @@ def make_outputs(
     *,
     first_counter: int,
     attempt: int,
-    lock: P2PKLock | None = None,
+    lock: Lock | None = None,
 ) -> tuple[Output, ...]:
     """Derive and blind one output per wanted coin; `lock` applies to what is for somebody else.
 
@@ -60,7 +63,7 @@ def make_outputs(
         counter = first_counter + position
         secret, r = seed.output_secret(keyset_id, counter)
         if lock is not None and role is Role.SEND:
-            secret = p2pk_secret(lock, secret)
+            secret = lock_secret(lock, secret)
         outputs.append(
             Output(attempt, position, role, keyset_id, counter, amount, secret, r, blind(secret, r)),
         )

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import structlog
@@ -11,13 +11,15 @@ from store import Clock, Database, Transaction
 from wallet import queries
 from wallet.counters import check_counter
 from wallet.errors import InvalidKeyset, InvalidProof, MintUnavailable
+from wallet.exposure import Caps
 from wallet.keyring import Keyring
 from wallet.keysets import Keyset
-from wallet.ledger import counter_account, posting
+from wallet.ledger import LOST, Cause, Posting, coin_entries, counter_account, escrow_account, post
+from wallet.locks import parse_lock
 from wallet.mint import BlindSignature, CoinState, ProofStateAnswer
 from wallet.operations import Kind, Output, Role, State
 from wallet.operations_coins import Made, computed, make_coins, make_outputs
-from wallet.proofs import P2PKLock, Proof
+from wallet.proofs import Lock, Proof
 from wallet.queries import Operation
 from wallet.seed import Seed
 
@@ -34,25 +36,26 @@ class Desk:
     seed: Seed
     clock: Clock
     keyring: Keyring
+    caps: Caps = field(default_factory=Caps)
     #: Keysets whose counters were compared with the mint in this process.
     counted: set[str] = field(default_factory=set)
     counting: dict[str, asyncio.Lock] = field(default_factory=dict)
 
 
-def dump_lock(lock: P2PKLock | None) -> str | None:
+def dump_lock(lock: Lock | None) -> str | None:
     """A lock as it is stored with its operation."""
     return None if lock is None else json.dumps(asdict(lock))
 
 
-def load_lock(text: str | None) -> P2PKLock | None:
+def load_lock(text: str | None) -> Lock | None:
     """The inverse of `dump_lock`."""
     if text is None:
         return None
     raw = json.loads(text)
-    return P2PKLock(**(raw | {"refund": tuple(raw["refund"]), "pubkeys": tuple(raw["pubkeys"])}))
+    return Lock(**(raw | {"refund": tuple(raw["refund"]), "pubkeys": tuple(raw["pubkeys"])}))
 
 
-async def active_keyset(desk: Desk, mint: str, lock: P2PKLock | None) -> Keyset:
+async def active_keyset(desk: Desk, mint: str, lock: Lock | None) -> Keyset:
     """The keyset for new coins, and its counter certainly unused. Raises as `Keyring.active`."""
     keyset = await desk.keyring.active(mint, lock)
     async with desk.counting.setdefault(keyset.id, asyncio.Lock()):
@@ -112,7 +115,8 @@ async def close_failed(
         async with desk.db.transaction() as tx:
             if await _end(tx, desk, op, State.FAILED, error=error):
                 await queries.let_go(tx, op.op_id)
-    log.warning("operation_failed", op_id=op.op_id, kind=op.kind, mint=op.mint, reason=error)
+    tell = log.info if op.kind is Kind.PROBE else log.warning  # a probe is there to be refused
+    tell("operation_failed", op_id=op.op_id, kind=op.kind, mint=op.mint, reason=error)
 
 
 async def close_lost(
@@ -134,9 +138,39 @@ async def close_lost(
             await queries.mark_spent(tx, op.mint, gone.items())
             await queries.let_go(tx, op.op_id)
             if op.kind in OWN_INPUTS:
-                entries = posting(op.mint, own_sat=-gone_sat, fee_sat=0, counter="lost")
-                await queries.post(tx, op.op_id, entries)
+                await post_coins(tx, desk, op, own_sat=-gone_sat, fee_sat=0, counter=LOST)
     log.warning("operation_lost", op_id=op.op_id, kind=op.kind, mint=op.mint, reason=error)
+
+
+async def post_coins(
+    tx: Transaction,
+    desk: Desk,
+    op: Operation,
+    *,
+    own_sat: int,
+    fee_sat: int,
+    counter: str,
+    lightning_sat: int = 0,
+) -> None:
+    """The one posting of an operation that ends in this transaction: see `coin_entries`. None if nothing moved."""
+    entries = coin_entries(
+        op.mint, own_sat=own_sat, fee_sat=fee_sat, counter=counter, lightning_sat=lightning_sat
+    )
+    if entries:
+        await post(tx, Posting(op.op_id, Cause.OPERATION, entries, desk.clock.now(), op.op_id, op.job_id))
+
+
+def counter_of(job_id: str | None, coins: Iterable[Proof]) -> str:
+    """The other side of coins that come or go: a job's escrow if more than one party must agree to spend them."""
+    if job_id is None:
+        return counter_account(None)
+    return escrow_account(job_id) if are_shared(coins) else counter_account(job_id)
+
+
+def are_shared(coins: Iterable[Proof]) -> bool:
+    """Whether any of the coins needs more than one party, or a preimage, to be spent."""
+    locks = [parse_lock(coin.secret) for coin in coins]
+    return any(lock is not None and (lock.pubkeys or lock.hash) for lock in locks)
 
 
 async def _close(
@@ -152,15 +186,26 @@ async def _close(
     kept = _sum(made, Role.KEEP) + _sum(made, Role.BLANK)
     taken = kept if op.kind is Kind.MINT else sum(proof.amount for proof in inputs.values())
     fee = taken - kept - sent
-    own = kept - taken if op.kind in OWN_INPUTS else kept
-    received = 0 if op.kind in OWN_INPUTS else kept
+    own_inputs = op.kind in OWN_INPUTS
+    own = kept - taken if own_inputs else kept
+    received = 0 if own_inputs else kept
     async with desk.db.transaction() as tx:
         if not await _end(tx, desk, op, state, received=received, sent=sent, fee=fee, error=error):
             return  # another process was quicker; what it wrote is what we would write
         await queries.spend_held(tx, op.op_id)
         await queries.insert_made(tx, op.op_id, op.mint, ((coin.y, coin.role, coin.proof) for coin in made))
-        entries = posting(op.mint, own_sat=own, fee_sat=fee, counter=counter_account(op.job_id))
-        await queries.post(tx, op.op_id, entries)
+        moved = [coin.proof for coin in made if coin.role is Role.SEND] if own_inputs else inputs.values()
+        # What a payment cost beyond the mint's planned fee of its inputs, the mint spent on routing.
+        routing = max(fee - op.fee_sat, 0) if op.kind is Kind.MELT and state is State.DONE else 0
+        await post_coins(
+            tx,
+            desk,
+            op,
+            own_sat=own,
+            fee_sat=fee,
+            lightning_sat=routing,
+            counter=counter_of(op.job_id, moved),
+        )
 
 
 async def _end(

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 
 from identity import SecretKey
+from wallet import queries
 from wallet.crypto import proof_y, verify_dleq_proof
 from wallet.errors import (
     Action,
@@ -12,20 +14,24 @@ from wallet.errors import (
     InvalidProof,
     InvalidToken,
     LimitExceeded,
+    WalletError,
     WrongLock,
 )
 from wallet.keyring import Keyring, expires_by
 from wallet.keysets import Keyset, input_fee, resolve_short_id
-from wallet.locks import can_spend, check_lock, is_plain, parse_lock, sign_proof, signers
+from wallet.locks import check_lock, is_plain, parse_lock
 from wallet.mint import CoinState
-from wallet.operations import AMOUNT_SAT_MAX, Examined
+from wallet.operations import AMOUNT_SAT_MAX, Examined, State
 from wallet.operations_coins import computed
-from wallet.proofs import SAT, P2PKLock, Proof, Token
+from wallet.operations_desk import Desk
+from wallet.proofs import SAT, Lock, Proof, Token
+from wallet.queries import Operation
 from wallet.token import PROOFS_MAX
+from wallet.witness import add_signature, complete, is_unlocked, signers
 
 
 async def examine(
-    keyring: Keyring, coins: Token | Sequence[Proof], *, mint: str, lock: P2PKLock | None, now: int
+    keyring: Keyring, coins: Token | Sequence[Proof], *, mint: str, lock: Lock | None, now: int
 ) -> Examined:
     """See `Wallet.examine`."""
     mint = keyring.trusted(mint)
@@ -124,20 +130,19 @@ def check_genuine(
 
 
 def unlock(proof: Proof, keys: Sequence[SecretKey], now: int) -> Proof:
-    """The coin with a signature by each of `keys` that its lock names; a plain coin as it is.
+    """The coin with what spends it; a plain coin without any witness.
 
-    Raises `WrongLock` unless the signatures on it suffice at `now`.
+    `keys` sign where the lock names them; signatures of others and the preimage come with the coin, in its witness.
+    Raises `WrongLock` unless all that suffices at `now`.
     """
     lock = parse_lock(proof.secret)
     if lock is None:
         return replace(proof, witness=None)
-    named = (lock.pubkey, *lock.pubkeys, *lock.refund)
-    for key in keys:
-        if key.public_key in {name[2:].lower() for name in named}:
-            proof = sign_proof(proof, key)
-    if not can_spend(lock, signers(proof.secret, proof.witness, named), now):
+    proof = complete(proof, lock, keys)
+    if not is_unlocked(lock, proof.secret, proof.witness, now):
         raise WrongLock(
-            "the coins are locked to other keys, or their refund is not open yet", action=Action.WAIT
+            "signatures or the preimage of the coins' lock are missing, or their refund is not open yet",
+            action=Action.WAIT,
         )
     return proof
 
@@ -160,3 +165,30 @@ def _check_same_mint(keyring: Keyring, token: Token, mint: str) -> None:
 
 def _whole_id(proof: Proof, keysets: Mapping[str, Keyset]) -> Proof:
     return replace(proof, id=resolve_short_id(proof.id, keysets))
+
+
+async def unclaimed(
+    desk: Desk, sent_op_id: str, keys: Sequence[SecretKey], signatures: Mapping[str, Sequence[str]]
+) -> tuple[Operation, dict[str, Proof]]:
+    """An operation that made a token, and those of its coins that nobody claimed, by Y, with what spends them.
+
+    See `Wallet.plan_reclaim`. What was claimed is written down.
+    """
+    sent = await queries.operation(desk.db, sent_op_id)
+    if sent is None or sent.state is not State.DONE:
+        raise WalletError(f"operation {sent_op_id} made no token that could be taken back")
+    coins = await queries.sent_proofs(desk.db, sent_op_id)
+    states = await desk.keyring.client(sent.mint).check_state(list(coins))
+    claimed = {y: s.witness for y, s in states.items() if s.state is CoinState.SPENT}
+    if claimed:
+        async with desk.db.transaction() as tx:
+            await queries.mark_spent(tx, sent.mint, claimed.items())
+    now = desk.clock.now()
+    left = {
+        y: unlock(reduce(add_signature, signatures.get(proof.secret, ()), proof), keys, now)
+        for y, proof in coins.items()
+        if y not in claimed and (not signatures or proof.secret in signatures)
+    }
+    if not left:
+        raise AlreadySpent("the token was claimed, or is being taken back already")
+    return sent, left

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
@@ -10,13 +10,14 @@ from typing import Final
 from store import Transaction
 from wallet import queries
 from wallet.errors import Action, AlreadySpent, InsufficientFunds, InvalidToken, LimitExceeded, WalletError
+from wallet.exposure import check_room
 from wallet.keysets import Keyset, input_fee
 from wallet.operations import AMOUNT_SAT_MAX, OP_ID_CHARS_MAX, Kind, Plan, Role, State, share
 from wallet.operations_coins import make_outputs, wanted_coins
-from wallet.operations_desk import Desk, active_keyset, dump_lock
-from wallet.proofs import Coin, P2PKLock, Proof
+from wallet.operations_desk import Desk, active_keyset, are_shared, dump_lock
+from wallet.proofs import Coin, Lock, Proof
 from wallet.queries import Operation
-from wallet.selection import select, split_amount
+from wallet.selection import fee_amounts, select, split_amount
 
 INPUTS_MAX: Final = 250  # our own coins in one transaction; mints take 1000
 CHANGE_SECONDS_MAX: Final = 30
@@ -28,6 +29,7 @@ Choose = Callable[[Transaction], Awaitable[Collection[Coin]]]
 class Request:
     """What a caller wants to plan. `send_sat` and `keep_sat`: the one that its kind fixes (`operations.share`).
 
+    `amounts`: of the coins that a send makes, which sum to `send_sat`.
     `record`: it is decided already, so the plan is recorded in the transaction that makes it.
     """
 
@@ -36,12 +38,14 @@ class Request:
     mint: str
     purpose: str
     job_id: str | None = None
-    lock: P2PKLock | None = None
+    lock: Lock | None = None
     quote_id: str | None = None
     send_sat: int = 0
+    amounts: tuple[int, ...] = ()
     keep_sat: int = 0
     reserve_sat: int = 0  # of a payment, beyond send_sat
     record: bool = False
+    is_capped: bool = False  # what we keep of it counts against the mint's cap, and may be refused
 
 
 class Planner:
@@ -94,6 +98,13 @@ class Planner:
         """Plan with somebody else's coins, or coins we sent. Raises `AlreadySpent` if an operation has or had one."""
 
         async def choose(tx: Transaction) -> Collection[Coin]:
+            if request.is_capped and not are_shared(
+                coins.values()
+            ):  # else there was room when they were locked
+                fee = input_fee(coins.values(), keysets)
+                total = sum(proof.amount for proof in coins.values()) - fee
+                keep = request.keep_sat if request.kind is Kind.RETURN else total
+                await check_room(tx, self._desk.caps, request.mint, keep)
             for row in await queries.known_coins(tx, request.mint, list(coins)):
                 if row["held_by"] is not None:
                     raise AlreadySpent(
@@ -198,6 +209,25 @@ def face_value(net_sat: int, input_fee_ppk: int) -> int:
     )
 
 
+def send_amounts(
+    net_sat: int, amounts: Sequence[int] | None, keyset: Keyset, *, include_fees: bool
+) -> tuple[int, ...]:
+    """The coins of a token: `amounts`, or the fewest; `include_fees` adds what its receiver pays to swap it whole.
+
+    Raises `ValueError` unless `amounts` are powers of two that sum to `net_sat`, `LimitExceeded` if the mint has no
+    coins so large.
+    """
+    ppk = keyset.input_fee_ppk if include_fees else 0
+    if amounts is None:
+        return tuple(split_amount(face_value(net_sat, ppk)))
+    if sum(amounts) != net_sat or any(amount < 1 or amount & (amount - 1) for amount in amounts):
+        raise ValueError("the amounts of coins are powers of two and sum to what is sent")
+    coins = (*amounts, *fee_amounts(amounts, ppk))
+    if not keyset.keys.keys() >= set(coins):
+        raise LimitExceeded(f"the mint has no coins of {max(coins)} sat; send less, or in smaller coins")
+    return coins
+
+
 def blank_count(overpaid_sat: int) -> int:
     """How many blank outputs take any change up to `overpaid_sat` (NUT-08 counts for the fee reserve alone)."""
     return overpaid_sat.bit_length()
@@ -222,4 +252,4 @@ def _divide(
     if shares is None:
         raise InvalidToken(f"{total} sat are not worth the mint's fee of {fee} sat and what was asked for")
     send, keep = shares
-    return send, keep, fee, wanted_coins(send_sat=send, keep_sat=keep)
+    return send, keep, fee, wanted_coins(send_sat=send, keep_sat=keep, amounts=request.amounts)

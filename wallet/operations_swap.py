@@ -7,7 +7,7 @@ from wallet import queries
 from wallet.errors import InvalidKeyset, MintError, MintUnavailable, UnknownMint, WalletError
 from wallet.keysets import Keyset, input_fee
 from wallet.mint import CoinState
-from wallet.operations import Output, share
+from wallet.operations import Kind, Output, Role, share
 from wallet.operations_coins import Made, wanted_coins
 from wallet.operations_desk import Desk, add_attempt, close_done, close_failed, close_lost, open_coins
 from wallet.proofs import Proof
@@ -46,9 +46,8 @@ async def settle_swap(desk: Desk, op: Operation, *, fresh: bool) -> None:
         if found.any_in(CoinState.PENDING):
             raise pending(op.mint)
         if isinstance(trouble, MintError):
-            outputs = (
-                None if refusals > REFUSALS_MAX else await _next_attempt(desk, op, inputs, len(attempts))
-            )
+            final = op.kind is Kind.PROBE or refusals > REFUSALS_MAX
+            outputs = None if final else await _next_attempt(desk, op, inputs, attempts)
             if outputs is None:
                 return await close_failed(desk, op, inputs, (), error=str(trouble))
             attempts.append(outputs)
@@ -75,7 +74,7 @@ async def refresh_keysets(desk: Desk, mint: str) -> Mapping[str, Keyset]:
 
 
 async def _next_attempt(
-    desk: Desk, op: Operation, inputs: Mapping[str, Proof], number: int
+    desk: Desk, op: Operation, inputs: Mapping[str, Proof], attempts: Sequence[Sequence[Output]]
 ) -> list[Output] | None:
     """New outputs after a refusal: the keyset may have been rotated, its fee changed, or an output stuck at the mint.
 
@@ -87,4 +86,9 @@ async def _next_attempt(
     shares = share(op.kind, total, fee, send_sat=op.send_sat, keep_sat=op.keep_sat)
     if shares is None:
         return None
-    return await add_attempt(desk, op, number, wanted_coins(send_sat=shares[0], keep_sat=shares[1]))
+    # A send makes again the very coins that its caller asked for; what a return sends depends on the fee.
+    same = (
+        [output.amount for output in attempts[0] if output.role is Role.SEND] if op.kind is Kind.SEND else ()
+    )
+    wanted = wanted_coins(send_sat=shares[0], keep_sat=shares[1], amounts=same)
+    return await add_attempt(desk, op, len(attempts), wanted)

@@ -1,10 +1,11 @@
-"""Payment requests (`creqA…`) and the payload that answers them (NUT-18)."""
+"""Payment requests (`creqA…`, NUT-18; `creqb1…` is read too, NUT-26) and the payload that answers them."""
 
 from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
+from wallet.creqb import read_creqb
 from wallet.encoding import from_base64url, from_cbor, to_base64url, to_cbor
 from wallet.errors import InvalidRequest, LimitExceeded
 from wallet.locks import Condition
@@ -75,20 +76,15 @@ def encode_request(request: PaymentRequest) -> str:
 
 
 def parse_request(text: str) -> PaymentRequest:
-    """Read `creqA…`, padded or not, in either base64 alphabet. Raises `InvalidRequest`, `LimitExceeded`."""
+    """Read `creqA…`, padded or not, in either base64 alphabet, or `creqb1…` in either case (NUT-26).
+
+    Raises `InvalidRequest`, `LimitExceeded`.
+    """
     if len(text) > REQUEST_CHARS_MAX:
         raise LimitExceeded(
             f"a payment request has at most {REQUEST_CHARS_MAX} characters, this one {len(text)}"
         )
-    body = text.strip()
-    if not body.startswith("creqA"):
-        raise InvalidRequest("a payment request begins with creqA")
-    try:
-        raw = from_cbor(from_base64url(body[5:]))
-    except ValueError:
-        raise InvalidRequest("the payment request is damaged: copy the whole of it") from None
-    if not isinstance(raw, dict):
-        raise InvalidRequest("a payment request is a map")
+    raw = _members(text.strip())
     amount, unit, single_use = raw.get("a"), _text(raw, "u"), raw.get("s")
     if amount is not None and (type(amount) is not int or not 0 < amount <= AMOUNT_MAX or unit is None):
         raise InvalidRequest("a requested amount is a whole number above zero, of a named unit")
@@ -104,6 +100,21 @@ def parse_request(text: str) -> PaymentRequest:
         transports=tuple(_parse_transport(transport) for transport in _list(raw, "t")),
         condition=_parse_condition(raw.get("nut10")),
     )
+
+
+def _members(body: str) -> dict[object, object]:
+    """The members of either encoding, named as in NUT-18, not yet checked."""
+    try:
+        if body[:6].lower() == "creqb1":
+            return read_creqb(body)
+        if body.startswith("creqA"):
+            raw = from_cbor(from_base64url(body[5:]))
+            if isinstance(raw, dict):
+                return raw
+            raise InvalidRequest("a payment request is a map")
+    except ValueError:
+        raise InvalidRequest("the payment request is damaged: copy the whole of it") from None
+    raise InvalidRequest("a payment request begins with creqA or creqb1")
 
 
 def encode_payload(payload: PaymentPayload) -> str:

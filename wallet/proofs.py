@@ -92,11 +92,11 @@ class Token:
 
 
 @dataclass(frozen=True)
-class P2PKLock:
-    """A NUT-11 spending condition, exactly as two parties agreed on it; keys are 33-byte compressed hex.
+class Lock:
+    """A spending condition, exactly as two parties agreed on it; keys are 33-byte compressed hex.
 
-    `pubkeys` besides `pubkey`, `n_sigs` of all of them; `refund` keys (`n_sigs_refund` of them) after
-    `locktime`.
+    NUT-11: `n_sigs` of `pubkey` and `pubkeys`, and `n_sigs_refund` of the `refund` keys after `locktime`.
+    With `hash`, the sha256 of 32 bytes in lowercase hex, NUT-14: the main path asks for these bytes besides.
     """
 
     pubkey: str
@@ -105,6 +105,7 @@ class P2PKLock:
     pubkeys: tuple[str, ...] = ()
     n_sigs: int = 1
     n_sigs_refund: int = 1
+    hash: str | None = None
 
 
 def parse_proof(raw: object) -> Proof:

@@ -8,7 +8,7 @@ import orjson
 
 from store import Database, Row, Transaction
 from wallet.keysets import Keyset
-from wallet.operations import Kind, Output, Quote, Role, State
+from wallet.operations import HistoryEntry, Kind, Output, Quote, Role, State
 from wallet.proofs import Dleq, Proof
 
 
@@ -34,6 +34,14 @@ class Operation:
     paid_fee_sat: int = 0
     error: str | None = None
     closed_at: int | None = None
+
+    def entry(self) -> HistoryEntry:
+        """As a person reads it."""
+        return HistoryEntry(
+            op_id=self.op_id, kind=self.kind, state=self.state, mint=self.mint, purpose=self.purpose,
+            job_id=self.job_id, received_sat=self.received_sat, sent_sat=self.sent_sat, fee_sat=self.paid_fee_sat,
+            created_at=self.created_at, closed_at=self.closed_at,
+        )  # fmt: skip
 
 
 class FreeCoin(NamedTuple):
@@ -405,7 +413,8 @@ async def let_go(tx: Transaction, op_id: str) -> None:
 async def spendable(db: Database) -> dict[str, int]:
     """Sat in free coins by mint."""
     rows = await db.all(
-        "SELECT mint, SUM(amount) AS sat FROM wallet_proofs WHERE state = 'free' GROUP BY mint"
+        "SELECT mint, SUM(amount) AS sat FROM wallet_proofs WHERE state = 'free'"
+        " AND mint NOT IN (SELECT mint FROM wallet_abandoned) GROUP BY mint"
     )
     return {row["mint"]: int(row["sat"]) for row in rows}
 
@@ -416,9 +425,9 @@ async def spendable(db: Database) -> dict[str, int]:
 async def insert_quote(tx: Transaction, quote: Quote, op_id: str, now: int) -> None:
     """Keep a quote before its invoice is shown to anybody."""
     await tx.execute(
-        "INSERT INTO wallet_quotes (quote_id, op_id, mint, state, amount_sat, bolt11, expiry, created_at)"
-        " VALUES (?, ?, ?, 'open', ?, ?, ?, ?)",
-        quote.id, op_id, quote.mint, quote.amount_sat, quote.bolt11, quote.expiry, now,
+        "INSERT INTO wallet_quotes (quote_id, op_id, mint, state, amount_sat, bolt11, expiry, job_id, created_at)"
+        " VALUES (?, ?, ?, 'open', ?, ?, ?, ?, ?)",
+        quote.id, op_id, quote.mint, quote.amount_sat, quote.bolt11, quote.expiry, quote.job_id, now,
     )  # fmt: skip
 
 
@@ -427,49 +436,20 @@ async def quote(db: Database, quote_id: str) -> tuple[Quote, str] | None:
     row = await db.one("SELECT * FROM wallet_quotes WHERE quote_id = ?", quote_id)
     if row is None:
         return None
-    return Quote(row["quote_id"], row["mint"], row["amount_sat"], row["bolt11"], row["expiry"]), row["op_id"]
+    names = ("quote_id", "mint", "amount_sat", "bolt11", "expiry", "job_id")
+    return Quote(*(row[name] for name in names)), row["op_id"]
 
 
-async def open_quotes(db: Database) -> list[str]:
-    """Ids of quotes that may still be paid and claimed."""
-    return [
-        row["quote_id"] for row in await db.all("SELECT quote_id FROM wallet_quotes WHERE state = 'open'")
-    ]
+async def open_quotes(db: Database, *, of_jobs: bool = False) -> list[str]:
+    """Ids of quotes that may still be paid and claimed; `of_jobs`: those made for jobs too."""
+    rows = await db.all(
+        "SELECT quote_id FROM wallet_quotes WHERE state = 'open' AND (job_id IS NULL OR ? = 1)"
+        " AND mint NOT IN (SELECT mint FROM wallet_abandoned)",
+        int(of_jobs),
+    )
+    return [row["quote_id"] for row in rows]
 
 
 async def set_quote_state(tx: Transaction, quote_id: str, state: str) -> None:
     """open, claimed or expired."""
     await tx.execute("UPDATE wallet_quotes SET state = ? WHERE quote_id = ?", state, quote_id)
-
-
-# --- ledger -----------------------------------------------------------------------------------------------------------
-
-
-async def post(tx: Transaction, op_id: str, entries: dict[str, int]) -> None:
-    """Write an operation's entries, account → msat."""
-    await tx.execute_many(
-        "INSERT INTO ledger (op_id, account, amount_msat) VALUES (?, ?, ?)",
-        [(op_id, account, amount) for account, amount in entries.items()],
-    )
-
-
-async def accounts(tx: Transaction) -> dict[str, int]:
-    """Every account's sum in msat."""
-    rows = await tx.all(
-        "SELECT account, SUM(amount_msat) AS msat FROM ledger GROUP BY account ORDER BY account"
-    )
-    return {row["account"]: int(row["msat"]) for row in rows}
-
-
-async def unbalanced(tx: Transaction) -> list[str]:
-    """Operations whose entries do not sum to zero."""
-    rows = await tx.all("SELECT op_id FROM ledger GROUP BY op_id HAVING SUM(amount_msat) <> 0")
-    return [row["op_id"] for row in rows]
-
-
-async def owned(tx: Transaction) -> dict[str, int]:
-    """Sat in coins that are ours by mint, those inside operations included."""
-    rows = await tx.all(
-        "SELECT mint, SUM(amount) AS sat FROM wallet_proofs WHERE state IN ('free', 'reserved') GROUP BY mint"
-    )
-    return {row["mint"]: int(row["sat"]) for row in rows}

@@ -15,11 +15,11 @@ from wallet import queries
 from wallet.counters import SKIPPED, Batch, scan
 from wallet.crypto import proof_y
 from wallet.errors import InvalidKeyset, MintError, MintUnavailable, UnknownMint
-from wallet.ledger import posting
+from wallet.ledger import LOST, RESTORED, Cause, Posting, coin_entries, post
 from wallet.mint import CoinState
 from wallet.operations import Kind, Role, State
 from wallet.operations_coins import Made
-from wallet.operations_desk import Desk
+from wallet.operations_desk import Desk, counter_of, post_coins
 from wallet.proofs import Proof, Token
 from wallet.queries import Operation
 from wallet.recovery import pending
@@ -83,15 +83,13 @@ async def settle_restored(desk: Desk, op: Operation) -> None:
         if ended:
             await queries.mark_spent(tx, op.mint, gone.items())
             await queries.free_pending(tx, op.op_id)
-            await queries.post(
-                tx, op.op_id, posting(op.mint, own_sat=found_sat, fee_sat=0, counter="restored")
-            )
+            await post_coins(tx, desk, op, own_sat=found_sat, fee_sat=0, counter=RESTORED)
 
 
 async def restore_sent(desk: Desk, token: Token, op_id: str, job_id: str | None) -> bool:
     """Remember a token that an earlier life of this wallet sent, so that `plan_reclaim` finds it under `op_id`.
 
-    Nothing is posted: its sats left us before. False if the operation is known already.
+    Its sats left us before: they are posted as found again and sent. False if the operation is known already.
     """
     if await queries.operation(desk.db, op_id) is not None:
         return False
@@ -99,6 +97,7 @@ async def restore_sent(desk: Desk, token: Token, op_id: str, job_id: str | None)
     op = _operation(
         desk, token.mint, op_id, Kind.SEND, send_sat=token.amount, purpose="sent before", job_id=job_id
     )
+    now = desk.clock.now()
     async with desk.db.transaction() as tx:
         known = {row["y"] for row in await queries.known_coins(tx, token.mint, list(coins))}
         await queries.insert_operation(tx, op)
@@ -106,8 +105,12 @@ async def restore_sent(desk: Desk, token: Token, op_id: str, job_id: str | None)
             tx, op_id, token.mint, ((y, Role.SEND, coins[y]) for y in coins if y not in known)
         )
         await queries.close_operation(
-            tx, op_id, State.DONE, received=0, sent=token.amount, fee=0, error=None, now=desk.clock.now()
+            tx, op_id, State.DONE, received=0, sent=token.amount, fee=0, error=None, now=now
         )
+        found = coin_entries(token.mint, own_sat=token.amount, fee_sat=0, counter=RESTORED)
+        await post(tx, Posting(f"found:{op_id}", Cause.RESTORED, found, now, op_id, job_id))
+        counter = counter_of(job_id, token.proofs)
+        await post_coins(tx, desk, op, own_sat=-token.amount, fee_sat=0, counter=counter)
     return True
 
 
@@ -156,7 +159,7 @@ async def _insert(desk: Desk, mint: str, coins: Sequence[Made], *, are_pending: 
             await queries.close_operation(
                 tx, op.op_id, State.DONE, received=sat, sent=0, fee=0, error=None, now=desk.clock.now()
             )
-            await queries.post(tx, op.op_id, posting(mint, own_sat=sat, fee_sat=0, counter="restored"))
+            await post_coins(tx, desk, op, own_sat=sat, fee_sat=0, counter=RESTORED)
 
 
 async def drop_spent(desk: Desk, mint: str) -> int:
@@ -181,7 +184,7 @@ async def drop_spent(desk: Desk, mint: str) -> int:
         await queries.close_operation(
             tx, op.op_id, State.LOST, received=0, sent=0, fee=0, error=error, now=desk.clock.now()
         )
-        await queries.post(tx, op.op_id, posting(mint, own_sat=-lost_sat, fee_sat=0, counter="lost"))
+        await post_coins(tx, desk, op, own_sat=-lost_sat, fee_sat=0, counter=LOST)
     return lost_sat
 
 

@@ -26,10 +26,11 @@ from wallet.encoding import from_cbor
 from wallet.errors import WalletError
 from wallet.invoice import INVOICE_CHARS_MAX, parse_invoice
 from wallet.keysets import parse_keys
-from wallet.locks import parse_lock, signers
+from wallet.locks import parse_lock
 from wallet.mint import ANSWER_BYTES_MAX, _judge
 from wallet.payment_request import PAYLOAD_BYTES_MAX, parse_payload
 from wallet.token import TOKEN_CHARS_MAX, parse_token
+from wallet.witness import signers
 
 EVENT = signed(5001).to_dict()
 KEY = nip44.conversation_key(ALICE, ALICE.public_key)

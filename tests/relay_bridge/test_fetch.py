@@ -306,3 +306,23 @@ def test_addresses_that_are_not_public(address: str) -> None:
 )
 def test_addresses_that_are_public(address: str) -> None:
     assert addresses.is_public(address)
+
+
+async def test_an_answer_counts_whatever_its_status_and_comes_from_whom_was_asked(
+    site: Site, names: Names
+) -> None:
+    names.known["other.test"] = [["127.0.0.1"]]
+    fetcher = Fetcher(allow_private=True, resolve=names)
+    said = site.says("/error", '{"status": "ERROR"}', 404)
+    assert (await fetcher.answer(said, bytes_max=LIMIT, seconds_max=10)).text == '{"status": "ERROR"}'
+    assert (await fetcher.answer(site.redirects("/moved", said), bytes_max=LIMIT, seconds_max=10)).url == said
+    for away in (site.url("/error", "other.test"), "http://site.test:1/error", "https://site.test/error"):
+        with pytest.raises(FetchFailed, match="another host"):
+            await fetcher.answer(site.redirects("/away", away), bytes_max=LIMIT, seconds_max=10)
+
+
+async def test_what_is_asked_for_is_in_no_error(site: Site, names: Names) -> None:
+    fetcher = Fetcher(resolve=names)
+    with pytest.raises(FetchFailed, match=r"^site\.test was not fetched") as told:
+        await fetcher.answer(site.url("/secret?k1=secret"), bytes_max=LIMIT, seconds_max=10)
+    assert "secret" not in str(told.value)

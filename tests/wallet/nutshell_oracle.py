@@ -11,6 +11,7 @@ from cashu.core.crypto.secp import PrivateKey, PublicKey
 from cashu.core.errors import CashuError
 from cashu.core.p2pk import schnorr_sign
 from cashu.mint.conditions import LedgerSpendingConditions
+from cashu.wallet.htlc import WalletHTLC
 from cashu.wallet.p2pk import WalletP2PK
 from cashu.wallet.secrets import WalletSecrets
 from mnemonic import Mnemonic
@@ -90,6 +91,13 @@ def lock(pubkey, tags, n_sigs):
     from cashu.core.secret import Tags
 
     made = WalletP2PK.create_p2pk_lock(SimpleNamespace(), pubkey, tags=Tags(tags=tags), n_sigs=n_sigs)
+    return asyncio.run(made).serialize()
+
+
+def hash_lock(preimage, pubkeys, seconds, refund):
+    made = WalletHTLC.create_htlc_lock(
+        SimpleNamespace(), preimage=preimage, hashlock_pubkeys=pubkeys, locktime_seconds=seconds, locktime_pubkeys=refund,
+    )  # fmt: skip
     return asyncio.run(made).serialize()
 
 

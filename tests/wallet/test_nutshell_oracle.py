@@ -1,5 +1,6 @@
 """Our pure modules against nutshell's own library, which runs as a subprocess in the mint's venv."""
 
+import hashlib
 import json
 import os
 import random
@@ -14,10 +15,11 @@ import pytest
 from identity.keys import SecretKey
 from wallet import crypto
 from wallet.keysets import keyset_id_v1, keyset_id_v2
-from wallet.locks import add_signature, check_lock, p2pk_secret, parse_lock, sign_proof, sign_secret, signers
-from wallet.proofs import Dleq, P2PKLock, Proof, Token
+from wallet.locks import check_lock, lock_secret, parse_lock
+from wallet.proofs import Dleq, Lock, Proof, Token
 from wallet.seed import Seed
 from wallet.token import encode_token, parse_token
+from wallet.witness import add_preimage, add_signature, complete, sign_secret, signers
 
 pytestmark = pytest.mark.process
 
@@ -27,6 +29,8 @@ CHANCE = random.Random(2026)
 V1_ID, V2_ID = "009a1f293253e41e", "015ba18a8adcd02e715a58358eb618da4a4b3791151a4bee5e968bb88406ccf76a"
 PROVIDER, CUSTOMER, ARBITER = (SecretKey(bytes([n]) * 32) for n in (1, 2, 3))
 PAST, FUTURE = 1_000_000_000, 4_000_000_000
+PREIMAGE = "ab" * 32
+PREIMAGE_HASH = hashlib.sha256(bytes.fromhex(PREIMAGE)).hexdigest()
 
 
 def scalar() -> bytes:
@@ -65,10 +69,10 @@ def ask(mint_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Ask:
 
 def test_tokens_both_ways(ask: Ask):
     k = scalar()
-    lock = p2pk_secret(P2PKLock(PROVIDER.compressed_public_key), "ab" * 32)
+    lock = Lock(PROVIDER.compressed_public_key)
     coins = (
         make_coin(8, V1_ID, "ab" * 32, k),
-        sign_proof(make_coin(1, V1_ID, lock, k), PROVIDER),
+        complete(make_coin(1, V1_ID, lock_secret(lock, "ab" * 32), k), lock, [PROVIDER]),
         make_coin(2**40, V2_ID, "cd" * 32, k),
     )
     token = Token("https://mint.example/Bitcoin", coins, "sat", "Thank you ✓")
@@ -138,10 +142,10 @@ def coin(secret: str) -> Proof:
 
 def test_our_witnesses_open_our_locks(ask: Ask):
     p, c, a = (key.compressed_public_key for key in (PROVIDER, CUSTOMER, ARBITER))
-    simple, prepaid = P2PKLock(p), P2PKLock(p, locktime=FUTURE, refund=(c,))
-    escrow = P2PKLock(p, locktime=FUTURE, refund=(c,), pubkeys=(c, a), n_sigs=2)
+    simple, prepaid = Lock(p), Lock(p, locktime=FUTURE, refund=(c,))
+    escrow = Lock(p, locktime=FUTURE, refund=(c,), pubkeys=(c, a), n_sigs=2)
     expired = replace(escrow, locktime=PAST)
-    two = P2PKLock(p, locktime=PAST, refund=(c, a), n_sigs_refund=2)
+    two = Lock(p, locktime=PAST, refund=(c, a), n_sigs_refund=2)
     cases = [
         (simple, [PROVIDER], True), (simple, [CUSTOMER], False), (simple, [], False),
         (prepaid, [PROVIDER], True), (prepaid, [CUSTOMER], False), (replace(prepaid, locktime=PAST), [CUSTOMER], True),
@@ -149,25 +153,58 @@ def test_our_witnesses_open_our_locks(ask: Ask):
         (escrow, [CUSTOMER], False), (expired, [CUSTOMER], True), (expired, [PROVIDER, ARBITER], True), (expired, [ARBITER], False),
         (two, [CUSTOMER, ARBITER], True), (two, [CUSTOMER], False),
     ]  # fmt: skip
-    questions = []
-    for number, (lock, keys, _) in enumerate(cases):
-        proof = coin(p2pk_secret(lock, f"{number:064x}")).with_witness('{"signatures":[]}')
-        for key in keys:
-            proof = sign_proof(proof, key)
-        questions.append(("spendable", proof.secret, proof.witness))
+    sealed = [(replace(lock, hash=PREIMAGE_HASH), keys, opens) for lock, keys, opens in cases]
+    questions = [("spendable", *signed(lock, keys)) for lock, keys, _ in cases]
+    questions += [("spendable", *signed(lock, keys, PREIMAGE)) for lock, keys, _ in sealed]
     answers = ask(*questions)
-    assert [answer is True for answer in answers] == [expected for _, _, expected in cases], answers
+    assert [answer is True for answer in answers] == [opens for _, _, opens in cases + sealed], answers
+
+
+def signed(lock: Lock, keys: list[SecretKey], preimage: str | None = None) -> tuple[str, str]:
+    """A coin's secret under the lock, and the witness of these keys and this preimage."""
+    proof = coin(lock_secret(lock, CHANCE.randbytes(32).hex()))
+    proof = add_preimage(proof, preimage) if preimage else proof
+    proof = complete(proof, lock, keys)
+    return proof.secret, proof.witness or ""
+
+
+def test_without_the_preimage_only_the_refund_opens(ask: Ask):
+    p, c = PROVIDER.compressed_public_key, CUSTOMER.compressed_public_key
+    lock = Lock(p, locktime=FUTURE, refund=(c,), hash=PREIMAGE_HASH)
+    expired = replace(lock, locktime=PAST)
+    short = coin(lock_secret(replace(lock, hash=hashlib.sha256(b"k" * 31).hexdigest()), "ab" * 32))
+    answers = ask(
+        ("spendable", *signed(lock, [PROVIDER])),
+        ("spendable", *signed(lock, [CUSTOMER])),
+        ("spendable", *signed(expired, [PROVIDER])),
+        ("spendable", *signed(lock, [], PREIMAGE)),
+        ("spendable", *signed(expired, [CUSTOMER])),
+        ("spendable", short.secret, json.dumps(
+            {"preimage": (b"k" * 31).hex(), "signatures": [sign_secret(short.secret, PROVIDER)]})),
+    )  # fmt: skip
+    assert [answer is True for answer in answers] == [False, False, False, False, True, False], answers
 
 
 def test_nutshells_locks_and_signatures_are_ours_too(ask: Ask):
     p, c = PROVIDER.compressed_public_key, CUSTOMER.compressed_public_key
     tags = [["locktime", str(FUTURE)], ["refund", c], ["pubkeys", c]]
     plain, full = ask(("lock", p, [], 1), ("lock", p, tags, 2))
-    check_lock(plain, P2PKLock(p))
-    check_lock(full, P2PKLock(p, locktime=FUTURE, refund=(c,), pubkeys=(c,), n_sigs=2))
-    assert parse_lock(plain) == P2PKLock(p)
+    check_lock(plain, Lock(p))
+    check_lock(full, Lock(p, locktime=FUTURE, refund=(c,), pubkeys=(c,), n_sigs=2))
+    assert parse_lock(plain) == Lock(p)
     (signature,) = ask(("sign", full, CUSTOMER.hex()))
     proof = add_signature(coin(full), signature)
     assert signers(full, proof.witness, [p, c]) == {c}
     assert sign_secret(full, CUSTOMER) != signature  # both are randomised, and both are valid
-    assert ask(("spendable", full, sign_proof(proof, PROVIDER).witness)) == [True]
+    lock = parse_lock(full)
+    assert ask(("spendable", full, complete(proof, lock, [PROVIDER]).witness)) == [True]
+
+
+def test_nutshells_hash_locks_are_ours_too(ask: Ask):
+    p, c = PROVIDER.compressed_public_key, CUSTOMER.compressed_public_key
+    (secret,) = ask(("hash_lock", PREIMAGE, [p], 3600, [c]))
+    locktime = parse_lock(secret).locktime
+    agreed = Lock(p, locktime=locktime, refund=(c,), hash=PREIMAGE_HASH)
+    check_lock(secret, agreed)
+    proof = complete(add_preimage(coin(secret), PREIMAGE), agreed, [PROVIDER])
+    assert ask(("spendable", secret, proof.witness)) == [True]

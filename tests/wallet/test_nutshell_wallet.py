@@ -1,19 +1,22 @@
 """Nutshell's own wallet as the oracle: its tokens are taken by ours, and ours by it, plain and locked, V3 and V4."""
 
 import asyncio
+import hashlib
 import os
 import re
 import subprocess
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from identity import SecretKey
 from wallet.operations import State
-from wallet.proofs import P2PKLock
+from wallet.proofs import Lock
 from wallet.token import encode_token, parse_token
 from wallet.wallet import Wallet
+from wallet.witness import add_preimage, add_signature, sign_secret
 
 pytestmark = pytest.mark.process
 
@@ -83,5 +86,23 @@ async def test_nutshell_takes_our_locked_tokens(
 ) -> None:
     key = re.findall(r"P2PK:(0[23][0-9a-f]{64})", await nutshell("lock", "p2pk"))[0]
     refund = SecretKey.generate().compressed_public_key
-    token = await real_wallet.send(mint_url, 64, lock=P2PKLock(key, 4_000_000_000, (refund,)))
+    token = await real_wallet.send(mint_url, 64, lock=Lock(key, 4_000_000_000, (refund,)))
     assert balance(await nutshell("receive", encode_token(token))) == 63
+
+
+async def test_nutshell_completes_what_others_signed_and_revealed(
+    mint_url: str, real_wallet: Wallet, nutshell: Nutshell
+) -> None:
+    """Two of three with the arbiter's signature in the token, and a hash lock with its preimage."""
+    key = re.findall(r"P2PK:(0[23][0-9a-f]{64})", await nutshell("lock", "p2pk"))[0]
+    customer, arbiter = SecretKey.generate(), SecretKey.generate()
+    c, a = customer.compressed_public_key, arbiter.compressed_public_key
+    preimage = "ab" * 32
+    escrow = Lock(key, 4_000_000_000, (c,), (c, a), 2)
+    reveal = Lock(key, 4_000_000_000, (c,), hash=hashlib.sha256(bytes.fromhex(preimage)).hexdigest())
+    locked = await real_wallet.send(mint_url, 64, lock=escrow)
+    signed = [add_signature(proof, sign_secret(proof.secret, arbiter)) for proof in locked.proofs]
+    assert balance(await nutshell("receive", encode_token(replace(locked, proofs=tuple(signed))))) == 63
+    sealed = await real_wallet.send(mint_url, 64, lock=reveal)
+    opened = [add_preimage(proof, preimage) for proof in sealed.proofs]
+    assert balance(await nutshell("receive", encode_token(replace(sealed, proofs=tuple(opened))))) == 126

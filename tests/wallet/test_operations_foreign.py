@@ -1,5 +1,8 @@
 """Coins that somebody else brings, good ones and all the bad ones."""
 
+import hashlib
+from dataclasses import replace
+
 import pytest
 
 from identity import SecretKey
@@ -16,17 +19,16 @@ from wallet.errors import (
     WrongLock,
 )
 from wallet.operations import State
-from wallet.proofs import P2PKLock, Proof, Token
+from wallet.proofs import Lock, Proof, Token
 from wallet.wallet import Wallet
+from wallet.witness import add_preimage, add_signature, preimage_of, sign_secret
 
 
 async def test_examine_tells_the_worth_of_foreign_coins(
     mint: MemoryMint, alice: Wallet, bob: Wallet, clock: ManualClock
 ) -> None:
     key = SecretKey.generate()
-    lock = P2PKLock(
-        key.compressed_public_key, clock.now() + 600, (SecretKey.generate().compressed_public_key,)
-    )
+    lock = Lock(key.compressed_public_key, clock.now() + 600, (SecretKey.generate().compressed_public_key,))
     token = await alice.send(mint.url, 100, lock=lock)
     worth = await bob.examine(token, mint=mint.url, lock=lock, now=clock.now())
     assert (worth.amount_sat, worth.fee_sat, worth.net_sat, len(worth.ys)) == (100, 1, 99, len(token.proofs))
@@ -37,10 +39,10 @@ async def test_examine_tells_the_worth_of_foreign_coins(
 
 async def test_examine_refuses(mint: MemoryMint, alice: Wallet, bob: Wallet, clock: ManualClock) -> None:
     key = SecretKey.generate()
-    lock = P2PKLock(key.compressed_public_key, clock.now() + 600, (key.compressed_public_key,))
+    lock = Lock(key.compressed_public_key, clock.now() + 600, (key.compressed_public_key,))
     locked, plain = await alice.send(mint.url, 100, lock=lock), await alice.send(mint.url, 100)
 
-    async def refused(proofs, error: type[WalletError], lock: P2PKLock | None = lock) -> None:
+    async def refused(proofs, error: type[WalletError], lock: Lock | None = lock) -> None:
         with pytest.raises(error):
             await bob.examine(Token(mint.url, tuple(proofs)), mint=mint.url, lock=lock, now=clock.now())
 
@@ -48,7 +50,7 @@ async def test_examine_refuses(mint: MemoryMint, alice: Wallet, bob: Wallet, clo
     await refused([], InvalidToken)
     await refused(plain.proofs, WrongLock)
     await refused(locked.proofs, WrongLock, None)
-    await refused(locked.proofs, WrongLock, P2PKLock(key.compressed_public_key))
+    await refused(locked.proofs, WrongLock, Lock(key.compressed_public_key))
     await refused([first, first], InvalidToken)
     await refused([Proof(first.amount, first.id, first.secret, first.C)], InvalidProof)
     await refused([Proof(2 * first.amount, first.id, first.secret, first.C, first.dleq)], InvalidProof)
@@ -65,19 +67,56 @@ async def test_examine_refuses(mint: MemoryMint, alice: Wallet, bob: Wallet, clo
     await refused(plain.proofs, AlreadySpent, None)
 
 
+async def test_signatures_of_others_and_the_preimage_come_with_the_coins(
+    mint: MemoryMint, alice: Wallet, bob: Wallet, clock: ManualClock
+) -> None:
+    provider, customer, arbiter = (SecretKey.generate() for _ in range(3))
+    p, c, a = (key.compressed_public_key for key in (provider, customer, arbiter))
+    preimage = "ab" * 32
+    hash_ = hashlib.sha256(bytes.fromhex(preimage)).hexdigest()
+    lock = Lock(p, clock.now() + 600, (c,), (c, a), 2, hash=hash_)
+    token = await alice.send(mint.url, 20, lock=lock)
+    worth = await bob.examine(token, mint=mint.url, lock=lock, now=clock.now())
+    assert worth.net_sat == 19
+    with pytest.raises(WrongLock):
+        await bob.examine(token, mint=mint.url, lock=replace(lock, hash="ab" * 32), now=clock.now())
+
+    def brought(*, key: SecretKey | None = None, secret: str | None = None) -> Token:
+        proofs = token.proofs
+        if key:
+            proofs = tuple(add_signature(proof, sign_secret(proof.secret, key)) for proof in proofs)
+        if secret:
+            proofs = tuple(add_preimage(proof, secret) for proof in proofs)
+        return Token(mint.url, proofs)
+
+    for short in (
+        token,
+        brought(key=arbiter),
+        brought(secret=preimage),
+        brought(key=provider, secret=preimage),
+        brought(key=arbiter, secret="cd" * 32),
+        brought(key=SecretKey.generate(), secret=preimage),
+    ):
+        with pytest.raises(WrongLock):
+            await bob.receive(short, [provider])
+    assert (await bob.receive(brought(key=arbiter, secret=preimage), [provider])).received_sat == 19
+    shown = [mint.spent[y].witness for y in worth.ys]
+    assert {preimage_of(hash_, witness) for witness in shown} == {preimage}
+
+
 async def test_examine_refuses_coins_that_expire_before_the_refund(
     mint: MemoryMint, make_wallet, clock: ManualClock
 ) -> None:
     key = SecretKey.generate().compressed_public_key
     mint.rotate_keyset(final_expiry=clock.now() + 1000)
     alice = await make_wallet("alice", 100)
-    lock = P2PKLock(key, clock.now() + 500, (key,))
+    lock = Lock(key, clock.now() + 500, (key,))
     token = await alice.send(mint.url, 10, lock=lock)
     assert await alice.examine(token, mint=mint.url, lock=lock, now=clock.now())
     with pytest.raises(InvalidToken, match="expire"):
         await alice.examine(token, mint=mint.url, lock=lock, now=clock.now() + 1000)
     with pytest.raises(MintUnavailable, match="no active sat keyset"):
-        await alice.send(mint.url, 10, lock=P2PKLock(key, clock.now() + 2000, (key,)))
+        await alice.send(mint.url, 10, lock=Lock(key, clock.now() + 2000, (key,)))
 
 
 async def test_short_keyset_ids_and_missing_dleq_are_taken_for_plain_coins(
@@ -109,7 +148,7 @@ async def test_a_token_that_was_spent_is_refused_and_costs_nothing(
     mint: MemoryMint, alice: Wallet, bob: Wallet, make_wallet
 ) -> None:
     carol = await make_wallet("carol", 500)
-    before = await carol.audit()
+    before = await carol.audit(ask_mints=True)
     spent, half = await alice.send(mint.url, 100), await alice.send(mint.url, 96)
     await bob.receive(spent)
     with pytest.raises(AlreadySpent, match="nothing was received, 100 of 100 sat were spent"):

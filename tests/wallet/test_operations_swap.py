@@ -7,12 +7,14 @@ import pytest
 from identity import SecretKey
 from tradepost.testing.clock import ManualClock
 from tradepost.testing.mint import MemoryMint
-from wallet.errors import AlreadySpent, MintError, MintUnavailable
+from wallet.errors import AlreadySpent, LimitExceeded, MintError, MintUnavailable
 from wallet.locks import parse_lock
 from wallet.operations import State, share
 from wallet.operations_swap import ASKS_MAX
-from wallet.proofs import P2PKLock, Token
+from wallet.proofs import Lock, Token
+from wallet.selection import escrow_amounts
 from wallet.wallet import Wallet
+from wallet.witness import signers
 
 
 async def record(wallet: Wallet, plan) -> None:
@@ -89,12 +91,44 @@ async def test_stays_open_until_the_mint_is_clear(mint: MemoryMint, alice: Walle
 
 
 async def test_a_locked_token_stays_locked_in_a_later_attempt(mint: MemoryMint, alice: Wallet) -> None:
-    lock = P2PKLock(SecretKey.generate().compressed_public_key)
+    lock = Lock(SecretKey.generate().compressed_public_key)
     await open_send(alice, mint, lock=lock)
     mint.rotate_keyset()
     await assert_sent(alice, mint)
     token = (await alice.settle("op")).token
     assert all(parse_lock(proof.secret) == lock for proof in token.proofs)
+
+
+async def test_a_token_of_given_coins_keeps_them_in_a_later_attempt(mint: MemoryMint, alice: Wallet) -> None:
+    lock = Lock(SecretKey.generate().compressed_public_key)
+    plan = await alice.plan_send(
+        mint.url,
+        100,
+        op_id="op",
+        purpose="t",
+        lock=lock,
+        amounts=escrow_amounts(100),
+        include_fees=True,
+        record=True,
+    )
+    assert plan.send_sat == 101
+    mint.rotate_keyset()
+    token = (await alice.settle("op")).token
+    assert sorted(proof.amount for proof in token.proofs) == sorted([*escrow_amounts(100), 1])
+    assert mint.asked["/v1/swap"] == 2
+    assert all(parse_lock(proof.secret) == lock for proof in token.proofs)
+
+
+@pytest.mark.parametrize(
+    "amounts", [[], [64, 32], [64, 32, 3, 1], [64, 32, 4, 0], [128, -28], [100]], ids=str
+)
+async def test_given_coins_are_powers_of_two_and_the_whole_sum(
+    mint: MemoryMint, alice: Wallet, amounts: list[int]
+) -> None:
+    with pytest.raises(ValueError, match="powers of two"):
+        await alice.plan_send(mint.url, 100, op_id="op", purpose="t", amounts=amounts)
+    with pytest.raises(LimitExceeded, match="no coins of"):
+        await alice.plan_send(mint.url, 2**24, op_id="op", purpose="t", amounts=[2**24])
 
 
 async def test_recover_names_what_stays_open(mint: MemoryMint, alice: Wallet) -> None:
@@ -219,7 +253,7 @@ async def test_a_refund_that_came_too_late_tells_who_was_first(
     mint: MemoryMint, alice: Wallet, bob: Wallet, clock: ManualClock
 ) -> None:
     provider, refund = SecretKey.generate(), SecretKey.generate()
-    lock = P2PKLock(provider.compressed_public_key, clock.now() + 60, (refund.compressed_public_key,))
+    lock = Lock(provider.compressed_public_key, clock.now() + 60, (refund.compressed_public_key,))
     await open_send(alice, mint, 64, lock=lock)
     token = (await alice.settle("op")).token
     await clock.advance(61)
@@ -227,8 +261,6 @@ async def test_a_refund_that_came_too_late_tells_who_was_first(
     await bob.receive(token, [provider])
     assert (await alice.settle("refund")).state is State.LOST
     row = await alice._desk.db.one("SELECT witness FROM wallet_proofs WHERE made_by = 'op' AND role = 'send'")
-    from wallet.locks import signers
-
     keys = (lock.pubkey, *lock.refund)
     assert signers(token.proofs[0].secret, row["witness"], keys) == {provider.compressed_public_key}
     assert (await alice.audit()).ok
@@ -307,7 +339,7 @@ async def test_a_mint_that_signs_less_than_it_was_asked_is_not_believed(
 async def test_plain_and_locked_outputs_share_one_sequence_of_counters(
     mint: MemoryMint, alice: Wallet
 ) -> None:
-    lock = P2PKLock(SecretKey.generate().compressed_public_key)
+    lock = Lock(SecretKey.generate().compressed_public_key)
     await open_send(alice, mint, lock=lock)
     await alice.settle("op")
     await alice.send(mint.url, 50)

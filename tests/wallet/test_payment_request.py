@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from identity import bech32, nip19
 from wallet.errors import InvalidRequest, InvalidToken, LimitExceeded, WalletError, WrongLock
 from wallet.locks import Condition, lock_condition
 from wallet.payment_request import (
@@ -20,11 +21,14 @@ from wallet.payment_request import (
     parse_payload,
     parse_request,
 )
-from wallet.proofs import Dleq, P2PKLock, Proof
+from wallet.proofs import Dleq, Lock, Proof
 from wallet.token import PROOFS_MAX
 
-VECTORS = json.loads((Path(__file__).parent / "vectors" / "nut18.json").read_text())["vectors"]
+FOLDER = Path(__file__).parent / "vectors"
+VECTORS = json.loads((FOLDER / "nut18.json").read_text())["vectors"]
+NUT26 = json.loads((FOLDER / "nut26.json").read_text())["vectors"]
 KEY = "0249098aa8b9d2fbec49ff8598feb17b592b986e62319a4fa488a3dc36387157a7"
+OTHER = "02698c4e2b5f9534cd0687d87513c759790cf829aa5739184a3e3735471fbda904"
 COIN = Proof(8, "009a1f293253e41e", "the secret", KEY, Dleq("0e" * 32, "05" * 32, "0f" * 32))
 PAYLOAD = PaymentPayload("https://m", "sat", (COIN,), id="abc", memo="thanks")
 
@@ -72,12 +76,102 @@ def test_vectors_in_the_order_of_the_specification_are_written_alike(vector):
     assert encode_request(request_of(vector["request"])) == vector["encoded"].rstrip("=")
 
 
-def test_a_lock_can_be_asked_for():
-    lock = P2PKLock(KEY, locktime=2_000_000_000, refund=(KEY,))
+@pytest.mark.parametrize("lock", [
+    Lock(KEY, locktime=2_000_000_000, refund=(KEY,)),
+    Lock(KEY, locktime=2_000_000_000, refund=(KEY,), pubkeys=(OTHER,), n_sigs=2),
+    Lock(KEY, locktime=2_000_000_000, refund=(OTHER,), hash="ab" * 32),
+    Lock(KEY, pubkeys=(OTHER,), n_sigs=2, hash="ab" * 32),
+], ids=["prepaid", "multisig", "reveal", "both"])  # fmt: skip
+def test_a_lock_can_be_asked_for(lock):
     request = PaymentRequest(amount=21, unit="sat", condition=lock_condition(lock))
     assert parse_request(encode_request(request)).condition.to_lock() == lock
+
+
+def test_a_lock_that_we_do_not_make_is_not_promised():
+    for vector in (VECTORS[5], NUT26[3], NUT26[14]):
+        with pytest.raises(WrongLock):
+            parse_request(vector["encoded"]).condition.to_lock()
+
+
+@pytest.mark.parametrize("vector", NUT26, ids=lambda v: v["name"])
+def test_bech32m_vectors(vector):
+    expected = request_of(vector["request"])
+    for text in (vector["encoded"], vector["encoded"].lower(), f" {vector['encoded']}\n"):
+        assert parse_request(text) == expected
+    assert parse_request(encode_request(expected)) == expected
+
+
+def creqb(*fields: tuple[int, bytes], prefix: str = "creqb") -> str:
+    """A request with these fields; `nested` makes one inside another."""
+    return encode_bech32m(prefix, nested(*fields))
+
+
+def nested(*fields: tuple[int, bytes]) -> bytes:
+    return b"".join(bytes([field]) + len(value).to_bytes(2) + value for field, value in fields)
+
+
+def encode_bech32m(prefix: str, data: bytes) -> str:
+    digits = bech32._digits(data)
+    checksum = bech32._polymod(prefix, digits + "q" * 6) ^ bech32.BECH32M
+    return f"{prefix}1{digits}" + "".join(
+        bech32._ALPHABET[checksum >> shift & 31] for shift in range(25, -1, -5)
+    )
+
+
+NOSTR = (7, nested((1, b"\0"), (2, bytes.fromhex(KEY[2:]))))
+
+
+def test_of_bech32m_unknown_fields_are_skipped_and_unknown_locks_are_kept():
+    plain = parse_request(creqb((3, b"\0"), (2, (7).to_bytes(8))))
+    assert plain == PaymentRequest(amount=7, unit="sat")
+    unknown = creqb((3, b"\0"), (99, b"x"), (2, (7).to_bytes(8)), (7, nested((1, b"\7"), (2, b"x"))))
+    assert parse_request(unknown) == plain
+    lock = parse_request(creqb((8, nested((1, b"\7"), (2, b"data"), (9, b"x"))))).condition
+    assert lock == Condition("7", "data")
     with pytest.raises(WrongLock):
-        parse_request(VECTORS[5]["encoded"]).condition.to_lock()
+        lock.to_lock()
+    (transport,) = parse_request(creqb(NOSTR)).transports
+    assert nip19.decode(transport.target) == nip19.Nprofile(KEY[2:])
+
+
+@pytest.mark.parametrize("text", [
+    "creqb1",
+    bech32.encode("creqb", nested((1, b"x"))),  # bech32, not bech32m
+    creqb((1, b"x"), prefix="creqc"),
+    creqb((1, b"x"), prefix="creqb1x"),
+    creqb((1, b"x"))[:-1] + "q",
+    "CREQB1" + creqb((1, b"x"))[6:],
+    encode_bech32m("creqb", b"\1"),
+    encode_bech32m("creqb", b"\1\0\5abc"),
+    creqb((1, b"\xff")),
+    creqb((1, b"a"), (1, b"b")),
+    creqb((2, b"\7"), (3, b"\0")),
+    creqb((2, (7).to_bytes(8))),
+    creqb((2, bytes(8)), (3, b"\0")),
+    creqb((2, b"\xff" * 8), (3, b"\0")),
+    creqb((4, b"\2")),
+    creqb((4, b"")),
+    creqb((5, b"")),
+    creqb(*[(5, b"x")] * 33),
+    creqb((7, b"\1")),
+    creqb((7, nested((2, b"x")))),
+    creqb((7, nested((1, b"\0"), (2, b"x")))),
+    creqb((7, nested((1, b"\0"), (2, bytes(31))))),
+    creqb((7, nested((1, b"\1"), (1, b"\1"), (2, b"x")))),
+    creqb((7, nested((1, b"\1"), (2, b"x"), (3, b"")))),
+    creqb((7, nested((1, b"\1"), (2, b"x"), (3, b"\5ab")))),
+    creqb((7, nested((1, b"\1"), (2, b"x"), (3, b"\0")))),
+    creqb((8, nested((2, b"x")))),
+], ids=range(27))  # fmt: skip
+def test_malformed_bech32m_requests_are_refused(text):
+    with pytest.raises(InvalidRequest):
+        parse_request(text)
+
+
+@given(st.binary(max_size=200))
+def test_any_bech32m_is_a_request_or_refused(data):
+    with contextlib.suppress(WalletError):
+        parse_request(encode_bech32m("creqb", data))
 
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)

@@ -16,7 +16,7 @@ from tradepost.testing.mint import MemoryMint
 from wallet.errors import AlreadySpent, MintUnavailable, WrongLock
 from wallet.mint import HttpTransport, MintClient
 from wallet.operations import State
-from wallet.proofs import P2PKLock
+from wallet.proofs import Lock
 from wallet.seed import Seed
 from wallet.wallet import Wallet
 
@@ -65,9 +65,7 @@ async def test_locked_token_is_refunded_after_the_locktime(mint_url: str, real_w
     """The mint itself refuses the refund key before the locktime and takes it after."""
     clock = SystemClock()
     refund = SecretKey.generate()
-    lock = P2PKLock(
-        SecretKey.generate().compressed_public_key, clock.now() + 2, (refund.compressed_public_key,)
-    )
+    lock = Lock(SecretKey.generate().compressed_public_key, clock.now() + 2, (refund.compressed_public_key,))
     await record(real_wallet, await real_wallet.plan_send(mint_url, 100, lock=lock, op_id="s", purpose="t"))
     token = (await real_wallet.settle("s")).token
     worth = await real_wallet.examine(token, mint=mint_url, lock=lock, now=clock.now())
@@ -93,7 +91,7 @@ async def test_locked_token_is_refunded_after_the_locktime(mint_url: str, real_w
 
 async def test_a_locked_token_is_taken_with_its_key(mint_url: str, real_wallet: Wallet) -> None:
     key = SecretKey.generate()
-    token = await real_wallet.send(mint_url, 64, lock=P2PKLock(key.compressed_public_key))
+    token = await real_wallet.send(mint_url, 64, lock=Lock(key.compressed_public_key))
     assert (await real_wallet.receive(token, [key])).received_sat == 63
 
 
@@ -202,7 +200,7 @@ async def test_sigkill_between_asked_and_answered(
     assert await wallet.recover() == []
     report = await wallet.audit(ask_mints=True)
     assert report.ok, report.problems
-    fees = report.accounts.get("fees/mint", 0) // 1000
+    fees = sum(report.accounts.get(f"fees/{whose}", 0) for whose in ("mint", "lightning")) // 1000
     if what == "send":
         outcome = await wallet.settle("op")
         assert (outcome.state, outcome.sent_sat) == (State.DONE, 100)

@@ -16,7 +16,7 @@ from identity import SecretKey
 from store import Database, Transaction, load_migrations
 from tradepost.testing.clock import ManualClock
 from tradepost.testing.mint import Melts, MemoryMint
-from wallet.proofs import P2PKLock, Proof, Token
+from wallet.proofs import Lock, Proof, Token
 from wallet.seed import Seed
 from wallet.wallet import Wallet
 
@@ -49,7 +49,7 @@ class MortalDatabase:
     def __init__(self, db: Database, fate: Fate) -> None:
         self._db = db
         self._fate = fate
-        self.one, self.all = db.one, db.all
+        self.one, self.all, self.snapshot = db.one, db.all, db.snapshot
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -134,7 +134,7 @@ async def send(world: World, wallet: Wallet) -> None:
 async def send_locked_and_refund(world: World, wallet: Wallet) -> None:
     key = world.seed.job_key("refund")
     provider = SecretKey.from_hex("77" * 32).compressed_public_key
-    lock = P2PKLock(provider, world.clock.now() - 10, (key.compressed_public_key,))
+    lock = Lock(provider, world.clock.now() - 10, (key.compressed_public_key,))
     await record(wallet, await wallet.plan_send(world.mint.url, 77, lock=lock, op_id="s", purpose="test"))
     await wallet.settle("s")
     await record(wallet, await wallet.plan_reclaim("s", op_id="r", purpose="test", key=key))
@@ -222,6 +222,8 @@ async def live_and_die(world: World, scenario: Scenario, fate: Fate) -> None:
 async def assert_all_is_found(world: World) -> None:
     world.mint.finish_melt(paid=True)
     async with world.wallet(Fate()) as wallet:
+        left = await wallet.audit()  # wherever it died: the books balance and agree with the coins
+        assert left.ok, left.problems
         assert await wallet.recover() == []
         assert await wallet._desk.db.all("SELECT * FROM wallet_proofs WHERE held_by IS NOT NULL") == []
         assert await wallet._desk.db.all("SELECT * FROM wallet_operations WHERE state = 'lost'") == []

@@ -16,7 +16,7 @@ from tradepost.testing.mint import Melts, MemoryMint
 from wallet import queries
 from wallet.errors import MintUnavailable
 from wallet.operations import Kind, State
-from wallet.proofs import P2PKLock
+from wallet.proofs import Lock
 from wallet.restore import drop_spent
 from wallet.seed import Seed
 from wallet.wallet import Wallet
@@ -62,7 +62,7 @@ async def earn_and_spend(wallet: Wallet, friend: Wallet, mint: MemoryMint) -> in
     await wallet.receive(await friend.send(mint.url, 99))
     await wallet.pay(mint.url, mint.invoice(120))
     key = SecretKey.generate()
-    await friend.receive(await wallet.send(mint.url, 55, lock=P2PKLock(key.compressed_public_key)), [key])
+    await friend.receive(await wallet.send(mint.url, 55, lock=Lock(key.compressed_public_key)), [key])
     return await sat(wallet)
 
 
@@ -335,9 +335,7 @@ async def test_a_token_sent_before_is_taken_back_after_its_locktime(
     tmp_path: Path, mint: MemoryMint, clock: ManualClock
 ) -> None:
     key = SEED.job_key("test", "refund")
-    lock = P2PKLock(
-        SecretKey.generate().compressed_public_key, clock.now() + 100, (key.compressed_public_key,)
-    )
+    lock = Lock(SecretKey.generate().compressed_public_key, clock.now() + 100, (key.compressed_public_key,))
     async with life(tmp_path / "first", mint) as wallet:
         await fund(wallet, mint, 100)
         token = await wallet.send(mint.url, 60, lock=lock)

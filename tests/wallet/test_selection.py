@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wallet.errors import InsufficientFunds, InvalidKeyset
+from wallet.errors import InsufficientFunds, InvalidKeyset, LimitExceeded
 from wallet.keysets import Keyset, input_fee
 from wallet.proofs import Proof
-from wallet.selection import select, split_amount
+from wallet.selection import ESCROW_COINS_MAX, escrow_amounts, fee_amounts, select, split_amount
 
 KEYSETS = {f"{ppk}": Keyset(f"{ppk}", "sat", True, ppk, None, {}) for ppk in (0, 100, 999, 1000, 1500)}
 
@@ -32,6 +32,75 @@ def test_splitting_gives_few_powers_of_two(amount):
     assert sum(parts) == amount
     assert parts == sorted(set(parts))
     assert all(part & (part - 1) == 0 for part in parts)
+
+
+def sums(parts: list[int]) -> set[int]:
+    reached = {0}
+    for part in parts:
+        reached |= {part + other for other in reached}
+    return reached
+
+
+@given(st.one_of(st.integers(1, 4000), st.integers(1, 2**20)), st.integers(0, 12))
+def test_escrowed_coins_can_be_shared_out_in_steps(price, bit):
+    wanted = 1 << bit
+    parts = escrow_amounts(price, wanted)
+    assert sum(parts) == price
+    assert parts == sorted(parts)
+    assert len(parts) <= ESCROW_COINS_MAX
+    assert all(part & (part - 1) == 0 for part in parts)
+    if price <= 4000:
+        reached = sums(parts)
+        step = next(
+            (step for step in (1 << n for n in range(13)) if set(range(0, price + 1, step)) <= reached), None
+        )
+        assert step is not None
+        assert step <= max(wanted, 4) or step > price
+        assert all(price - amount in reached for amount in reached)
+
+
+@pytest.mark.parametrize(
+    ("price", "step", "parts"),
+    [
+        (1, 1, [1]),
+        (2, 1, [1, 1]),
+        (3, 1, [1, 2]),
+        (4, 1, [1, 1, 2]),
+        (7, 1, [1, 2, 4]),
+        (10, 1, [1, 1, 2, 2, 4]),
+        (10, 4, [2, 4, 4]),
+        (10, 16, [2, 8]),
+        (1000, 1, [1, 1, 2, 4, 8, 8, 16, 32, 32, 64, 64, 128, 128, 256, 256]),
+        (1000, 128, [8, 32, 64, 128, 256, 512]),
+    ],
+)
+def test_how_escrowed_coins_are_cut(price, step, parts):
+    assert escrow_amounts(price, step) == parts
+
+
+def test_a_step_that_takes_too_many_coins_is_coarsened():
+    assert len(escrow_amounts(2046)) == 20
+    assert set(range(2047)) == sums(escrow_amounts(2046))
+    coarse = escrow_amounts(4094)  # 22 coins to the sat
+    assert len(coarse) <= 20
+    assert set(range(0, 4095, 2)) <= sums(coarse)
+    assert escrow_amounts(2**20 - 1) == split_amount(2**20 - 1)
+    with pytest.raises(LimitExceeded):
+        escrow_amounts(2**21 - 1)
+    for price, step in ((0, 1), (-1, 1), (10, 0), (10, 3), (10, -2)):
+        with pytest.raises(ValueError, match="power of two"):
+            escrow_amounts(price, step)
+
+
+@given(st.lists(st.integers(0, 10).map(lambda bit: 1 << bit), min_size=1, max_size=25), st.integers(0, 5000))
+def test_the_coins_beside_pay_the_whole_fee_and_no_more(parts, ppk):
+    if ppk >= 1000:
+        ppk %= 1000
+    beside = fee_amounts(parts, ppk)
+    fee = -(-(len(parts) + len(beside)) * ppk // 1000)
+    assert sum(beside) >= fee
+    for less in range(sum(beside)):
+        assert less < -(-(len(parts) + len(split_amount(less))) * ppk // 1000)
 
 
 def test_splitting_below_zero_is_refused():

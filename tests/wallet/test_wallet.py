@@ -23,7 +23,7 @@ from wallet.errors import (
 )
 from wallet.invoice import parse_invoice
 from wallet.operations import State
-from wallet.proofs import P2PKLock, Token
+from wallet.proofs import Lock, Token
 from wallet.token import encode_token, parse_token
 from wallet.wallet import Wallet
 
@@ -265,7 +265,7 @@ async def test_unknown_mints(mint: MemoryMint, alice: Wallet) -> None:
 
 async def test_locked_send_needs_the_key(mint: MemoryMint, alice: Wallet, bob: Wallet) -> None:
     key, other = SecretKey.generate(), SecretKey.generate()
-    token = await alice.send(mint.url, 64, lock=P2PKLock(key.compressed_public_key))
+    token = await alice.send(mint.url, 64, lock=Lock(key.compressed_public_key))
     with pytest.raises(WrongLock):
         await bob.receive(token)
     with pytest.raises(WrongLock):
@@ -315,7 +315,7 @@ async def test_refund_key_opens_after_the_locktime(
     mint: MemoryMint, alice: Wallet, clock: ManualClock
 ) -> None:
     provider, refund = SecretKey.generate(), SecretKey.generate()
-    lock = P2PKLock(provider.compressed_public_key, clock.now() + 3600, (refund.compressed_public_key,))
+    lock = Lock(provider.compressed_public_key, clock.now() + 3600, (refund.compressed_public_key,))
     await record(alice, await alice.plan_send(mint.url, 100, lock=lock, op_id="s", purpose="test"))
     await alice.settle("s")
     with pytest.raises(WrongLock) as caught:
@@ -337,7 +337,7 @@ async def test_our_own_token_may_come_back_to_us(mint: MemoryMint, alice: Wallet
 async def test_return_locks_the_rest_for_somebody_else(mint: MemoryMint, alice: Wallet, bob: Wallet) -> None:
     key = SecretKey.generate()
     token = await alice.send(mint.url, 100)
-    lock = P2PKLock(key.compressed_public_key)
+    lock = Lock(key.compressed_public_key)
     plan = await bob.plan_return(token, lock=lock, op_id="r", purpose="test", keep_sat=9)
     await record(bob, plan)
     outcome = await bob.settle("r")
@@ -416,7 +416,7 @@ async def test_invoices_are_checked(mint: MemoryMint, alice: Wallet, monkeypatch
             await alice.pay(mint.url, text)
     invoice = mint.invoice(100)
     other = replace(parse_invoice(invoice), amount_msat=90_000)
-    monkeypatch.setattr("wallet.wallet.parse_invoice", lambda _text: other)
+    monkeypatch.setattr("wallet.quotes.parse_invoice", lambda _text: other)
     with pytest.raises(InvalidRequest, match="asks 100 sat"):
         await alice.pay(mint.url, invoice)
     with pytest.raises(InvalidRequest, match="another amount"):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from dvm import Agent, Post, Provider, ProviderLimits
+from dvm.arbiter import Arbiter
 from identity import LocalSigner
 from store import Clock, SystemClock
 from tradepost.api import Customer, open_customer
@@ -75,6 +76,14 @@ class Market:
         await provider.start()
         self._stack.push_async_callback(provider.stop, 0)
         return provider
+
+    async def arbiter(self, *, name: str = "arbiter") -> Arbiter:
+        """An arbiter on a post of its own; providers name its key in their limits, customers in what they ask."""
+        post = await self.post(name)
+        arbiter = Arbiter(post, LocalSigner(own_key(self.settings(name), name)))
+        await arbiter.start()
+        self._stack.push_async_callback(arbiter.stop)
+        return arbiter
 
     async def customer(self, *, name: str = "customer", sat: int = 0) -> Customer:
         """A customer on a post of its own with `sat` to spend."""

@@ -26,10 +26,11 @@ from store import Clock, SystemClock
 from wallet.crypto import make_dleq, proof_y, sign_blinded, verify_coin
 from wallet.errors import MintError, MintUnavailable, WalletError
 from wallet.keysets import Keyset, input_fee, keyset_id_v1, keyset_id_v2
-from wallet.locks import can_spend, parse_lock, signers
+from wallet.locks import parse_lock
 from wallet.mint import MintTransport
 from wallet.proofs import Proof, parse_proof
 from wallet.selection import split_amount
+from wallet.witness import is_unlocked
 
 _AMOUNTS = [1 << bit for bit in range(24)]
 
@@ -83,7 +84,7 @@ class MemoryMint:
         self.lightning_fee_sat = 0
         self.fee_reserve_sat: int | None = None
         self.quote_seconds: int | None = None
-        self.nuts = {str(nut): {"supported": True} for nut in (7, 8, 9, 10, 11, 12, 20)}
+        self.nuts = {str(nut): {"supported": True} for nut in (7, 8, 9, 10, 11, 12, 14, 20)}
         self.asked: Counter[str] = Counter()
         self.fees_sat = 0
         self.keysets: dict[str, Keyset] = {}
@@ -316,10 +317,7 @@ class MemoryMint:
             lock = parse_lock(proof.secret)
         except WalletError as error:
             raise MintError(code=10001, detail=str(error)) from None
-        if lock is None:
-            return
-        keys = (lock.pubkey, *lock.pubkeys, *lock.refund)
-        if not can_spend(lock, signers(proof.secret, proof.witness, keys), self.clock.now()):
+        if lock and not is_unlocked(lock, proof.secret, proof.witness, self.clock.now()):
             raise MintError(code=10001, detail="the spending condition is not met")
 
     def _check_outputs(self, outputs: list[dict[str, Any]]) -> None:
