@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from dvm.errors import JobFailed
+from dvm.escrow_parties import ESCROW_EVENT_BYTES_MAX, escrow_offer
+from dvm.invoices import Invoices
 from dvm.lifecycle import Decision, Say
 from dvm.limits import ProviderLimits
 from dvm.nip90 import (
     ENCRYPTED,
-    PREPAID,
+    EVENT_BYTES_MAX,
     RELAYS_MAX,
     JobRequest,
     Offer,
@@ -19,14 +21,18 @@ from dvm.nip90 import (
 )
 from dvm.payments import Payments
 from dvm.post import Post
-from dvm.private import bytes_in_event, encrypt, hide, scheme_of
+from dvm.private import Scheme, bytes_in_event, encrypt, hide, scheme_of
 from dvm.queries import JobRow
 from dvm.requests import Requests
+from dvm.reveals import SealedResult
 from identity import Event, EventTemplate, Signer
 from identity.nip19 import encode_nprofile
 from relay_bridge import usable_relays
 from store import Transaction
-from wallet import SAT, PaymentRequest, Transport, encode_request, lock_condition
+from wallet import SAT, Lock, PaymentRequest, Transport, encode_request, lock_condition
+from wallet.escrow import Role, Stage
+from wallet.escrows import Escrows
+from wallet.terms import Method
 
 ANSWER_SECONDS: Final = 7 * 86400  # how long a relay that is away is waited for with an answer
 
@@ -46,25 +52,39 @@ class Answers:
     """The answers of one agent."""
 
     def __init__(
-        self, signer: Signer, post: Post, limits: ProviderLimits, requests: Requests, payments: Payments
+        self,
+        signer: Signer,
+        post: Post,
+        requests: Requests,
+        payments: Payments,
+        invoices: Invoices,
     ) -> None:
+        self._escrows = Escrows(post.db, post.wallet, post.clock)
         self._signer = signer
         self._post = post
-        self._limits = limits
+        self._limits = payments.limits
         self._requests = requests
         self._payments = payments
+        self._invoices = invoices
 
-    async def to(self, job: JobRow, decision: Decision, result: str) -> Outgoing:
-        """What a decision about a job says, in order. Raises `EncryptionError` for a result that no event can carry."""
+    async def to(self, job: JobRow, decision: Decision, result: str | SealedResult) -> Outgoing:
+        """What a decision about a job says, in order. Raises `EncryptionError` for a result that no event can carry.
+
+        Raises `JobFailed` if a sealed result is too large for its offer.
+        """
         if not (decision.offer or decision.say or decision.result):
             return NOTHING
         request = await self._read(job) if decision.offer or job.request.has_tag(ENCRYPTED) else None
         events: list[Event] = []
         if decision.offer and request:
-            events.append(await self._sign(job, request, self._offer(job, request)))
+            if isinstance(result, SealedResult):
+                events.append(await self._sign(job, request, await self._sealed_offer(job, result)))
+                check_sealed_size(events[-1])
+            else:
+                events.append(await self._sign(job, request, await self._offer(job, request)))
         if decision.say:
             events.append(await self._sign(job, request, self._feedback(job, decision.say)))
-        if decision.result:
+        if decision.result and isinstance(result, str):
             events.append(await self._result(job, result))
         return Outgoing(events, self._relays(job, request))
 
@@ -97,10 +117,14 @@ class Answers:
     async def _result(self, job: JobRow, text: str) -> Event:
         if scheme := scheme_of(job.request):
             text = await encrypt(self._signer, job.customer, text, scheme)
-        now = self._post.clock.now()
+        bolt11 = await self._invoices.for_result(job) if job.price_msat else None
+        in_escrow = job.price_msat and await self._escrows.get(Role.PROVIDER, job.agent, job.id)
         return await self._signer.sign(
-            make_result(job.request, text, price_msat=job.price_msat, now=now, relay=job.relay)
-        )
+            make_result(
+                job.request, text, price_msat=job.price_msat, now=self._post.clock.now(), relay=job.relay,
+                bolt11=bolt11, bytes_max=ESCROW_EVENT_BYTES_MAX if in_escrow else EVENT_BYTES_MAX,
+            )
+        )  # fmt: skip
 
     def _feedback(self, job: JobRow, say: Say, content: str = "") -> EventTemplate:
         return make_feedback(
@@ -108,22 +132,50 @@ class Answers:
             message=say.message, tags=[("action", str(say.action))] if say.action else [],
         )  # fmt: skip
 
-    def _offer(self, job: JobRow, request: JobRequest) -> EventTemplate:
+    async def _offer(self, job: JobRow, request: JobRequest) -> EventTemplate:
+        escrow = await self._escrows.get(Role.PROVIDER, job.agent, job.id)
+        agreed = escrow is not None and escrow.stage is Stage.AGREED
         lock = self._payments.agreed_lock(request, job.locktime)
-        mints = self._post.wallet.mints
-        here = encode_nprofile(self._signer.public_key, self._post.pool.urls)
-        creq = PaymentRequest(
-            id=job.id, amount=job.price_sat, unit=SAT, single_use=True, mints=mints, condition=lock_condition(lock),
-            transports=(Transport("nostr", here, (("n", "17"),)),),
-        )  # fmt: skip
+        mints = await self._post.wallet.mints_with_room(job.price_sat)
+        if escrow is not None and agreed:
+            lock, mints = escrow.terms.lock, (escrow.terms.mint,)
         offer = Offer(
-            price_msat=job.price_msat, mints=mints, lock=lock.pubkey, locktime=lock.locktime, settle=(PREPAID,),
-            creq=encode_request(creq), expires_at=job.offer_expires_at,
+            price_msat=job.price_msat, mints=mints, lock=lock.pubkey, locktime=lock.locktime,
+            settle=(Method.ESCROW if agreed else Method.PREPAID,), creq=self._creq(job, lock, mints),
+            bolt11=await self._invoices.for_offer(job, request), expires_at=job.offer_expires_at,
+            escrow=escrow_offer(escrow) if escrow is not None and agreed else None,
         )  # fmt: skip
         now = self._post.clock.now()
         return make_feedback(
             job.request, Status.PAYMENT_REQUIRED, now=now, relay=job.relay, tags=offer.to_tags()
         )
+
+    async def _sealed_offer(self, job: JobRow, result: SealedResult) -> EventTemplate:
+        """The offer of the key of a sealed result, which is in it under a layer for the customer's eyes alone."""
+        terms, mints = result.terms, (result.terms.mint,)
+        offer = Offer(
+            price_msat=job.price_msat, mints=mints, lock=terms.provider_key, locktime=terms.locktime,
+            settle=(Method.REVEAL,), creq=self._creq(job, terms.lock, mints), expires_at=terms.deliver_by,
+            sealed=result.sealed.promise,
+        )  # fmt: skip
+        content, tags = result.content, offer.to_tags()
+        check_sealed_size(content)
+        if scheme_of(job.request) is None:  # else all of the offer is encrypted
+            content = await encrypt(self._signer, job.customer, content, Scheme.NIP44)
+            tags.append((ENCRYPTED,))
+        return make_feedback(
+            job.request, Status.PAYMENT_REQUIRED, now=self._post.clock.now(), relay=job.relay, content=content,
+            tags=tags,
+        )  # fmt: skip
+
+    def _creq(self, job: JobRow, lock: Lock, mints: tuple[str, ...]) -> str:
+        """The NUT-18 request that an offer carries."""
+        here = encode_nprofile(self._signer.public_key, self._post.pool.urls)
+        request = PaymentRequest(
+            id=job.id, amount=job.price_sat, unit=SAT, single_use=True, mints=mints, condition=lock_condition(lock),
+            transports=(Transport("nostr", here, (("n", "17"),)),),
+        )  # fmt: skip
+        return encode_request(request)
 
     def _relays(self, job: JobRow, request: JobRequest | None) -> tuple[str, ...]:
         if request is None:  # a plain one, whose tags are read here, or one that cannot be read
@@ -131,6 +183,16 @@ class Answers:
         else:
             wanted = list(request.relays)
         return usable_relays([*self._post.pool.urls, job.relay, *wanted])
+
+
+def check_sealed_size(part: str | Event) -> None:
+    """Raise `JobFailed` if a sealed result, or the offer that carries it, is too large for relays."""
+    size = len(part if isinstance(part, str) else part.to_json())
+    if size > EVENT_BYTES_MAX:
+        raise JobFailed(
+            f"the result, sealed and encrypted, takes {size} bytes; at most {EVENT_BYTES_MAX} fit into an event: "
+            "ask for it by another way of payment"
+        )
 
 
 def check_size(text: str, request: Event, limits: ProviderLimits) -> None:

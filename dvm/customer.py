@@ -14,11 +14,16 @@ import structlog
 
 from dvm import queries
 from dvm.announce import choose_agent
+from dvm.bolt11_purchases import REFUND_SECONDS, WARNING, is_by_invoice, wants_invoice
 from dvm.errors import BadRequest
+from dvm.escrow_messages import ESCROW_MESSAGE, Wishes
+from dvm.escrow_parties import CustomerDesk
 from dvm.kinds import DELETION, FEEDBACK, check_request_kind, result_kind
 from dvm.lifecycle import (
     DeadlinePassed,
     ErrorArrived,
+    MoneyBack,
+    MoneyGone,
     OfferArrived,
     OrderDecision,
     OrderInput,
@@ -30,6 +35,7 @@ from dvm.lifecycle import (
 from dvm.nip90 import (
     Feedback,
     Input,
+    Offer,
     Status,
     check_size,
     make_request,
@@ -43,6 +49,7 @@ from dvm.post import ANSWER_MARGIN_SECONDS, WRAP_MARGIN_SECONDS, Post
 from dvm.private import Scheme, hide, reveal, scheme_of
 from dvm.purchases import Also, Purchases
 from dvm.queries import OrderRow
+from dvm.reveals import sealed_text, sold
 from identity import (
     DecryptionError,
     Event,
@@ -56,9 +63,13 @@ from identity.nip59 import unwrap
 from relay_bridge import Delivery, Filter, Following
 from store import Transaction
 from wallet import (
+    PaidBefore,
     WalletError,
     parse_token,
 )
+from wallet.escrow import ResultOut, Stage
+from wallet.queries_escrows import EscrowRow
+from wallet.terms import Method
 
 log = structlog.get_logger(__name__)
 
@@ -88,7 +99,19 @@ class Customer:
         self._patient = PatientSigner(
             signer, post.clock
         )  # for all that is not done while somebody waits for an error
-        self._purchases = Purchases(post, self._patient, self.apply)
+        self._desk = CustomerDesk(
+            post,
+            self._patient,
+            delivered=self._on_shown,
+            revealed=self._on_revealed,
+            ended=self._escrow_ended,
+        )
+        self._purchases = Purchases(post, self._patient, self._desk, self.apply)
+
+    @property
+    def desk(self) -> CustomerDesk:
+        """What of this customer's money is in escrow."""
+        return self._desk
 
     @property
     def public_key(self) -> str:
@@ -101,6 +124,7 @@ class Customer:
         me = {"p": (self.public_key,)}
         await self._follow("feedback", Filter(kinds=(FEEDBACK,), tags=me), self._on_feedback)
         await self._follow("wraps", Filter(kinds=(1059, 21059), tags=me), self._on_wrap, WRAP_MARGIN_SECONDS)
+        await self._desk.start()
         for row in await queries.open_orders(self._post.db, self.public_key):
             await self._follow_results(row.kind)
             self._watch(row)
@@ -113,6 +137,7 @@ class Customer:
         """Stop listening. Open orders stay in the store and go on at the next start."""
         for following in self._followings.values():
             await following.close()
+        await self._desk.stop()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -128,15 +153,29 @@ class Customer:
         params: Mapping[str, str | Sequence[str]] | None = None,
         private: bool = False,
         seconds_max: int = 600,
+        arbiters: Sequence[str] = (),
+        settle: Sequence[Method] = (Method.PREPAID,),
+        review: bool = False,
+        also: Callable[[Transaction, str], Awaitable[None]] | None = None,
     ) -> Order:
         """Publish a request and return the order at once; it is on disk when this returns.
 
         `target`: an npub, a key in hex, or a word for a capability (a live agent is then chosen by its announcement).
         `max_sat` bounds the price; the mint's fee of a sat or two comes on top. 0: only free work is accepted.
         `private`: only the agent can read what is asked (NIP-44), and answers so too; one that does not is not paid.
+        `settle`: the ways to pay that will do, the best first; `escrow` needs `arbiters` that we trust (keys in hex).
+        `review`: a result in escrow waits for `accept` or `dispute`; else it is paid for when it comes, and in any case
+        when its time for review is over.
+        `also` writes in the transaction that makes the order, whose id it is given.
         Raises `BadRequest`, also for a request too large for relays, and `NoAgentFound`.
         """
         check_request_kind(kind)
+        if Method.ESCROW in settle and (private or not arbiters):
+            raise BadRequest(
+                "an escrow needs an arbiter that you trust, and a request that the arbiter can read"
+            )
+        if Method.INVOICE in settle and private:
+            raise BadRequest("a private order cannot be paid by invoice yet: pay it with ecash")
         provider = await self._resolve(target, kind)
         now = self._post.clock.now()
         nonce = secrets.token_hex(16)
@@ -153,6 +192,8 @@ class Customer:
             lock=self._purchases.lock_key(nonce).compressed_public_key,
             expires_at=now + seconds_max,
             now=now,
+            settle=settle,
+            arbiters=arbiters,
         )
         if private:
             template = await hide(self.signer, template, provider, Scheme.NIP44)
@@ -162,14 +203,30 @@ class Customer:
             id=event.id, customer=self.public_key, provider=provider, kind=kind, state=OrderState.REQUESTED,
             max_sat=max_sat, price_sat=0, mint=None, lock_nonce=nonce, locktime=None, op_id=None, refund_op_id=None,
             request=event, offer=None, result=None, reason="", deadline_at=now + seconds_max, version=0, created_at=now,
-            updated_at=now,
+            updated_at=now, review=review,
         )  # fmt: skip
         await self._follow_results(kind)
         async with self._post.db.transaction() as tx:
             await queries.insert_order(tx, row)
             await self._post.outbox.add(tx, event, until=row.deadline_at)
+            if also:
+                await also(tx, event.id)
         self._watch(row)
         return self._order(row)
+
+    async def accept(self, order_id: str) -> None:
+        """Pay for a result that is in escrow. Raises `BadRequest` if there is none to accept."""
+        if not await self._desk.wish(order_id, Wishes("accept")):
+            raise BadRequest(
+                f"order {order_id[:12]} has no result in escrow; `tradepost escrow list` shows all"
+            )
+
+    async def dispute(self, order_id: str, reason: str) -> None:
+        """Refuse to pay for a result that is in escrow: its arbiter rules. Raises `BadRequest` if it is too late."""
+        if not await self._desk.wish(order_id, Wishes("dispute", reason)):
+            raise BadRequest(
+                f"order {order_id[:12]} cannot be disputed: nothing was delivered, or the time is over"
+            )
 
     async def cancel(self, order_id: str) -> None:
         """Take a request back (NIP-09). Unpaid, the order ends here; a paid one waits for what the agent says.
@@ -260,7 +317,56 @@ class Customer:
             return
         if _is_exposed(row, result.event):
             self._order(row).push(EXPOSED)
-        await self.apply(row.id, ResultArrived(), also=delivery.done, result=result.event)
+        # First the money, so that whoever waits for the result and then goes has paid for it.
+        await self._received(row.id, ResultOut(), result.event)
+        debt = await self._purchases.by_invoice.debt(row, result)
+
+        async def write(tx: Transaction) -> None:
+            if debt:
+                await self._purchases.by_invoice.record(tx, debt)
+            await delivery.done(tx)
+
+        if await self.apply(row.id, ResultArrived(), also=write, result=result.event) and debt:
+            self._spawn(self._purchases.by_invoice.settle_debt(debt))
+
+    async def _received(self, order_id: str, event: ResultOut, result: Event) -> None:
+        """A result is there: in escrow it is paid for at once, unless somebody wants to look at it first."""
+        shown = await self._desk.happens(order_id, event, result=result)
+        order = await queries.get_order(self._post.db, order_id)
+        if shown is not None and not (order and order.review):
+            await self._desk.wish(order_id, Wishes("accept"))
+
+    async def _on_shown(self, order_id: str, result: Event) -> None:
+        """The arbiter shows us a result that our relays did not."""
+        await self._received(order_id, ResultOut(by_arbiter=True), result)
+        await self.apply(order_id, ResultArrived(), result=result)
+
+    async def _on_revealed(self, escrow: EscrowRow) -> None:
+        """The key of a sealed result is known: it opens the result, or proves a fraud."""
+        row = await queries.get_order(self._post.db, escrow.request_id)
+        if row is not None and (event := sold(row, escrow)) is not None:
+            await self.apply(row.id, event)
+
+    def _escrow_ended(self, escrow: EscrowRow, stage: Stage) -> Also:
+        """The order's end, in the transaction that ends its escrow."""
+
+        async def write(tx: Transaction) -> None:
+            row = await queries.get_order(tx, escrow.request_id)
+            if row is None or stage is Stage.VOID:
+                return
+            event = sold(row, escrow)  # a key that opens the result counts, whatever became of the coins
+            if event is None or (stage is Stage.REFUNDED and not isinstance(event, ResultArrived)):
+                if stage is Stage.RELEASED and row.state is not OrderState.AWAITING_REFUND:
+                    return  # paid for, and what was paid for ends the order
+                event = MoneyBack() if stage is Stage.REFUNDED else MoneyGone()
+            decision = decide_order(row.state, event)
+            if decision is None:
+                return
+            reason = {"reason": decision.reason} if decision.reason else {}
+            await queries.update_order(tx, row, decision.state, now=self._post.clock.now(), **reason)
+            tx.after_commit(lambda: self._spawn(self._tell(row.id)))
+
+        return write
 
     async def _reveal(self, event: Event) -> EventTemplate | None:
         """What encrypted feedback says, None of other. Of what we cannot read, what is public counts."""
@@ -276,9 +382,12 @@ class Customer:
         """The result itself, decrypted if need be. Raises `DecryptionError`."""
         return (await reveal(self._patient, result)).content if scheme_of(result) else result.content
 
-    async def _finish(self, order: Order, result: Event) -> None:
-        """Hand over the result of a private order; it was readable when it came."""
-        order.finish(await self._text_of(result))
+    async def _finish(self, order: Order, row: OrderRow) -> None:
+        """Hand over a result that was encrypted, or sealed; it was readable when it came."""
+        if row.result is not None:
+            order.finish(await self._text_of(row.result))
+        elif (text := await sealed_text(self._post.db, row)) is not None:
+            order.finish(text)
 
     async def _on_offer(self, row: OrderRow, feedback: Feedback, delivery: Delivery) -> None:
         offer = feedback.offer
@@ -291,20 +400,31 @@ class Customer:
             return
         price_sat = -(-offer.price_msat // 1000)
         self._order(row).push(Update("offer", price_sat=price_sat))
-        obstacle = self._purchases.obstacle(row, offer, price_sat)
+        escrow = await self._purchases.escrow(row, feedback)
+        obstacle = self._purchases.obstacle(row, offer, price_sat, escrow)
+        if escrow and not obstacle:
+            obstacle = await self._desk.doubts(escrow.terms)
         if _is_exposed(row, feedback.event):
             obstacle = "the agent answers a private request for all to read"
         if obstacle:
             await self.apply(row.id, OfferArrived(obstacle), also=delivery.done)
             return
+        if not escrow and wants_invoice(row, offer, self._post.wallet.mints):
+            await self._pay_invoice(row, feedback.event, offer, price_sat, delivery)
+            return
         try:
-            plan = await self._purchases.plan(row, offer, price_sat)
+            plan = await self._purchases.plan(row, offer, price_sat, escrow)
         except WalletError as error:
             await self.apply(row.id, OfferArrived(str(error)), also=delivery.done)
             return
 
         async def write(tx: Transaction) -> None:
             await self._post.wallet.record(tx, plan)
+            if escrow is not None:
+                await self._desk.begin(
+                    tx, escrow.terms, row.request, op_id=plan.op_id, lock_nonce=row.lock_nonce,
+                    ciphertext=escrow.ciphertext,
+                )  # fmt: skip
             await delivery.done(tx)
 
         try:
@@ -320,10 +440,39 @@ class Customer:
         else:
             await self._post.wallet.release(plan)
 
+    async def _pay_invoice(
+        self, row: OrderRow, event: Event, offer: Offer, price_sat: int, delivery: Delivery
+    ) -> None:
+        try:
+            payment = await self._purchases.by_invoice.plan(row, offer)
+        except WalletError as error:
+            await self.apply(row.id, OfferArrived(str(error)), also=delivery.done)
+            return
+
+        async def write(tx: Transaction) -> None:
+            await self._purchases.by_invoice.record(tx, payment)
+            await delivery.done(tx)
+
+        # What stands for the locktime: until then the agent may send it back, afterwards it counts as lost.
+        lost_at = row.deadline_at + REFUND_SECONDS
+        try:
+            moved = await self.apply(
+                row.id, OfferArrived(""), also=write, offer=event, price_sat=price_sat, locktime=lost_at,
+                op_id=payment.name,
+            )  # fmt: skip
+        except PaidBefore as error:  # another order of ours: nothing is paid for this one
+            await self.apply(row.id, OfferArrived(str(error)), also=delivery.done)
+            return
+        if moved:
+            self._spawn(self._purchases.pay(row.id))
+
     async def _on_wrap(self, delivery: Delivery) -> None:
         """Money from a provider: a refund, or change."""
         try:
             rumor = await unwrap(self._patient, delivery.event)
+            if rumor.kind == ESCROW_MESSAGE:
+                await self._desk.receive(rumor, delivery)
+                return
             request_id = next((tag[1] for tag in rumor.tags if tag[:1] == ("e",) and len(tag) > 1), "")
             row = await queries.get_order(self._post.db, request_id)
             if rumor.kind != CHAT_MESSAGE or row is None or rumor.pubkey != row.provider:
@@ -386,9 +535,9 @@ class Customer:
         order = self._order(row)
         match row.state:
             case OrderState.PAID:
-                order.push(Update("paid", price_sat=row.price_sat))
-            case OrderState.DONE if row.result and scheme_of(row.result):
-                self._spawn(self._finish(order, row.result))
+                order.push(Update("paid", WARNING if is_by_invoice(row) else "", price_sat=row.price_sat))
+            case OrderState.DONE if row.result is None or scheme_of(row.result):
+                self._spawn(self._finish(order, row))
             case OrderState.DONE if row.result:
                 order.finish(row.result.content)
             case OrderState.REFUNDED:

@@ -11,7 +11,13 @@ nothing changes.
           EXPIRED    ▼                     ├ (paid) ──▶ RETURNING ──▶ RETURNED
                    FAILED ◀────────────────┘ (free)
 
-    taken back by its customer: OFFERED, EXPIRED, RUNNING, QUEUED (free) ──▶ CANCELLED; QUEUED (paid) ──▶ RETURNING
+    for an escrow: ARRANGING ──▶ OFFERED ──▶ QUEUED, or FAILED when no arbiter serves
+
+    done before it is paid: QUEUED ──▶ RUNNING ──▶ DONE with an invoice, or, its result sealed,
+    RUNNING ──▶ OFFERED ──▶ PAYING ──▶ DONE; EXPIRED when nobody buys the key
+
+    taken back by its customer: ARRANGING, OFFERED, EXPIRED, RUNNING, QUEUED (free) ──▶ CANCELLED;
+    QUEUED (paid) ──▶ RETURNING
 
     order:  REQUESTED ──▶ PAYING ──▶ PAID ──────▶ DONE
                │             │        │
@@ -33,6 +39,7 @@ ATTEMPTS_MAX: Final = 5  # a job whose work takes the process down with it is no
 class JobState(StrEnum):
     """Where a job stands at its provider."""
 
+    ARRANGING = "arranging"  # an arbiter is asked whether it serves; there is no offer yet
     OFFERED = "offered"  # to be paid; payments that come are looked at, none is taken yet
     PAYING = "paying"  # one payment was found good and is being swapped to us
     QUEUED = "queued"  # free or paid: to be worked on
@@ -81,10 +88,36 @@ class Say:
 
 @dataclass(frozen=True)
 class Arrived:
-    """A good request came. `has_payment`: it carried a token."""
+    """A good request came. `has_payment`: it carried a token. `arranging`: an arbiter is asked to serve an escrow."""
 
     price_msat: int
     has_payment: bool
+    arranging: bool = False
+    on_credit: bool = (
+        False  # worked on before it is paid: an invoice rides on the result, or the result is sealed
+    )
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """The arbiter's answer is there: an offer can be made, of an escrow or, if it declined, of what else will do."""
+
+
+@dataclass(frozen=True)
+class NotArranged:
+    """No arbiter serves, and the customer wants no other way."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class CoinsHeld:
+    """The coins of an escrow are locked as agreed and with us: the work can begin.
+
+    `sealed`: it is done, they are for the key of its result, and from this commit on the mint is asked for them.
+    """
+
+    sealed: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,6 +185,24 @@ class WorkFinished:
 
 
 @dataclass(frozen=True)
+class WorkSealed:
+    """The agent's function returned; the offer of the sealed result is written with this decision. Unix seconds."""
+
+    offer_expires_at: int
+    locktime: int
+
+
+@dataclass(frozen=True)
+class KeySold:
+    """The coins for the key of a sealed result are ours."""
+
+
+@dataclass(frozen=True)
+class KeyUnsold:
+    """The coins for the key of a sealed result will not be ours."""
+
+
+@dataclass(frozen=True)
 class WorkFailed:
     """The agent's function raised, took too long or answered too much. `paid`: there is money to send back."""
 
@@ -171,14 +222,18 @@ class OfferLapsed:
 
 @dataclass(frozen=True)
 class Cancelled:
-    """The customer took its request back (NIP-09). `paid`: the job has a price; once it is queued, it is paid."""
+    """The customer took its request back (NIP-09). `paid`: the job has a price; once it is queued, it is paid, unless
+    it is done on credit.
+    """
 
     paid: bool
 
 
 JobInput = (
-    Arrived | Refused | PaymentAccepted | PaymentRedeemed | PaymentRefused | PaymentLost | PaymentReturning
-    | WorkStarted | WorkInterrupted | WorkFinished | WorkFailed | MoneyReturned | OfferLapsed | Cancelled
+    Arrived | Arranged | NotArranged | CoinsHeld | Refused
+    | PaymentAccepted | PaymentRedeemed | PaymentRefused | PaymentLost | PaymentReturning
+    | WorkStarted | WorkInterrupted | WorkFinished | WorkSealed | KeySold | KeyUnsold | WorkFailed
+    | MoneyReturned | OfferLapsed | Cancelled
 )  # fmt: skip
 
 
@@ -201,8 +256,16 @@ def decide_job(state: JobState | None, event: JobInput) -> Decision | None:
             return Decision(JobState.QUEUED, then=Next.PAY_AND_WORK if has_payment else Next.WORK)
         case None, Arrived(has_payment=True):
             return Decision(JobState.OFFERED, then=Next.PAY)
+        case None, Arrived(on_credit=True):
+            return Decision(JobState.QUEUED, then=Next.WORK)
+        case None, Arrived(arranging=True):
+            return Decision(JobState.ARRANGING)
         case None, Arrived():
             return Decision(JobState.OFFERED, offer=True)
+        case JobState.ARRANGING, Arranged():
+            return Decision(JobState.OFFERED, offer=True)
+        case JobState.ARRANGING, NotArranged(reason=reason):
+            return Decision(JobState.FAILED, Say(Status.ERROR, reason, Action.GIVE_UP))
         case None, Refused(reason=reason, action=action):
             return Decision(JobState.FAILED, Say(Status.ERROR, reason, action))
 
@@ -215,6 +278,15 @@ def decide_job(state: JobState | None, event: JobInput) -> Decision | None:
         case JobState.OFFERED, PaymentRefused(reason=reason, action=action, ends_job=True):
             return Decision(JobState.FAILED, Say(Status.ERROR, f"{reason}; nothing was taken", action))
 
+        case ((JobState.OFFERED | JobState.EXPIRED), CoinsHeld(sealed=True)):
+            return Decision(JobState.PAYING)
+        case JobState.PAYING, KeySold():
+            return Decision(JobState.DONE)
+        case ((JobState.OFFERED | JobState.PAYING), KeyUnsold()):
+            return Decision(JobState.EXPIRED)
+
+        case ((JobState.OFFERED | JobState.EXPIRED), CoinsHeld()):
+            return Decision(JobState.QUEUED, then=Next.WORK)
         case ((JobState.OFFERED | JobState.EXPIRED | JobState.PAYING), PaymentRedeemed()):
             return Decision(JobState.QUEUED, then=Next.WORK)
         case JobState.PAYING, PaymentLost(reason=reason, action=action, ends_job=True):
@@ -230,6 +302,8 @@ def decide_job(state: JobState | None, event: JobInput) -> Decision | None:
             return Decision(JobState.QUEUED)
         case JobState.RUNNING, WorkFinished():
             return Decision(JobState.DONE, result=True)
+        case JobState.RUNNING, WorkSealed():
+            return Decision(JobState.OFFERED, offer=True)
         case ((JobState.QUEUED | JobState.RUNNING), WorkFailed(reason=reason, paid=True)):
             return Decision(
                 JobState.RETURNING, Say(Status.ERROR, f"{reason}; {_ON_ITS_WAY}", Action.WAIT), Next.RETURN
@@ -240,7 +314,7 @@ def decide_job(state: JobState | None, event: JobInput) -> Decision | None:
         case JobState.RETURNING, MoneyReturned():
             return Decision(JobState.RETURNED)
 
-        case ((None | JobState.OFFERED | JobState.EXPIRED), Cancelled()):
+        case ((None | JobState.ARRANGING | JobState.OFFERED | JobState.EXPIRED), Cancelled()):
             return Decision(JobState.CANCELLED, Say(Status.ERROR, f"{_CANCELLED}; nothing was taken"))
         case JobState.QUEUED, Cancelled(paid=True):
             told = f"{_CANCELLED} before the work began; {_ON_ITS_WAY}"
@@ -270,6 +344,7 @@ class PaymentState(StrEnum):
     RETURNING = "returning"  # the mint is asked to make coins for the sender
     RETURNED = "returned"
     REFUSED = "refused"  # nothing was taken
+    HELD = "held"  # locked for two of three: the escrow of the job has it from here
 
 
 PAYMENT_OPEN: Final = frozenset({PaymentState.RECEIVED, PaymentState.REDEEMING, PaymentState.RETURNING})
@@ -385,13 +460,20 @@ class MoneyGone:
 
 
 @dataclass(frozen=True)
+class FalselySealed:
+    """The key we paid for opens no result as promised. `reason` says where the proof is."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class TakenBack:
     """We take the request back; the event that says so (NIP-09) is written with this decision."""
 
 
 OrderInput = (
     OfferArrived | CoinsLocked | PaymentImpossible | ResultArrived
-    | ErrorArrived | DeadlinePassed | MoneyBack | MoneyGone | TakenBack
+    | ErrorArrived | DeadlinePassed | MoneyBack | MoneyGone | FalselySealed | TakenBack
 )  # fmt: skip
 
 
@@ -427,10 +509,18 @@ def decide_order(state: OrderState, event: OrderInput, *, has_result: bool = Fal
             return OrderDecision(OrderState.AWAITING_REFUND, reason)
         case OrderState.PAID, DeadlinePassed():
             return OrderDecision(OrderState.AWAITING_REFUND, "no result came in time")
-        case ((OrderState.PAID | OrderState.AWAITING_REFUND | OrderState.LOST), MoneyBack()):
+        # DONE: what was delivered was disputed, and the arbiter gave the money back.
+        case (
+            (OrderState.PAID | OrderState.AWAITING_REFUND | OrderState.LOST | OrderState.DONE),
+            MoneyBack(),
+        ):
             return OrderDecision(OrderState.REFUNDED)
         case OrderState.AWAITING_REFUND, MoneyGone():
             return OrderDecision(OrderState.LOST)  # the reason why no result came stays
+        case OrderState.PAID, MoneyGone():
+            return OrderDecision(OrderState.LOST, "the coins were spent, and nothing was delivered")
+        case ((OrderState.PAID | OrderState.AWAITING_REFUND), FalselySealed(reason=reason)):
+            return OrderDecision(OrderState.LOST, reason)
 
         case OrderState.REQUESTED, TakenBack():
             return OrderDecision(OrderState.CANCELLED, "cancelled")

@@ -24,3 +24,15 @@ class ProviderLimits:
     request_future_seconds_max: int = 900
     payment_check_seconds_max: int = 1800  # how long an unreachable mint is asked about coins not yet taken
     change_sat_min: int = 1
+    credit_msat_max: int = 0  # what a customer who has paid us before may owe us, and never more than it paid
+    reveal_msat_max: int = (
+        0  # what we do for a customer before it buys the sealed result, with the same bound; 0: none
+    )
+    reveal_seconds: int = 300  # how long a sealed result is for sale
+    arbiters: tuple[str, ...] = ()  # public keys of those whose rulings we accept; none: no escrow is offered
+    arrange_seconds: int = 20  # how long an arbiter's answer is waited for before an offer is made without it
+    review_seconds: int = 600  # what a customer has to look at a result in escrow
+    dispute_seconds: int = 86_400  # what an arbiter has to rule
+    fee_bps: int = (
+        500  # the post's cut of what a job brought, in hundredths of a percent, taken at settlement
+    )

@@ -17,6 +17,7 @@ from identity.errors import InvalidKey
 from identity.event import Event, EventTemplate, make_template
 from identity.keys import check_public_key
 from identity.nip40 import expiration
+from identity.seal import Promise
 
 PREPAID: Final = "prepaid"
 ENCRYPTED: Final = "encrypted"
@@ -86,6 +87,7 @@ class JobRequest:
     lock: str | None
     cashu: str | None = field(repr=False)
     expires_at: int | None
+    arbiters: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -137,6 +139,7 @@ def parse_request(event: Event, clear: EventTemplate | None = None) -> JobReques
         lock=_compressed_key(_single(said, "lock")),
         cashu=_single(said, "cashu"),
         expires_at=expiration(said),
+        arbiters=_values(said, "arbiter"),
     )
 
 
@@ -152,17 +155,43 @@ def make_request(
     lock: str,
     expires_at: int,
     now: int,
+    settle: Sequence[str] = (PREPAID,),
+    arbiters: Sequence[str] = (),
 ) -> EventTemplate:
-    """A request as our customers send it: NIP-90's tags first, then ours."""
+    """A request as our customers send it: NIP-90's tags first, then ours. `settle`: the ways to pay, the best first."""
     check_request_kind(kind)
     tags: list[tuple[str, ...]] = [part.to_tag() for part in inputs]
     tags += [("param", name, *values) for name, values in params.items()]
     tags += [("output", "text/plain"), ("relays", *relays)]
     if bid_msat:
-        tags += [("bid", str(bid_msat)), ("settle", PREPAID), ("mint", *mints)]
+        tags += [("bid", str(bid_msat)), ("settle", *settle), ("mint", *mints)]
+        if arbiters:
+            tags.append(("arbiter", *arbiters))
     # The one-job key also keeps two equal requests of one second apart: without it they would be one event.
     tags += [("lock", lock), ("p", provider), ("expiration", str(expires_at))]
     return make_template(kind, tags=tags, created_at=now)
+
+
+@dataclass(frozen=True)
+class EscrowOffer:
+    """What an offer of an escrow says besides: who judges, under which key, signed when; and how long it all takes."""
+
+    arbiter: str
+    arbiter_key: str
+    signed_at: int
+    sig: str
+    deliver_by: int
+    review_seconds: int
+    dispute_seconds: int
+
+    def to_tags(self) -> list[tuple[str, ...]]:
+        """The tags of the offer that say it."""
+        return [
+            ("arbiter", self.arbiter, self.arbiter_key, str(self.signed_at), self.sig),
+            ("deliver_by", str(self.deliver_by)),
+            ("review", str(self.review_seconds)),
+            ("dispute", str(self.dispute_seconds)),
+        ]
 
 
 @dataclass(frozen=True)
@@ -177,6 +206,8 @@ class Offer:
     creq: str | None = None
     bolt11: str | None = None
     expires_at: int | None = None
+    escrow: EscrowOffer | None = None
+    sealed: Promise | None = None  # to be written; who reads one takes it from what everybody can see
 
     def to_tags(self) -> list[tuple[str, ...]]:
         """The tags after `status`, `e` and `p`."""
@@ -190,6 +221,10 @@ class Offer:
         for name, value in (("lock", self.lock), ("locktime", self.locktime), ("creq", self.creq)):
             if value is not None:
                 tags.append((name, str(value)))
+        if self.escrow is not None:
+            tags += self.escrow.to_tags()
+        if self.sealed is not None:
+            tags.append(self.sealed.to_tag())
         if self.expires_at is not None:
             tags.append(("expiration", str(self.expires_at)))
         return tags
@@ -215,6 +250,8 @@ class JobResult:
     event: Event
     request_id: str
     content: str
+    price_msat: int | None = None
+    bolt11: str | None = None
 
 
 def make_feedback(
@@ -236,22 +273,33 @@ def make_feedback(
     return make_template(FEEDBACK, content=content, tags=[*head, *tags], created_at=now)
 
 
-def make_result(request: Event, content: str, *, price_msat: int, now: int, relay: str = "") -> EventTemplate:
+def make_result(
+    request: Event,
+    content: str,
+    *,
+    price_msat: int,
+    now: int,
+    relay: str = "",
+    bolt11: str | None = None,
+    bytes_max: int = EVENT_BYTES_MAX,
+) -> EventTemplate:
     """The 6xxx event that answers `request`; `content` is encrypted already if the request is.
 
-    NIP-90 wants the whole request and the inputs in it again. What relays would refuse for its size is left out: the
-    inputs first, then the request. Its id always stays. Inputs of a private request are in it only as it came itself.
+    `bolt11` asks for the price of work that was done before it is paid.
+
+    NIP-90 wants the whole request and the inputs in it again. What would pass `bytes_max` is left out: the inputs
+    first, then the request. Its id always stays. Inputs of a private request are in it only as it came itself.
     """
     tags: list[tuple[str, ...]] = [("e", request.id, relay), ("p", request.pubkey)]
     if price_msat:
-        tags.append(("amount", str(price_msat)))
+        tags.append(("amount", str(price_msat), *((bolt11,) if bolt11 else ())))
     inputs = request.tags_named("i")
     if request.has_tag(ENCRYPTED):
         tags.append((ENCRYPTED,))
         inputs = []
     if any(len(data.encode()) > TAG_BYTES_MAX for tag in inputs for data in tag[1:2]):
         inputs = []
-    room = EVENT_BYTES_MAX - ENVELOPE_BYTES - len(orjson.dumps(content))
+    room = bytes_max - ENVELOPE_BYTES - len(orjson.dumps(content))
     for again in ([("request", request.to_json().decode())], inputs):
         size = len(orjson.dumps(again))
         if size <= room:
@@ -299,13 +347,13 @@ def parse_result(event: Event) -> JobResult | None:
     request_id = event.tag("e")
     if not 6000 <= event.kind <= 6999 or request_id is None:
         return None
-    return JobResult(event, request_id, event.content)
+    price_msat, bolt11 = _parse_price(event)
+    return JobResult(event, request_id, event.content, price_msat, bolt11)
 
 
 def _parse_offer(event: Said) -> Offer | None:
-    amount_tag = next((tag for tag in event.tags_named("amount") if len(tag) > 1), None)
+    price_msat, bolt11 = _parse_price(event)
     try:
-        price_msat = _amount(amount_tag[1], "amount") if amount_tag else None
         locktime = _amount(event.tag("locktime"), "locktime")
         expires_at = expiration(event)
     except BadRequest:
@@ -314,14 +362,39 @@ def _parse_offer(event: Said) -> Offer | None:
         return None
     return Offer(
         price_msat=price_msat,
-        bolt11=amount_tag[2] if amount_tag and len(amount_tag) > 2 and amount_tag[2] else None,
+        bolt11=bolt11,
         mints=_values(event, "mint"),
         lock=event.tag("lock"),
         locktime=locktime,
         settle=_values(event, "settle"),
         creq=event.tag("creq"),
         expires_at=expires_at,
+        escrow=_parse_escrow(event),
     )
+
+
+def _parse_price(event: Said) -> tuple[int | None, str | None]:
+    """The `amount` tag: a price in msat and the invoice over it; None for what is not there or not readable."""
+    tag = next((tag for tag in event.tags_named("amount") if len(tag) > 1), ("", ""))
+    try:
+        price_msat = _amount(tag[1], "amount")
+    except BadRequest:
+        return None, None
+    return price_msat, tag[2] if len(tag) > 2 and tag[2] else None
+
+
+def _parse_escrow(event: Said) -> EscrowOffer | None:
+    arbiter = next((tag for tag in event.tags_named("arbiter") if len(tag) == 5), None)
+    try:
+        times = [_amount(event.tag(name), name) for name in ("deliver_by", "review", "dispute")]
+        signed_at = _amount(arbiter[3], "arbiter") if arbiter else None
+        arbiter_key = _compressed_key(arbiter[2]) if arbiter else None
+    except BadRequest:
+        return None
+    match arbiter, arbiter_key, signed_at, times:
+        case (_, pubkey, _, _, sig), str(key), int(at), [int(deliver_by), int(review), int(dispute)]:
+            return EscrowOffer(pubkey, key, at, sig, deliver_by, review, dispute)
+    return None
 
 
 def _parse_input(tag: tuple[str, ...]) -> Input:

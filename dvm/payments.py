@@ -15,13 +15,17 @@ RETURNING whoever the mint says, and `Wallet.settle` asks it after a crash; in R
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
 
 from dvm import queries
+from dvm.escrow_desk import Overtaken
+from dvm.escrow_parties import ProviderDesk, provider_key
 from dvm.lifecycle import (
     PAYMENT_OPEN,
+    CoinsHeld,
     JobInput,
     JobState,
     MoneyReturned,
@@ -33,7 +37,6 @@ from dvm.lifecycle import (
     PaymentState,
     judge_payment,
 )
-from dvm.limits import ProviderLimits
 from dvm.nip90 import JobRequest
 from dvm.post import Post
 from dvm.queries import JobRow, PaymentRow
@@ -46,9 +49,9 @@ from wallet import (
     Action,
     AlreadySpent,
     InsufficientFunds,
+    Lock,
     MintUnavailable,
     Outcome,
-    P2PKLock,
     Plan,
     State,
     Token,
@@ -59,6 +62,11 @@ from wallet import (
     parse_token,
 )
 from wallet.crypto import proof_y
+from wallet.errors import WrongTerms
+from wallet.escrow import GivesBack, Stage
+from wallet.escrows import Also
+from wallet.ledger import counter_account, post_found, settle, unsettle
+from wallet.terms import Method
 
 log = structlog.get_logger(__name__)
 
@@ -81,24 +89,30 @@ class Payments:
     """The payments of one agent. `take` may be called for the same payment any number of times, also concurrently."""
 
     def __init__(
-        self, post: Post, signer: Signer, limits: ProviderLimits, requests: Requests, apply: ApplyToJob
+        self,
+        post: Post,
+        signer: Signer,
+        requests: Requests,
+        desk: ProviderDesk,
+        apply: ApplyToJob,
     ) -> None:
+        self._desk = desk
         self._post = post
         self._signer = signer
-        self._limits = limits
+        self.limits = desk.limits
         self._requests = requests
         self._apply = apply
 
     def job_key(self, request_id: str) -> SecretKey:
         """Our one-job key for a request: what its payment is locked to. Derived, so nothing is lost with a crash."""
-        return self._post.seed.job_key("provider", self._signer.public_key, request_id)
+        return provider_key(self._post, self._signer.public_key, request_id)
 
-    def agreed_lock(self, request: JobRequest, locktime: int | None) -> P2PKLock:
+    def agreed_lock(self, request: JobRequest, locktime: int | None) -> Lock:
         """The one lock we accept for a request: to us, and back to the customer after the locktime if it gave a key."""
         key = self.job_key(request.id).compressed_public_key
         if request.lock is None or locktime is None:
-            return P2PKLock(key)
-        return P2PKLock(key, locktime=locktime, refund=(request.lock,))
+            return Lock(key)
+        return Lock(key, locktime=locktime, refund=(request.lock,))
 
     def new(self, token: Token, *, job_id: str, payer: str, public: bool) -> PaymentRow:
         """A payment as it is stored when it comes. Its id is made of the coins, so a repeated message is the same."""
@@ -130,6 +144,10 @@ class Payments:
         while (
             job := await queries.get_job(self._post.db, self._signer.public_key, job_id)
         ) and not job.state.is_final:
+            if also := await self._desk.writes(job_id, GivesBack()):
+                with suppress(Overtaken):
+                    await self._apply(job, MoneyReturned(), also=also)
+                continue
             try:
                 payment_id = await self._give_back(job)
             except (
@@ -146,12 +164,33 @@ class Payments:
             await self._post.clock.sleep(delay_seconds)
             delay_seconds = min(delay_seconds * 2, 60)
 
+    async def give_back_surplus(self, payment_id: str) -> None:
+        """Send back what was paid for a job that was paid already, as change, however long the mint is away."""
+        delay_seconds = 0.5
+        while payment := await queries.get_payment(self._post.db, payment_id):
+            job = await queries.get_job(self._post.db, payment.agent, payment.job_id)
+            try:
+                if payment.state is PaymentState.REDEEMED and job is not None:
+                    plan = await self._plan_refund(job, payment)
+                    await self._record(payment, PaymentState.RETURNING, plan)
+                await self.take(payment_id)
+            except WalletError as error:
+                log.warning("return_waits", job=payment.job_id, reason=str(error))
+            else:
+                payment = await queries.get_payment(self._post.db, payment_id)
+                if payment is None or payment.state is not PaymentState.REDEEMED:
+                    return  # else the mint refused, and we try again
+            await self._post.clock.sleep(delay_seconds)
+            delay_seconds = min(delay_seconds * 2, 60)
+
     async def _give_back(self, job: JobRow) -> str | None:
         """Begin to return what was redeemed for a job; returns the payment's id, None if there is nothing to return.
 
         Raises `MintUnavailable`; nothing is recorded then.
         """
         for payment in await queries.payments_of(self._post.db, job.agent, job.id):
+            if payment.is_surplus:
+                continue
             if payment.state is PaymentState.RETURNING and payment.was_ours:
                 return payment.id  # not one that only passes through: another payment for the same job
             if payment.state is PaymentState.REDEEMED:
@@ -184,6 +223,11 @@ class Payments:
         if job is None and self._is_for_us(token, payment) and now < payment.created_at + REQUEST_SECONDS_MAX:
             raise _LaterError("the request it pays for has not come yet")
         try:
+            escrow = await self._desk.get(payment.job_id)
+            if job is not None and escrow is not None and escrow.stage is Stage.AGREED:
+                also = await self._desk.funded(escrow, token, payment.token)
+                await self._hold(payment, job, also, sealed=escrow.terms.method is Method.REVEAL)
+                return
             lock = await self._expected_lock(token, job, now)
             good = await self._post.wallet.examine(token, mint=token.mint, lock=lock, now=now)
             price_sat = job.price_sat if job else 0
@@ -203,7 +247,7 @@ class Payments:
                 purpose="return a payment", job_id=payment.job_id, ask_first=False,
             )  # fmt: skip
         except MintUnavailable:
-            if now < payment.created_at + self._limits.payment_check_seconds_max:
+            if now < payment.created_at + self.limits.payment_check_seconds_max:
                 raise
             await self._refuse(
                 payment, job, "the mint could not be reached to check the payment", Action.RETRY_AFTER
@@ -219,6 +263,32 @@ class Payments:
             await self._record(
                 payment, verdict.state, plan, job, PaymentReturning(verdict.reason, verdict.action, ends_job)
             )
+
+    async def _hold(self, payment: PaymentRow, job: JobRow, also: Also | None, *, sealed: bool) -> None:
+        """The coins of an escrow are good: from this commit on they are the escrow's, and the work begins.
+
+        If it is done and `sealed`, the key is sold for them. Raises `WrongTerms` if that is not possible any more.
+        """
+        if also is None:
+            raise WrongTerms("the coins came too late for this escrow; take them back after their locktime")
+
+        async def write(tx: Transaction) -> None:
+            if not await queries.update_payment(tx, payment, PaymentState.HELD, now=self._post.clock.now()):
+                raise _OvertakenError
+            await also(tx)
+
+        try:
+            if await self._apply(job, CoinsHeld(sealed), also=write):
+                return
+            if sealed:
+                raise WrongTerms(
+                    "the sealed result is not for sale any more; take the coins back after their locktime"
+                )
+            async with self._post.db.transaction() as tx:
+                await write(tx)
+        except (_OvertakenError, Overtaken):
+            return
+        await self._desk.happens(job.id, GivesBack())  # the job ended meanwhile
 
     async def _judge_spent(
         self, payment: PaymentRow, job: JobRow | None, token: Token, error: AlreadySpent
@@ -239,7 +309,9 @@ class Payments:
 
         async def write(tx: Transaction) -> None:
             now = self._post.clock.now()
-            await queries.update_payment(tx, payment, PaymentState.REDEEMED, now=now, amount_sat=kept_sat)
+            if await queries.update_payment(tx, payment, PaymentState.REDEEMED, now=now, amount_sat=kept_sat):
+                await post_found(tx, payment.id, kept_sat, job_id=payment.job_id, now=now)
+                await self.post_settlement(tx, payment, kept_sat)
 
         log.warning("payment_redeemed_before", payment=payment.id, job=payment.job_id, sat=kept_sat)
         if not await self._apply(job, PaymentRedeemed(), also=write):
@@ -277,20 +349,20 @@ class Payments:
         told = PaymentReturning(str(error), error.action, ends_job)
         await self._record(payment, PaymentState.RETURNING, plan, job, told)
 
-    async def _expected_lock(self, token: Token, job: JobRow | None, now: int) -> P2PKLock | None:
+    async def _expected_lock(self, token: Token, job: JobRow | None, now: int) -> Lock | None:
         """The lock these coins must have: none at all, or exactly the agreed one. Raises `WrongLock` when too late."""
         locks = {parse_lock(proof.secret) for proof in token.proofs}
         request = await self._request(job)
         if job is None or request is None or locks == {None}:
             return None
-        ours_alone = P2PKLock(self.job_key(job.id).compressed_public_key)
+        ours_alone = Lock(self.job_key(job.id).compressed_public_key)
         if locks == {ours_alone}:  # from a wallet that read the key of the offer and not its terms
             return ours_alone
         # Any locktime will do that leaves us the time: after a restore it may be that of an offer we have forgotten.
         lock = self.agreed_lock(
             request, next((lock.locktime for lock in locks if lock), None) or job.locktime
         )
-        if lock.locktime is not None and now > lock.locktime - self._limits.locktime_margin_seconds:
+        if lock.locktime is not None and now > lock.locktime - self.limits.locktime_margin_seconds:
             raise WrongLock("the payment came too late to be safe; take it back after its locktime")
         return lock
 
@@ -298,7 +370,7 @@ class Payments:
         self, payment: PaymentRow, job: JobRow, token: Token, keys: tuple[SecretKey, ...], change_sat: int
     ) -> Plan:
         """Of coins that were examined a moment ago."""
-        if change_sat >= self._limits.change_sat_min:
+        if change_sat >= self.limits.change_sat_min:
             return await self._post.wallet.plan_return(
                 token, keys=keys, lock=await self._refund_lock(payment, job), op_id=f"redeem:{payment.id}",
                 purpose="job payment with change", job_id=job.id, keep_sat=job.price_sat, ask_first=False,
@@ -368,13 +440,15 @@ class Payments:
         change = await self._wrap(payment, outcome.token, "change") if outcome.token else None
 
         async def write(tx: Transaction) -> None:
-            await queries.update_payment(
+            moved = await queries.update_payment(
                 tx,
                 payment,
                 PaymentState.REDEEMED,
                 now=self._post.clock.now(),
                 amount_sat=outcome.received_sat,
             )
+            if moved:
+                await self.post_settlement(tx, payment, outcome.received_sat)
             if change:
                 await self._send(tx, change, job)
 
@@ -389,7 +463,8 @@ class Payments:
             async with self._post.db.transaction() as tx:
                 await queries.update_payment(tx, payment, PaymentState.REDEEMED, now=self._post.clock.now())
             return
-        back = await self._wrap(payment, outcome.token, "refund") if outcome.token else None
+        kind = "change" if payment.is_surplus else "refund"
+        back = await self._wrap(payment, outcome.token, kind) if outcome.token else None
         state = PaymentState.RETURNED if back else PaymentState.REFUSED
 
         async def write(tx: Transaction) -> None:
@@ -399,11 +474,21 @@ class Payments:
             )
             if back and moved:
                 await self._send(tx, back, job)
+                await unsettle(tx, payment.id, job_id=payment.job_id, now=self._post.clock.now())
 
-        closes_job = payment.was_ours and job is not None and job.state is JobState.RETURNING
+        is_jobs = payment.was_ours and not payment.is_surplus
+        closes_job = is_jobs and job is not None and job.state is JobState.RETURNING
         if job is None or not closes_job or not await self._apply(job, MoneyReturned(), also=write):
             async with self._post.db.transaction() as tx:
                 await write(tx)
+
+    async def post_settlement(self, tx: Transaction, payment: PaymentRow, amount_sat: int) -> None:
+        """What came for a job becomes the agent's, less the post's cut. Written with the payment's end, and once."""
+        await settle(
+            tx, payment.id, source_account=counter_account(payment.job_id), agent=payment.agent,
+            amount_msat=1000 * amount_sat, fee_bps=self.limits.fee_bps, op_id=payment.op_id, job_id=payment.job_id,
+            now=self._post.clock.now(),
+        )  # fmt: skip
 
     async def _settle(self, payment: PaymentRow) -> Outcome:
         assert payment.op_id is not None
@@ -413,7 +498,7 @@ class Payments:
 
     async def _plan_refund(self, job: JobRow, payment: PaymentRow) -> Plan:
         """Coins of ours worth what we got for the job, less the mint's fee where we cannot bear it ourselves."""
-        mint = parse_token(payment.token).mint
+        mint = await self._refund_mint(payment)
         number = 0
         while await self._post.wallet.is_recorded(op_id := f"return:{payment.id}:{number}"):
             number += 1
@@ -427,12 +512,19 @@ class Payments:
                 shortage = error
         raise shortage
 
-    async def _refund_lock(self, payment: PaymentRow, job: JobRow | None) -> P2PKLock | None:
+    async def _refund_mint(self, payment: PaymentRow) -> str:
+        """Where the money came in; for a Lightning invoice, the mint where we have most."""
+        if not payment.by_invoice:
+            return parse_token(payment.token).mint
+        balance = await self._post.wallet.balance()
+        return max(self._post.wallet.mints, key=lambda mint: balance.get(mint, 0))
+
+    async def _refund_lock(self, payment: PaymentRow, job: JobRow | None) -> Lock | None:
         """Back to the customer's one-job key if it gave one and paid itself; else plain coins, encrypted."""
         if job is None or payment.payer != job.customer:
             return None
         request = await self._request(job)
-        return P2PKLock(request.lock) if request and request.lock else None
+        return Lock(request.lock) if request and request.lock else None
 
     async def _wrap(self, payment: PaymentRow, token: Token, kind: str) -> Event:
         now = self._post.clock.now()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from relay_bridge import Fetcher, Inbox, Outbox, RelayPool
 from store import Clock, Database
 from wallet import Seed, Wallet
+from wallet.rails import Lightning
 
 WRAP_MARGIN_SECONDS = 3 * 86400  # gift wraps are back-dated by up to two days (NIP-59)
 PUBLIC_MARGIN_SECONDS = 3600  # requests: clocks that differ, senders whose line was down for a while
@@ -22,4 +23,5 @@ class Post:
     outbox: Outbox
     fetcher: Fetcher
     wallet: Wallet
+    lightning: Lightning
     seed: Seed

@@ -19,36 +19,48 @@ from dvm.announce import Announcer
 from dvm.answers import Answers, Outgoing, check_size
 from dvm.cancellations import Cancellations
 from dvm.errors import BadRequest, JobFailed
+from dvm.escrow_desk import Overtaken
+from dvm.escrow_messages import ESCROW_MESSAGE
+from dvm.escrow_parties import ProviderDesk
+from dvm.invoices import ZAP_RECEIPT, Invoices
 from dvm.kinds import DELETION
 from dvm.lifecycle import (
+    Arranged,
     Arrived,
     Cancelled,
     Decision,
     JobInput,
     JobState,
     Next,
+    NotArranged,
     OfferLapsed,
+    PaymentState,
     Refused,
     WorkFailed,
     WorkFinished,
     WorkInterrupted,
+    WorkSealed,
     WorkStarted,
     decide_job,
 )
 from dvm.limits import ProviderLimits
-from dvm.nip90 import ENCRYPTED, JobRequest, parse_request
+from dvm.nip90 import ENCRYPTED, PREPAID, JobRequest, parse_request
 from dvm.patience import PatientSigner
 from dvm.payments import CHAT_MESSAGE, Payments
 from dvm.post import PUBLIC_MARGIN_SECONDS, WRAP_MARGIN_SECONDS, Post
 from dvm.queries import JobRow
 from dvm.requests import Requests, Unreadable
+from dvm.reveals import SealedResult
 from dvm.runner import run
+from dvm.sealing import NoCredit, Sealing
 from identity import DecryptionError, EncryptionError, Event, InvalidEvent, LocalSigner, Signer
 from identity.event import CREATED_AT_MAX
 from identity.nip59 import KIND_EPHEMERAL_GIFT_WRAP, KIND_GIFT_WRAP, unwrap
 from relay_bridge import AtOnce, Delivery, Filter, Following, Handler
 from store import Transaction, Turns
 from wallet import Action, Token, WalletError, parse_payload, parse_token
+from wallet.escrow import NotFunded, ResultOut, Served, Stage
+from wallet.terms import Method, Terms
 
 log = structlog.get_logger(__name__)
 
@@ -70,8 +82,11 @@ class Provider:
         patient = PatientSigner(signer, post.clock)
         self._signer = patient
         self._requests = Requests(patient)
-        self._payments = Payments(post, patient, self._limits, self._requests, self.apply)
-        self._answers = Answers(patient, post, self._limits, self._requests, self._payments)
+        self._desk = ProviderDesk(post, patient, self._limits, self._arranged)
+        self._sealing = Sealing(post, signer.public_key, self._desk)
+        self._payments = Payments(post, patient, self._requests, self._desk, self.apply)
+        self._invoices = Invoices(post, signer.public_key, self._limits, self._payments, self.apply)
+        self._answers = Answers(patient, post, self._requests, self._payments, self._invoices)
         self._cancellations = Cancellations(post.db, signer.public_key, self._limits)
         self._announcer = Announcer(agent, patient, post)
         self._slots = Turns(self._limits.concurrent_jobs_max)
@@ -98,6 +113,12 @@ class Provider:
             self._spawn(f"work:{job.id}", self._work(job.id))
         for job in await queries.jobs_in(self._post.db, self.public_key, JobState.RETURNING):
             self._spawn(f"return:{job.id}", self._payments.pay_back(job.id))
+        await self._desk.start()
+        if self._limits.arbiters:
+            self._spawn("probe", self._desk.probe())
+        await self._invoices.start()
+        for job in await queries.jobs_in(self._post.db, self.public_key, JobState.ARRANGING):
+            self._spawn(f"arrange:{job.id}", self._await_arbiter(job.id))
         self._sweeping = asyncio.create_task(self._sweep(), name="sweep")
         # A name for each kind: a kind that the agent serves from today on has a backlog of its own.
         for kind in sorted(self.agent.capabilities):
@@ -114,6 +135,9 @@ class Provider:
             Filter(kinds=(DELETION,), tags={"p": (self.public_key,)}),
         ]
         await self._follow("deletions", deletions, self._on_deletion, PUBLIC_MARGIN_SECONDS)
+        if any(capability.price_sat for capability in self.agent.capabilities.values()):
+            zaps = Filter(kinds=(ZAP_RECEIPT,), tags={"p": (self.public_key,)})
+            await self._follow("zaps", [zaps], self._on_zap, PUBLIC_MARGIN_SECONDS)
         await self._announcer.start()
 
     async def stop(self, grace_seconds: float = 10) -> None:
@@ -125,6 +149,8 @@ class Provider:
         working = [task for name, task in self._tasks.items() if name.startswith("work:")]
         if working:
             await asyncio.wait(working, timeout=grace_seconds)
+        await self._desk.stop()
+        await self._invoices.stop()
         left = [*self._tasks.values(), *([self._sweeping] if self._sweeping else [])]
         for task in left:
             task.cancel()
@@ -234,10 +260,22 @@ class Provider:
                 delivery, "too many jobs are waiting here; try again in a minute", Action.RETRY_AFTER
             )
             return
-        price_msat = self.agent.capabilities[request.event.kind].price_sat * 1000
+        price_sat = self.agent.capabilities[request.event.kind].price_sat
+        if price_sat and self._post.wallet.mints and not await self._post.wallet.mints_with_room(price_sat):
+            reason = "our mints hold as many of our sats as we trust them with; try again later"
+            await self._refuse(delivery, reason, Action.RETRY_AFTER)
+            return
+        price_msat = 1000 * price_sat
         job = self._new_job(delivery, price_msat, request.expires_at)
         if request.cashu is not None:
             await self._accept_paid(delivery, job, request)
+        elif price_msat and await self._do_first(delivery, job, request):
+            pass
+        elif price_msat and await self._invoices.grant_credit(job, request):
+            arrived = Arrived(price_msat, has_payment=False, on_credit=True)
+            await self.apply(job, arrived, also=delivery.done)
+        elif price_msat and (terms := await self._desk.proposal(request, job.price_sat)):
+            await self._arrange(delivery, job, terms)
         else:
             await self.apply(job, Arrived(price_msat, has_payment=False), also=delivery.done)
         if self._cancellations.include(delivery.event):  # it came meanwhile, and did not find the job
@@ -261,6 +299,51 @@ class Provider:
         except _RepeatedPaymentError:
             await self._refuse(delivery, "these coins were sent for another job already", Action.FUND)
 
+    async def _do_first(self, delivery: Delivery, job: JobRow, request: JobRequest) -> bool:
+        """For a sealed result, do the work at our own risk. False if the customer has no wish or no credit for that."""
+        grant = await self._sealing.grant(job, request)
+        if grant is None:
+            return False
+
+        async def write(tx: Transaction) -> None:
+            await grant(tx)
+            await delivery.done(tx)
+
+        try:
+            await self.apply(job, Arrived(job.price_msat, has_payment=False, on_credit=True), also=write)
+        except NoCredit:
+            return False
+        return True
+
+    async def _arrange(self, delivery: Delivery, job: JobRow, terms: Terms) -> None:
+        """The customer wants an escrow: ask the arbiter before there is an offer."""
+        ask = await self._desk.propose(terms, delivery.event)
+
+        async def write(tx: Transaction) -> None:
+            await ask(tx)
+            await delivery.done(tx)
+
+        if await self.apply(job, Arrived(job.price_msat, has_payment=False, arranging=True), also=write):
+            self._spawn(f"arrange:{job.id}", self._await_arbiter(job.id))
+
+    async def _await_arbiter(self, job_id: str) -> None:
+        """Make the offer without an arbiter that does not answer."""
+        await self._post.clock.sleep(self._limits.arrange_seconds)
+        await self._desk.happens(job_id, NotFunded(), reason="the arbiter did not answer")
+        await self._arranged(job_id)
+
+    async def _arranged(self, job_id: str) -> None:
+        """The arbiter has answered, or will not: make the offer that there is to make."""
+        job = await queries.get_job(self._post.db, self.public_key, job_id)
+        escrow = await self._desk.get(job_id)
+        if job is None or job.state is not JobState.ARRANGING or escrow is None:
+            return
+        request = await self._requests.read_again(job.request)
+        if escrow.stage is Stage.AGREED or (request is not None and PREPAID in request.settle):
+            await self.apply(job, Arranged())
+        else:
+            await self.apply(job, NotArranged(f"no arbiter serves this job: {escrow.reason}"))
+
     def _new_job(self, delivery: Delivery, price_msat: int = 0, expires_at: int | None = None) -> JobRow:
         event, now = delivery.event, self._post.clock.now()
         paid_by_offer = price_msat > 0
@@ -277,6 +360,9 @@ class Provider:
         """A gift wrap to us: ecash for a job, as NUT-18's Nostr transport sends it. Anything else is not for us."""
         try:
             rumor = await unwrap(self._signer, delivery.event)
+            if rumor.kind == ESCROW_MESSAGE:
+                await self._desk.receive(rumor, delivery)
+                return
             if rumor.kind != CHAT_MESSAGE:
                 return
             payload = parse_payload(rumor.content)
@@ -306,6 +392,9 @@ class Provider:
             if job is not None and self._cancellations.include(job.request):
                 await self._cancel(job)
 
+    async def _on_zap(self, delivery: Delivery) -> None:
+        await self._invoices.on_zap(delivery.event)
+
     # What becomes of it --------------------------------------------------------------------------------------
 
     async def apply(
@@ -314,7 +403,7 @@ class Provider:
         event: JobInput,
         *,
         also: Also | None = None,
-        result: str = "",
+        result: str | SealedResult = "",
     ) -> JobRow | None:
         """Let `event` happen to a job: the new state, the events for the customer and `also` in one transaction.
 
@@ -344,16 +433,31 @@ class Provider:
         decision: Decision,
         *,
         also: Also | None,
-        result: str = "",
+        result: str | SealedResult = "",
     ) -> JobRow | None:
         """Record one step of `job`, which is `stored` or new; None if it is not as expected: nothing is written."""
         moved = self._moved(job, event, decision)
         outgoing = await self._answers.to(job, decision, result)
-        async with self._post.db.transaction() as tx:
-            if not await self._record(tx, stored, moved, outgoing):
-                return None
-            if also:
-                await also(tx)
+        report = None
+        if isinstance(result, SealedResult):
+            report = await self._desk.writes(job.id, Served(), terms=result.terms, preimage=result.preimage)
+            if report is None:
+                raise JobFailed("the work took longer than the offer of a sealed result could wait")
+        elif decision.result and job.price_msat:
+            report = await self._desk.writes(job.id, ResultOut(), result=outgoing.events[-1])
+        elif job.price_msat and decision.state in (JobState.FAILED, JobState.CANCELLED):
+            report = await self._desk.writes(job.id, NotFunded())
+        try:
+            async with self._post.db.transaction() as tx:
+                if not await self._record(tx, stored, moved, outgoing):
+                    return None
+                if job.price_msat and outgoing.events and (decision.offer or decision.result):
+                    await self._invoices.carried(tx, job, outgoing.events[-1])
+                for more in (also, report):
+                    if more:
+                        await more(tx)
+        except Overtaken:  # by a message about the escrow, in this very moment
+            return await self._write(stored, job, event, decision, also=also, result=result)
         return moved
 
     def _moved(self, job: JobRow, event: JobInput, decision: Decision) -> JobRow:
@@ -362,6 +466,10 @@ class Provider:
             state=decision.state,
             reason=decision.say.message if decision.say and decision.say.message else job.reason,
             attempts=event.attempts if isinstance(event, WorkStarted | WorkInterrupted) else job.attempts,
+            locktime=event.locktime if isinstance(event, WorkSealed) else job.locktime,
+            offer_expires_at=event.offer_expires_at
+            if isinstance(event, WorkSealed)
+            else job.offer_expires_at,
             updated_at=self._post.clock.now(),
             is_stored=True,
         )
@@ -389,8 +497,16 @@ class Provider:
             working.cancel()
 
     async def _cancel(self, job: JobRow) -> None:
-        """The customer took the request back. A job that is being paid is looked at again before it is begun."""
-        await self.apply(job, Cancelled(paid=job.price_msat > 0))
+        """The customer took the request back. A job that is being paid is looked at again before it is begun.
+
+        Work that is paid for from an escrow goes on: the coins are locked for both, and what is delivered is owed.
+        """
+        escrow = await self._desk.get(job.id) if job.price_msat else None
+        sealed = escrow is not None and escrow.terms.method is Method.REVEAL
+        if job.state is JobState.RUNNING and escrow is not None and not sealed:
+            return
+        paid = job.price_msat > 0 and not sealed and not await self._invoices.on_credit(job)
+        await self.apply(job, Cancelled(paid=paid))
 
     # The work ------------------------------------------------------------------------------------------------
 
@@ -440,7 +556,14 @@ class Provider:
             if inputs is not request.inputs:
                 request = replace(request, inputs=inputs)
             result = await run(capability.work, Job(request, self._reporter(job)), self._limits)
+            if sealed := await self._sealed(job, request, result):
+                await self.apply(
+                    job, WorkSealed(sealed.terms.fund_until, sealed.terms.locktime), result=sealed
+                )
+                return
             check_size(result, job.request, self._limits)
+            if job.price_msat:
+                await self._desk.check_coins(job.id, result)
             await self.apply(job, WorkFinished(), result=result)
         except (JobFailed, EncryptionError, InvalidEvent) as error:  # the latter two: it cannot be signed
             await self._fail(job, str(error))
@@ -448,6 +571,13 @@ class Provider:
             # Stopped, not crashed: this start does not count as an attempt. (If it was cancelled, that is decided.)
             await asyncio.shield(self.apply(job, WorkInterrupted(job.attempts - 1)))
             raise
+
+    async def _sealed(self, job: JobRow, request: JobRequest, text: str) -> SealedResult | None:
+        """What was done, sealed, if that is how it is sold. Raises `JobFailed`."""
+        escrow = await self._desk.get(job.id) if job.price_msat else None
+        if escrow is None or escrow.terms.method is not Method.REVEAL:
+            return None
+        return self._sealing.seal(escrow, request, text)
 
     async def _fail(self, job: JobRow, reason: str) -> None:
         await self.apply(job, WorkFailed(reason[: self._limits.reason_characters_max], await self._paid(job)))
@@ -462,7 +592,8 @@ class Provider:
 
     async def _paid(self, job: JobRow) -> bool:
         payments = await queries.payments_of(self._post.db, self.public_key, job.id)
-        return any(payment.state == "redeemed" for payment in payments)
+        ours = (PaymentState.REDEEMED, PaymentState.HELD)
+        return any(payment.state in ours and not payment.is_surplus for payment in payments)
 
     async def _sweep(self) -> None:
         """Now and then, close offers that nobody paid, a few at a time."""

@@ -13,21 +13,26 @@ from typing import Any, Final, Protocol, TypeVar
 import structlog
 
 from dvm import queries
+from dvm.agreement import Agreement, check_acceptance
+from dvm.bolt11_purchases import Bolt11Purchases, is_by_invoice, obstacle, wants_invoice
+from dvm.escrow_parties import CustomerDesk, offered_terms
 from dvm.lifecycle import CoinsLocked, MoneyBack, MoneyGone, OrderInput, OrderState, PaymentImpossible
-from dvm.nip90 import PREPAID, Offer
+from dvm.nip90 import ENCRYPTED, PREPAID, Feedback, Offer, parse_request
 from dvm.payments import CHAT_MESSAGE
 from dvm.post import Post
+from dvm.private import reveal
 from dvm.queries import OrderRow
 from dvm.restore_orders import order_record
+from dvm.reveals import REVEAL_SECONDS_MAX, sealed_agreement
 from identity import SecretKey, Signer, make_template
 from identity.nip59 import wrap
 from store import Transaction
 from wallet import (
     AlreadySpent,
     InvalidToken,
+    Lock,
     MintUnavailable,
     Outcome,
-    P2PKLock,
     PaymentPayload,
     Plan,
     State,
@@ -35,6 +40,10 @@ from wallet import (
     WalletError,
     encode_payload,
 )
+from wallet.errors import WrongTerms
+from wallet.escrow import Funded, NotFunded
+from wallet.selection import escrow_amounts
+from wallet.terms import Method, Terms, check_agreement
 
 log = structlog.get_logger(__name__)
 
@@ -57,16 +66,31 @@ class ChangeOrder(Protocol):
 class Purchases:
     """The payments of one customer."""
 
-    def __init__(self, post: Post, signer: Signer, apply: ChangeOrder) -> None:
+    def __init__(self, post: Post, signer: Signer, desk: CustomerDesk, apply: ChangeOrder) -> None:
         self._post = post
         self._signer = signer
+        self._desk = desk
         self._apply = apply
+        self.by_invoice = Bolt11Purchases(post)
 
     def lock_key(self, nonce: str) -> SecretKey:
         """Our one-job key for an order, from the random nonce stored with it."""
         return self._post.seed.job_key("customer", self._signer.public_key, nonce)
 
-    def obstacle(self, row: OrderRow, offer: Offer, price_sat: int) -> str:
+    async def escrow(self, row: OrderRow, feedback: Feedback) -> Agreement | None:
+        """What an offer of an escrow, or of a sealed result, would bind us to; None if it is of another kind.
+
+        A private order has no escrow: its arbiter could not read it.
+        """
+        is_private = row.request.has_tag(ENCRYPTED)
+        clear = await reveal(self._signer, row.request, row.provider) if is_private else None
+        request = parse_request(row.request, clear)
+        sealed = sealed_agreement(feedback, request, row.provider)
+        if sealed or is_private or feedback.offer is None:
+            return sealed
+        return offered_terms(feedback.offer, request, row.provider)
+
+    def obstacle(self, row: OrderRow, offer: Offer, price_sat: int, escrow: Agreement | None) -> str:
         """Why we do not take an offer; empty if we do."""
         now = self._post.clock.now()
         if price_sat <= 0:
@@ -75,23 +99,56 @@ class Purchases:
             return f"the agent asks {price_sat} sat, your limit is {row.max_sat} sat"
         if offer.expires_at is not None and offer.expires_at <= now:
             return "the offer has expired"
+        if escrow is not None:
+            return self._obstacle_to(row, escrow) or self._unsound(escrow.terms)
+        if wants_invoice(row, offer, self._post.wallet.mints):
+            return obstacle(offer, now)
+        wanted = [value for tag in row.request.tags_named("settle") for value in tag[1:]]
+        if wanted and PREPAID not in wanted:
+            return f"the agent offers no {' and no '.join(wanted)}, and you want no other payment"
         if PREPAID not in offer.settle or offer.lock is None or offer.locktime is None:
             return "the agent asks for a kind of payment that this wallet does not make yet"
         if not now < offer.locktime <= now + LOCK_SECONDS_MAX:
             return "the offer would lock the coins for too long, or not at all"
         return ""
 
-    async def plan(self, row: OrderRow, offer: Offer, price_sat: int) -> Plan:
+    def _obstacle_to(self, row: OrderRow, escrow: Agreement) -> str:
+        terms = escrow.terms
+        if terms.method is Method.REVEAL:
+            is_long = terms.locktime > self._post.clock.now() + REVEAL_SECONDS_MAX
+            return "the offer would lock the coins for too long" if is_long else ""
+        request = parse_request(row.request)
+        if terms.arbiter not in request.arbiters or Method.ESCROW not in request.settle:
+            return "the agent offers an escrow with an arbiter that you did not name"
+        if request.expires_at is not None and terms.deliver_by > request.expires_at:
+            return "the agent would deliver too late"
+        if escrow.signed is None or not check_acceptance(terms, escrow.signed):
+            return "the arbiter has not signed the terms that the agent offers"
+        return ""
+
+    def _unsound(self, terms: Terms) -> str:
+        if terms.mint not in self._post.wallet.mints:
+            return f"the escrow would be at {terms.mint}, which this wallet does not use"
+        try:
+            check_agreement(terms, self._post.clock.now())
+        except WrongTerms as error:
+            return f"the terms of the escrow are not sound: {error}"
+        return ""
+
+    async def plan(self, row: OrderRow, offer: Offer, price_sat: int, escrow: Agreement | None) -> Plan:
         """Plan to lock coins for an offer without obstacles; waits for the mint until it or the order ends.
 
         Raises `WalletError` if we have no coins that will do.
         """
         assert offer.lock is not None
-        lock = P2PKLock(offer.lock, offer.locktime, (self.lock_key(row.lock_nonce).compressed_public_key,))
+        if escrow is not None:
+            lock = escrow.terms.lock
+        else:
+            lock = Lock(offer.lock, offer.locktime, (self.lock_key(row.lock_nonce).compressed_public_key,))
         until = min(row.deadline_at, offer.expires_at or row.deadline_at)
         return await self._patiently(lambda: self._plan(row, offer, lock, price_sat), until=until)
 
-    async def _plan(self, row: OrderRow, offer: Offer, lock: P2PKLock, price_sat: int) -> Plan:
+    async def _plan(self, row: OrderRow, offer: Offer, lock: Lock, price_sat: int) -> Plan:
         """At the mint of the offer where we have most."""
         common = [mint for mint in offer.mints if mint in self._post.wallet.mints]
         if not offer.mints:
@@ -104,7 +161,7 @@ class Purchases:
         common.sort(key=lambda mint: -balance.get(mint, 0))
         return await self._post.wallet.plan_send(
             common[0], price_sat, lock=lock, op_id=f"order:{row.id}", purpose="pay for a job", job_id=row.id,
-            include_fees=True,
+            include_fees=True, amounts=escrow_amounts(price_sat) if lock.pubkeys else None,
         )  # fmt: skip
 
     async def pay(self, order_id: str) -> None:
@@ -112,9 +169,14 @@ class Purchases:
         row = await queries.get_order(self._post.db, order_id)
         if row is None or row.op_id is None:
             return
+        if is_by_invoice(row):
+            await self._apply(row.id, await self.by_invoice.pay(row))
+            return
         outcome = await self.settle(row.op_id)
         if outcome.token is None:
-            await self._apply(row.id, PaymentImpossible(outcome.error or "the coins could not be locked"))
+            also = await self._desk.writes(order_id, NotFunded())
+            impossible = PaymentImpossible(outcome.error or "the coins could not be locked")
+            await self._apply(row.id, impossible, also=also)
             return
         token, now, locktime = outcome.token, self._post.clock.now(), row.locktime
         payload = PaymentPayload(mint=token.mint, unit=token.unit, proofs=token.proofs, id=row.id)
@@ -126,15 +188,23 @@ class Purchases:
         )
         envelope = await wrap(self._signer, row.provider, message, now=now)
         record = await order_record(self._post.seed, row, token, now=now)
+        held = await self._desk.writes(order_id, Funded())
 
         async def write(tx: Transaction) -> None:
+            if held is not None:
+                await held(tx)
             await self._post.outbox.add(tx, record, until=locktime)
             await self._post.outbox.add(tx, envelope, until=locktime)
 
         await self._apply(order_id, CoinsLocked(), also=write)
 
     async def reclaim(self, order_id: str) -> None:
-        """After the locktime, take our locked coins back, unless the provider took them or sent a refund."""
+        """After the locktime, take our locked coins back, unless the provider took them or sent a refund.
+
+        Those of an escrow are its own business.
+        """
+        if await self._desk.get(order_id) is not None:
+            return
         while (
             row := await queries.get_order(self._post.db, order_id)
         ) and row.state is OrderState.AWAITING_REFUND:
@@ -152,6 +222,8 @@ class Purchases:
     async def _try_reclaim(self, row: OrderRow) -> bool:
         """One try; True if the matter is settled. A name for each try, so that a restart finds the one under way."""
         assert row.op_id is not None
+        if is_by_invoice(row):
+            return await self._apply(row.id, MoneyGone())
         number = 0
         while await self._post.wallet.is_recorded(op_id := f"reclaim:{row.id}:{number}"):
             if await self._reclaimed(row, op_id):
@@ -187,10 +259,11 @@ class Purchases:
         """See a recorded refund through. Coins that were no good after all change nothing: we can still reclaim."""
         outcome = await self.settle(op_id)
         row = await queries.get_order(self._post.db, order_id)
-        if row is None or row.mint is None:
+        if row is None:
             return
+        mint = row.mint or self._post.wallet.mints[0]
         # The mint took its fee when the agent redeemed our coins, when it made new ones, and when we swapped these.
-        fees_sat = 3 * await self._patiently(partial(self._post.wallet.least_fee, row.mint, row.price_sat))
+        fees_sat = 3 * await self._patiently(partial(self._post.wallet.least_fee, mint, row.price_sat))
         if outcome.state == State.DONE and outcome.received_sat >= row.price_sat - fees_sat:
             await self._apply(order_id, MoneyBack())
         else:  # what there was of it is ours; the locked coins are still waited for

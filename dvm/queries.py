@@ -1,7 +1,7 @@
 """All SQL of dvm, and the rows it reads: jobs, payments, orders. Tables: migrations/."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from dvm.lifecycle import JobState, OrderState, PaymentState
 from identity import Event, parse_event
@@ -34,9 +34,12 @@ class JobRow:
         return self.price_msat // 1000
 
 
+SURPLUS: Final = "surplus"  # the reason of a payment for a job that was paid already: it goes back
+
+
 @dataclass(frozen=True)
 class PaymentRow:
-    """Ecash that came for a job; `token` is money and shows in no `repr`."""
+    """What came for a job: `token` is the ecash (money: it shows in no `repr`), or the invoice that was paid."""
 
     id: str
     agent: str
@@ -54,6 +57,16 @@ class PaymentRow:
     def was_ours(self) -> bool:
         """Whether the mint once swapped it to us: if it is to go back, we owe it."""
         return self.amount_sat > 0
+
+    @property
+    def by_invoice(self) -> bool:
+        """Whether it came by Lightning."""
+        return self.token.startswith("ln")
+
+    @property
+    def is_surplus(self) -> bool:
+        """Whether it came for a job that was paid already."""
+        return self.reason == SURPLUS
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,7 @@ class OrderRow:
     version: int
     created_at: int
     updated_at: int
+    review: bool = False  # a result in escrow waits for somebody who looks at it
 
 
 # Jobs ------------------------------------------------------------------------------------------------------------
@@ -101,16 +115,23 @@ async def insert_job(tx: Transaction, job: JobRow) -> bool:
 async def update_job(tx: Transaction, job: JobRow, expected: JobState) -> bool:
     """Write what has become of a job; False if its stored state is not the `expected` one."""
     changed = await tx.execute(
-        "UPDATE jobs SET state = ?, reason = ?, attempts = ?, updated_at = ? WHERE agent = ? AND id = ? AND state = ?",
-        job.state, job.reason, job.attempts, job.updated_at, job.agent, job.id, expected,
+        "UPDATE jobs SET state = ?, reason = ?, attempts = ?, locktime = ?, offer_expires_at = ?, updated_at = ?"
+        " WHERE agent = ? AND id = ? AND state = ?",
+        job.state, job.reason, job.attempts, job.locktime, job.offer_expires_at, job.updated_at,
+        job.agent, job.id, expected,
     )  # fmt: skip
     return bool(changed)
 
 
-async def get_job(db: Database, agent: str, job_id: str) -> JobRow | None:
+async def get_job(db: Database | Transaction, agent: str, job_id: str) -> JobRow | None:
     """One job of one agent."""
     row = await db.one("SELECT * FROM jobs WHERE agent = ? AND id = ?", agent, job_id)
     return _job(row) if row else None
+
+
+async def agents_that_served(db: Database) -> list[str]:
+    """The public keys of all our agents that ever had a job."""
+    return [row["agent"] for row in await db.all("SELECT DISTINCT agent FROM jobs")]
 
 
 async def jobs_in(db: Database, agent: str, *states: JobState) -> list[JobRow]:
@@ -241,6 +262,14 @@ async def payments_of(db: Database, agent: str, job_id: str) -> list[PaymentRow]
     return [_payment(row) for row in rows]
 
 
+async def held_payments(tx: Transaction, agent: str, job_id: str) -> list[PaymentRow]:
+    """The payments of a job whose coins are in its escrow: one, or none."""
+    rows = await tx.all(
+        "SELECT * FROM payments WHERE agent = ? AND job_id = ? AND state = 'held'", agent, job_id
+    )
+    return [_payment(row) for row in rows]
+
+
 async def open_payments(db: Database, agent: str) -> list[PaymentRow]:
     """Payments whose money is not yet where it belongs."""
     rows = await db.all(
@@ -258,9 +287,10 @@ async def insert_order(tx: Transaction, order: OrderRow) -> None:
     """Store a new order."""
     await tx.execute(
         "INSERT INTO orders (id, customer, provider, kind, state, max_sat, lock_nonce, request, deadline_at,"
-        " created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " review, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         order.id, order.customer, order.provider, order.kind, order.state, order.max_sat, order.lock_nonce,
-        order.request.to_json().decode(), order.deadline_at, order.created_at, order.updated_at,
+        order.request.to_json().decode(), order.deadline_at, int(order.review), order.created_at,
+        order.updated_at,
     )  # fmt: skip
 
 
@@ -295,7 +325,7 @@ async def update_order(
     return bool(changed)
 
 
-async def get_order(db: Database, order_id: str) -> OrderRow | None:
+async def get_order(db: Database | Transaction, order_id: str) -> OrderRow | None:
     """One order."""
     row = await db.one("SELECT * FROM orders WHERE id = ?", order_id)
     return _order(row) if row else None
@@ -364,7 +394,7 @@ def _order(row: Row) -> OrderRow:
         lock_nonce=row["lock_nonce"], locktime=row["locktime"], op_id=row["op_id"], refund_op_id=row["refund_op_id"],
         request=parse_event(row["request"]), offer=_event(row["offer"]), result=_event(row["result"]),
         reason=row["reason"], deadline_at=row["deadline_at"], version=row["version"],
-        created_at=row["created_at"], updated_at=row["updated_at"],
+        created_at=row["created_at"], updated_at=row["updated_at"], review=bool(row["review"]),
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from dvm.private import reveal
 from dvm.queries import JobRow
 from dvm.stored import RESULTS, stored_events
 from identity import DecryptionError, Event, InvalidEvent, Signer, parse_event
+from identity.seal import SEALED
 from relay_bridge import Filter
 
 IDS_MAX: Final = 100  # in one question
@@ -55,6 +56,8 @@ class _Told:
             return JobState.DONE
         if self.error:
             return JobState.FAILED
+        if self.offer and self.offer.event.has_tag(SEALED):
+            return JobState.OFFERED  # done, and not sold as far as we know
         return JobState.QUEUED if self.is_begun else JobState.OFFERED
 
 

@@ -12,7 +12,7 @@ from dvm.lifecycle import JobState, PaymentState
 from dvm.queries import get_job, get_payment, payments_of
 from identity import Event, SecretKey, make_template, sign_event
 from tradepost.testing import ManualClock, Market, MemoryMint
-from wallet import P2PKLock, Proof, Token, Wallet
+from wallet import Lock, Proof, Token, Wallet
 from wallet.crypto import proof_y
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ async def test_coins_locked_to_our_key_alone_are_taken(
     provider = await market.open(agent)
     request = stranger.request(("lock", SecretKey.generate().compressed_public_key))
     offer = await stranger.answer(request, "payment-required")
-    token = await purse.send(market.mint.url, 22, lock=P2PKLock(offer.tag("lock") or ""))
+    token = await purse.send(market.mint.url, 22, lock=Lock(offer.tag("lock") or ""))
     await stranger.pay(provider.public_key, request.id, token)
     await stranger.answer(request, "result")
 
@@ -172,7 +172,7 @@ async def test_coins_that_only_we_could_spend_but_with_other_terms_go_back(
     request = stranger.request()
     offer = await stranger.answer(request, "payment-required")
     ours, other = offer.tag("lock") or "", SecretKey.generate().compressed_public_key
-    token = await purse.send(market.mint.url, 22, lock=P2PKLock(ours, pubkeys=(other,), n_sigs=1))
+    token = await purse.send(market.mint.url, 22, lock=Lock(ours, pubkeys=(other,), n_sigs=1))
     await stranger.pay(provider.public_key, request.id, token)
     await stranger.letter("refund")
 
@@ -335,7 +335,7 @@ async def test_coins_that_we_spent_ourselves_pay_once(
     provider = await market.open(agent)
     request = stranger.request()
     offer = await stranger.answer(request, "payment-required")
-    lock = P2PKLock(offer.tag("lock") or "")
+    lock = Lock(offer.tag("lock") or "")
     token = await purse.send(market.mint.url, sat, lock=lock)
     payer = SecretKey.generate()
 

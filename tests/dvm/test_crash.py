@@ -6,7 +6,8 @@ files, and the books, the result and the refund must be what they are without a 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,16 @@ from typing import Any
 import pytest
 
 from dvm import Agent, BadRequest, Customer, Job, JobState, OrderState, Post, Provider
-from dvm.queries import JobRow, get_job, get_order, recent_orders
-from identity import LocalSigner
+from dvm.queries import JobRow, get_job, get_order, payments_of, recent_orders
+from identity import LocalSigner, SecretKey, make_template, sign_event
+from identity.nip59 import wrap
 from relay_bridge import Socket
 from store import Transaction
 from tradepost.api import open_customer
 from tradepost.post import open_post, own_key
 from tradepost.testing import Market
-from wallet import MintTransport
+from wallet import MintTransport, PaymentPayload, encode_payload
+from wallet.invoice import parse_invoice
 
 FUNDED_SAT = 200
 SECONDS_MAX = 90.0  # eight lives at once, each commit an fsync: on a busy disk half a minute is not enough
@@ -147,7 +150,16 @@ async def check_books(market: Market, *posts: Post) -> None:
             await asyncio.sleep(0.005)
     for post in posts:
         await quiet(post)
-        assert (await post.wallet.audit(ask_mints=True)).ok
+        report = await post.wallet.audit(ask_mints=True)
+        assert report.ok
+        # What was kept for jobs is settled, once; what went back is not, any more.
+        settled_msat = -sum(
+            msat for account, msat in report.accounts.items() if account.startswith(("agent/", "fees/post"))
+        )
+        kept = await post.db.one(
+            "SELECT COALESCE(SUM(amount_sat), 0) AS sat FROM payments WHERE state = 'redeemed'"
+        )
+        assert settled_msat == 1000 * kept["sat"]
 
 
 def results(market: Market, order_id: str) -> int:
@@ -279,7 +291,98 @@ async def _ask_both(customer: Customer, provider: Provider) -> None:
     await customer.ask(provider.public_key, "magic", kind=5050, max_sat=50)
 
 
-@pytest.mark.parametrize("scenario", [provider_dies, customer_dies, provider_dies_of_a_job_taken_back])
+class Payer:
+    """A person's client: pays the invoice of each offer as soon as it is seen, and of one job with ecash as well."""
+
+    def __init__(self, market: Market, post: Post, twice: str) -> None:
+        self._market, self._post, self._twice = market, post, twice
+        self._paid: dict[str, str] = {}
+
+    async def pay(self) -> None:
+        """Once over all offers that were published so far."""
+        for offer in [e for e in self._market.relay.published if e.tag("status") == "payment-required"]:
+            job_id = offer.tag("e") or ""
+            bolt11 = next(tag[2] for tag in offer.tags if tag[0] == "amount")
+            if job_id in self._paid:
+                continue
+            self._paid[job_id] = parse_invoice(bolt11).payment_hash
+            if job_id == self._twice:
+                token = await self._post.wallet.send(self._market.mint.url, 21, include_fees=True)
+                payload = PaymentPayload(mint=token.mint, unit=token.unit, proofs=token.proofs, id=job_id)
+                now = self._market.clock.now()
+                message = make_template(14, content=encode_payload(payload), created_at=now)
+                payer = LocalSigner(SecretKey.generate())
+                self._market.relay.insert(await wrap(payer, offer.pubkey, message, now=now))
+            self._market.mint.pay(bolt11)
+
+    async def until(self, is_so: Callable[[], Awaitable[bool]], provider: Post) -> None:
+        """Pay, and have the provider look, until something is so."""
+        async with asyncio.timeout(SECONDS_MAX):
+            while not await is_so():
+                await asyncio.shield(
+                    asyncio.ensure_future(self.pay())
+                )  # a person does not die with the agent
+                for payment_hash in self._paid.values():
+                    provider.lightning.hear(payment_hash)
+                await asyncio.sleep(0.02)
+
+
+async def provider_dies_of_invoices(agent: Agent, folder: Path, at: int | None) -> Fate:
+    """One job is paid by its invoice and by ecash, one by its invoice and cannot be done."""
+    fate = Fate(at)
+    person = SecretKey.generate()
+    async with Market(folder=folder) as market, life(market, "customer") as post:
+        await fund(market, post)
+        now = market.clock.now()
+        requests = [
+            sign_event(make_template(kind, tags=[("i", text, "text")], created_at=now), person)
+            for kind, text in ((5001, "twice"), (5050, "magic"))
+        ]
+        for request in requests:
+            market.relay.insert(request)
+        payer = Payer(market, post, requests[0].id)
+        key = own_key(market.settings("agent"), agent.slug).public_key
+
+        async def all_settled(provider: Post) -> bool:
+            jobs = [await get_job(provider.db, key, request.id) for request in requests]
+            rows = await provider.db.all(
+                "SELECT state FROM payments UNION ALL SELECT state FROM invoices UNION ALL"
+                " SELECT state FROM lightning_invoices"
+            )
+            at_rest = {"redeemed", "returned", "paid", "settled"}
+            return (
+                all(job and job.state.is_final for job in jobs) and {row["state"] for row in rows} <= at_rest
+            )
+
+        with suppress(Dead):
+            async with life(market, "agent", fate) as victim:
+                provider = await start_provider(market, agent, victim)
+                paying = asyncio.ensure_future(payer.until(lambda: all_settled(victim), victim))
+                dead = asyncio.ensure_future(fate.died.wait())
+                await asyncio.wait({paying, dead}, return_when=asyncio.FIRST_COMPLETED)
+                for task in (paying, dead):
+                    task.cancel()
+                await asyncio.gather(paying, dead, return_exceptions=True)
+                with suppress(Dead):
+                    await provider.stop(0)
+        async with life(market, "agent") as again:
+            provider = await start_provider(market, agent, again)
+            await payer.until(lambda: all_settled(again), again)
+            await quiet(again)
+            assert [results(market, request.id) for request in requests] == [1, 0]
+            for request, kept in zip(requests, (1, 0), strict=True):
+                payments = await payments_of(again.db, key, request.id)
+                assert Counter(payment.state for payment in payments)["redeemed"] == kept, payments
+            assert (await again.wallet.audit(ask_mints=True)).ok
+            assert 21 - 3 <= await sats(again) <= 21  # less the mint's fees for what went back
+            await provider.stop(0)
+    return fate
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [provider_dies, customer_dies, provider_dies_of_a_job_taken_back, provider_dies_of_invoices],
+)
 async def test_death_at_every_point(
     agent: Agent, tmp_path: Path, scenario: Callable[[Agent, Path, int | None], Any]
 ) -> None:

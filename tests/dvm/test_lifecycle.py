@@ -6,17 +6,23 @@ import pytest
 
 from dvm.lifecycle import (
     ATTEMPTS_MAX,
+    Arranged,
     Arrived,
     Cancelled,
+    CoinsHeld,
     CoinsLocked,
     DeadlinePassed,
     ErrorArrived,
+    FalselySealed,
     JobInput,
     JobState,
+    KeySold,
+    KeyUnsold,
     MoneyBack,
     MoneyGone,
     MoneyReturned,
     Next,
+    NotArranged,
     OfferArrived,
     OfferLapsed,
     OrderInput,
@@ -34,6 +40,7 @@ from dvm.lifecycle import (
     WorkFailed,
     WorkFinished,
     WorkInterrupted,
+    WorkSealed,
     WorkStarted,
     decide_job,
     decide_order,
@@ -50,6 +57,15 @@ JOB_INPUTS: dict[str, JobInput] = {
     "free+token": Arrived(0, has_payment=True),
     "paid": Arrived(1000, has_payment=False),
     "paid+token": Arrived(1000, has_payment=True),
+    "in escrow": Arrived(1000, has_payment=False, arranging=True),
+    "arranged": Arranged(),
+    "not arranged": NotArranged("no arbiter serves"),
+    "held": CoinsHeld(),
+    "held for a key": CoinsHeld(sealed=True),
+    "on credit": Arrived(1000, has_payment=False, on_credit=True),
+    "sealed": WorkSealed(offer_expires_at=1, locktime=2),
+    "sold": KeySold(),
+    "unsold": KeyUnsold(),
     "refused": Refused("no"),
     "accepted": PaymentAccepted(),
     "redeemed": PaymentRedeemed(),
@@ -79,6 +95,18 @@ JOB_STEPS: dict[tuple[JobState | None, str], tuple[JobState, Status | None, Next
     (None, "paid"): (J.OFFERED, None, Next.NOTHING),
     (None, "paid+token"): (J.OFFERED, None, Next.PAY),
     (None, "refused"): (J.FAILED, Status.ERROR, Next.NOTHING),
+    (None, "in escrow"): (J.ARRANGING, None, Next.NOTHING),
+    (J.ARRANGING, "arranged"): (J.OFFERED, None, Next.NOTHING),
+    (J.ARRANGING, "not arranged"): (J.FAILED, Status.ERROR, Next.NOTHING),
+    (None, "on credit"): (J.QUEUED, None, Next.WORK),
+    (J.RUNNING, "sealed"): (J.OFFERED, None, Next.NOTHING),
+    (J.OFFERED, "held for a key"): (J.PAYING, None, Next.NOTHING),
+    (J.EXPIRED, "held for a key"): (J.PAYING, None, Next.NOTHING),
+    (J.PAYING, "sold"): (J.DONE, None, Next.NOTHING),
+    (J.PAYING, "unsold"): (J.EXPIRED, None, Next.NOTHING),
+    (J.OFFERED, "unsold"): (J.EXPIRED, None, Next.NOTHING),
+    (J.OFFERED, "held"): (J.QUEUED, None, Next.WORK),
+    (J.EXPIRED, "held"): (J.QUEUED, None, Next.WORK),
     (J.OFFERED, "accepted"): (J.PAYING, None, Next.NOTHING),
     (J.EXPIRED, "accepted"): (J.PAYING, None, Next.NOTHING),
     (J.OFFERED, "too little from customer"): (J.FAILED, Status.ERROR, Next.NOTHING),
@@ -106,7 +134,7 @@ JOB_STEPS: dict[tuple[JobState | None, str], tuple[JobState, Status | None, Next
     (J.RUNNING, "cancelled, free"): (J.CANCELLED, Status.ERROR, Next.STOP),
 } | {
     (state, name): (J.CANCELLED, Status.ERROR, Next.NOTHING)
-    for state in (None, J.OFFERED, J.EXPIRED)
+    for state in (None, J.ARRANGING, J.OFFERED, J.EXPIRED)
     for name in ("cancelled, priced", "cancelled, free")
 }
 
@@ -120,13 +148,20 @@ def test_every_step_of_a_job(state: JobState | None, name: str) -> None:
         return
     assert decision is not None
     assert (decision.state, decision.say and decision.say.status, decision.then) == expected
-    assert decision.offer == ((state, name) == (None, "paid"))
+    offered = {(None, "paid"), (J.ARRANGING, "arranged"), (J.RUNNING, "sealed")}
+    assert decision.offer == ((state, name) in offered)
     assert decision.result == (name == "finished")
 
 
 def test_final_jobs_stay_final_except_for_a_payment_that_crossed_the_end_of_its_offer() -> None:
     moving = {(s, n) for (s, n) in JOB_STEPS if s is not None and s.is_final and "cancelled" not in n}
-    assert moving == {(J.EXPIRED, "accepted"), (J.EXPIRED, "redeemed")}
+    paid = {
+        (J.EXPIRED, "accepted"),
+        (J.EXPIRED, "redeemed"),
+        (J.EXPIRED, "held"),
+        (J.EXPIRED, "held for a key"),
+    }
+    assert moving == paid
 
 
 def test_an_error_says_what_to_do_and_where_the_money_is() -> None:
@@ -180,6 +215,7 @@ ORDER_INPUTS: dict[str, OrderInput] = {
     "deadline": DeadlinePassed(),
     "money back": MoneyBack(),
     "money gone": MoneyGone(),
+    "false seal": FalselySealed("the key does not open it"),
     "taken back": TakenBack(),
 }
 ORDER_STEPS: dict[tuple[OrderState, str], OrderState] = {
@@ -197,8 +233,12 @@ ORDER_STEPS: dict[tuple[OrderState, str], OrderState] = {
     (O.PAID, "money back"): O.REFUNDED,
     (O.AWAITING_REFUND, "money back"): O.REFUNDED,
     (O.AWAITING_REFUND, "money gone"): O.LOST,
+    (O.PAID, "money gone"): O.LOST,
+    (O.AWAITING_REFUND, "false seal"): O.LOST,
+    (O.PAID, "false seal"): O.LOST,
     (O.AWAITING_REFUND, "result"): O.DONE,
     (O.LOST, "result"): O.DONE,
+    (O.DONE, "money back"): O.REFUNDED,
     (O.LOST, "money back"): O.REFUNDED,
     (O.REQUESTED, "taken back"): O.CANCELLED,
     (O.PAYING, "taken back"): O.PAYING,
@@ -225,4 +265,5 @@ def test_an_order_that_failed_keeps_the_reason() -> None:
         if decision.state in (O.FAILED, O.EXPIRED, O.AWAITING_REFUND, O.CANCELLED):
             assert decision.reason
         if decision.state is O.LOST:
-            assert not decision.reason  # why there was no result was kept before
+            # Why there was no result was kept before.
+            assert bool(decision.reason) == (state is O.PAID or name == "false seal")

@@ -13,7 +13,7 @@ from dvm.queries import get_order
 from identity import Event, LocalSigner, SecretKey, encode_npub, encode_nsec, make_template, sign_event
 from identity.nip59 import unwrap, wrap
 from tradepost.testing import ManualClock, Market
-from wallet import P2PKLock, Token, encode_token, parse_payload
+from wallet import Lock, Token, encode_token, parse_payload
 
 if TYPE_CHECKING:
     from conftest import Stranger
@@ -276,7 +276,7 @@ async def test_a_refund_by_a_rogue_is_checked_before_it_counts(market: Market, r
     await rogue.send_back(order, customer, spent)
     await rogue.send_back(order, customer, Token("https://elsewhere.test", spent.proofs))
     foreign = await honest.wallet.send(
-        market.mint.url, 8, lock=P2PKLock(SecretKey.generate().compressed_public_key)
+        market.mint.url, 8, lock=Lock(SecretKey.generate().compressed_public_key)
     )
     await rogue.send_back(order, customer, foreign)
     change = await honest.wallet.send(market.mint.url, 8)

@@ -10,7 +10,7 @@ from dvm.lifecycle import JobState, PaymentState
 from dvm.queries import get_job, jobs_in, payments_of
 from identity import SecretKey, make_template, sign_event
 from tradepost.testing import Market, MemoryMint
-from wallet import P2PKLock, Proof, Token, Wallet, encode_token, parse_request, parse_token
+from wallet import Lock, Proof, Token, Wallet, encode_token, parse_request, parse_token
 
 if TYPE_CHECKING:
     from conftest import Stranger
@@ -245,7 +245,7 @@ async def spent(purse: Wallet, mint: MemoryMint) -> Token:
 
 
 async def locked_to_another(purse: Wallet, mint: MemoryMint) -> Token:
-    return await purse.send(mint.url, 21, lock=P2PKLock(SecretKey.generate().compressed_public_key))
+    return await purse.send(mint.url, 21, lock=Lock(SecretKey.generate().compressed_public_key))
 
 
 async def forged(purse: Wallet, mint: MemoryMint) -> Token:

@@ -1,0 +1,288 @@
+"""An arbiter: signs terms before anything is locked, and coins for whom the rules or its ruling award them.
+
+It learns secrets and amounts of coins, never the coins: it can sign for a party and cannot take anything itself. Where
+both are silent it follows the rules by itself; a dispute waits for `rule`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import structlog
+
+from dvm.agreement import acceptance_of, ruling_of
+from dvm.errors import BadRequest
+from dvm.escrow_desk import EscrowDesk, Letter
+from dvm.escrow_messages import (
+    Answers,
+    AsksBack,
+    Declines,
+    Delivered,
+    Disputes,
+    EscrowMessage,
+    Ruled,
+    Serve,
+    Serves,
+    Signs,
+    Wishes,
+    read_message,
+)
+from dvm.escrow_parties import is_result, said
+from dvm.nip90 import parse_request
+from dvm.post import WRAP_MARGIN_SECONDS, Post
+from identity import DecryptionError, InvalidEvent, Rumor, SecretKey, Signer, parse_event
+from identity.nip59 import KIND_EPHEMERAL_GIFT_WRAP, KIND_GIFT_WRAP, unwrap
+from relay_bridge import Delivery, Filter, Following
+from store import Transaction
+from wallet import WalletError
+from wallet.errors import WrongTerms
+from wallet.escrow import AskedBack, Contested, Effect, ResultOut, Role, Ruling, Stage
+from wallet.escrows import Also
+from wallet.locks import check_lock
+from wallet.mint import CoinState
+from wallet.queries_escrows import EscrowRow
+from wallet.selection import subset_of
+from wallet.terms import Method, Terms, check_agreement
+
+log = structlog.get_logger(__name__)
+
+_SIGNING: Final = (Effect.SIGN_FOR_PROVIDER, Effect.SIGN_FOR_CUSTOMER, Effect.SIGN_AS_RULED)
+
+
+@dataclass(frozen=True)
+class ArbiterLimits:
+    """What an arbiter serves. Its clock must be that of the mints, so it names those it knows."""
+
+    price_sat_max: int = 100_000
+    lock_seconds_max: int = 14 * 86_400
+    open_cases_max: int = 1_000
+
+
+class Arbiter(EscrowDesk):
+    """One arbiter. Its identity must be neither party's; parties name it in their configuration and requests."""
+
+    role: ClassVar[Role] = Role.ARBITER
+
+    def __init__(self, post: Post, signer: Signer, limits: ArbiterLimits | None = None) -> None:
+        super().__init__(post, signer)
+        self._limits = limits or ArbiterLimits()
+        self._following: Following | None = None
+
+    @property
+    def public_key(self) -> str:
+        """Its Nostr identity."""
+        return self._signer.public_key
+
+    def key(self, row: EscrowRow) -> SecretKey:
+        """See `EscrowDesk.key`."""
+        return self._key(row.request_id, row.terms.provider)
+
+    def _key(self, request_id: str, provider: str) -> SecretKey:
+        return self._post.seed.job_key("arbiter", self.public_key, request_id, provider)
+
+    async def secrets(self, row: EscrowRow) -> list[tuple[str, int]]:
+        """See `EscrowDesk.secrets`."""
+        return list(row.coins)
+
+    async def start(self) -> None:
+        """Go on with open cases, and listen."""
+        self._post.pool.add_signer(self._signer)
+        await super().start()
+        wraps = Filter(kinds=(KIND_GIFT_WRAP, KIND_EPHEMERAL_GIFT_WRAP), tags={"p": (self.public_key,)})
+        self._following = await self._post.inbox.follow(
+            f"arbiter:{self.public_key}", [wraps], self._on_wrap, margin_seconds=WRAP_MARGIN_SECONDS,
+            backlog_seconds=WRAP_MARGIN_SECONDS,
+        )  # fmt: skip
+
+    async def stop(self) -> None:
+        """Stop listening and waiting; all cases are in the store."""
+        if self._following is not None:
+            await self._following.close()
+        await super().stop()
+
+    async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> bool:
+        """Rule. See `EscrowDesk.wish`."""
+        if wish.action != "rule":
+            return False
+        await self.rule(request_id, wish.provider_sat, also=also)
+        return True
+
+    async def rule(self, request_id: str, provider_sat: int, *, also: Also | None = None) -> EscrowRow:
+        """Award so much of a disputed price to the provider, the rest to the customer, and publish that.
+
+        Whole coins change hands, each side's fee for swapping them included. Raises `BadRequest` if the coins cannot be
+        shared so, if there is no dispute, or if it is too late; `MintUnavailable`.
+        """
+        row = await self.get(request_id)
+        if row is None or row.stage is not Stage.DISPUTED:
+            raise BadRequest("there is no dispute to rule on; `tradepost escrow list` shows what is open")
+        if not 0 <= provider_sat <= row.terms.price_sat:
+            raise BadRequest(f"award 0 … {row.terms.price_sat} sat, the price, to the provider")
+        awarded = await self._share(row, provider_sat)
+        template = ruling_of(
+            row.terms, provider_sat=provider_sat, customer_sat=row.terms.price_sat - provider_sat,
+            statements=[one["text"] for one in row.statements], now=self._post.clock.now(),
+        )  # fmt: skip
+        ruling = await self._signer.sign(template)
+
+        async def publish(tx: Transaction) -> None:
+            await self.send(tx, row, [ruling])
+            if also is not None:
+                await also(tx)
+
+        ruled = await self.happens(
+            request_id, Ruling(), also=publish, awarded=awarded, ruling=ruling.to_json().decode()
+        )
+        if ruled is None:
+            raise BadRequest("it is too late to rule: the locktime is too near")
+        return ruled
+
+    async def _share(self, row: EscrowRow, provider_sat: int) -> tuple[str, ...]:
+        """The secrets of coins that are worth so much to the provider after the mint's fee."""
+        amounts = [sat for _, sat in row.coins]
+        if provider_sat in (0, row.terms.price_sat):
+            return tuple(secret for secret, _ in row.coins) if provider_sat else ()
+        for fee_sat in range(await self._post.wallet.fee_of(row.terms.mint, len(amounts)) + 1):
+            chosen = subset_of(amounts, provider_sat + fee_sat)
+            rest = len(amounts) - len(chosen or ())
+            rest_sat = (
+                sum(amounts) - provider_sat - fee_sat - await self._post.wallet.fee_of(row.terms.mint, rest)
+            )
+            if (
+                chosen
+                and await self._post.wallet.fee_of(row.terms.mint, len(chosen)) <= fee_sat
+                and rest_sat > 0
+            ):
+                return tuple(row.coins[number][0] for number in chosen)
+        raise BadRequest("the coins of this escrow cannot be shared so; award some sats more or less")
+
+    async def letters(self, row: EscrowRow, then: Effect) -> list[Letter]:
+        """See `EscrowDesk.letters`. Before it signs, the arbiter asks the mint whether the coins are still there."""
+        if then not in _SIGNING or not row.coins:
+            return await super().letters(row, then)
+        secrets = [secret for secret, _ in row.coins]
+        states = await self._post.wallet.states(row.terms.mint, secrets)
+        left = [secret for secret in secrets if states[secret].state is not CoinState.SPENT]
+        for_provider = {
+            Effect.SIGN_FOR_PROVIDER: set(left),
+            Effect.SIGN_FOR_CUSTOMER: set(),
+        }.get(then, set(row.awarded))
+        shares = {
+            row.terms.provider: [secret for secret in left if secret in for_provider],
+            row.terms.customer: [secret for secret in left if secret not in for_provider],
+        }
+        letters: list[Letter] = [
+            (party, Signs(self.escrows.sign(share, self.key(row))))
+            for party, share in shares.items()
+            if share
+        ]
+        if row.ruling is not None:
+            ruled = Ruled(parse_event(row.ruling))
+            letters += [(row.terms.provider, ruled), (row.terms.customer, ruled)]
+        return letters
+
+    # What comes in -------------------------------------------------------------------------------------------
+
+    async def _on_wrap(self, delivery: Delivery) -> None:
+        try:
+            rumor = await unwrap(self._signer, delivery.event)
+        except DecryptionError as error:
+            log.info("wrap_ignored", wrap=delivery.event.id, reason=str(error))
+            return
+        await self.receive(rumor, delivery)
+
+    async def receive(self, rumor: Rumor, delivery: Delivery) -> None:
+        """See `EscrowDesk.receive`; a case begins with a provider's `Serve`."""
+        try:
+            request_id, message = read_message(rumor)
+        except BadRequest:
+            message = None
+        if isinstance(message, Serve):
+            await self._on_serve(request_id, rumor.pubkey, message, delivery)
+        else:
+            await super().receive(rumor, delivery)
+
+    async def _on_serve(self, request_id: str, provider: str, message: Serve, delivery: Delivery) -> None:
+        terms, now, serves = self._terms(request_id, provider, message), self._post.clock.now(), True
+        answer: EscrowMessage
+        try:
+            await self._check(terms, message)
+        except (WrongTerms, BadRequest, InvalidEvent) as error:
+            serves, answer = False, Declines(str(error)[:1000])
+        else:
+            acceptance = await self._signer.sign(acceptance_of(terms, now))
+            answer = Serves(terms.arbiter_key or "", acceptance.created_at, acceptance.sig)
+        row = self.escrows.new(self.role, self.public_key, Stage.AGREED, terms, message.request)
+        events = await self.seal(row, [(provider, answer)])
+        async with self._post.db.transaction() as tx:
+            if not serves or await self.escrows.add(tx, row):
+                await self.send(tx, row, events)
+            await delivery.done(tx)
+        if serves:
+            self.watch(request_id)
+
+    def _terms(self, request_id: str, provider: str, message: Serve) -> Terms:
+        return Terms(
+            method=Method.ESCROW, request_id=request_id, provider=provider, provider_key=message.provider_key,
+            customer=message.request.pubkey, customer_key=message.customer_key, mint=message.mint,
+            price_sat=message.price_sat, deliver_by=message.deliver_by, review_seconds=message.review_seconds,
+            dispute_seconds=message.dispute_seconds, locktime=message.locktime, arbiter=self.public_key,
+            arbiter_key=self._key(request_id, provider).compressed_public_key,
+        )  # fmt: skip
+
+    async def _check(self, terms: Terms, message: Serve) -> None:
+        """Raise unless the customer itself asked for us and for that key, and we serve such terms."""
+        message.request.verify()
+        request = parse_request(message.request)
+        now, limits = self._post.clock.now(), self._limits
+        if request.id != terms.request_id or request.lock != terms.customer_key:
+            raise WrongTerms("the request is another one, or its lock key is")
+        if self.public_key not in request.arbiters or terms.mint not in request.mints:
+            raise WrongTerms("the customer named neither this arbiter nor this mint")
+        if terms.mint not in self._post.wallet.mints:
+            raise WrongTerms("this arbiter does not know the mint")
+        check_agreement(terms, now)
+        if terms.price_sat > limits.price_sat_max or terms.locktime > now + limits.lock_seconds_max:
+            raise WrongTerms(
+                f"this arbiter serves up to {limits.price_sat_max} sat, {limits.lock_seconds_max} s"
+            )
+        if len(await self.escrows.open(self.role, self.public_key)) >= limits.open_cases_max:
+            raise WrongTerms("this arbiter has too many open cases; try again later")
+
+    async def hears(self, row: EscrowRow, sender: str, message: EscrowMessage, delivery: Delivery) -> None:
+        """See `EscrowDesk.hears`."""
+        terms = row.terms
+        match message:
+            case Delivered(result, coins) if sender == terms.provider and is_result(
+                result, terms, row.request.kind
+            ):
+                if row.stage is Stage.DISPUTED:  # the customer was quicker
+                    # The coins that it names, too: those of the customer may be none of the escrow's.
+                    known = {"result": result, "coins": self._checked(row, coins) or row.coins}
+                    await self.escrows.note(row.key, lambda _row: known)
+                elif checked := self._checked(row, coins):
+                    await self.happens(
+                        row.request_id, ResultOut(), also=delivery.done, result=result, coins=checked
+                    )
+            case AsksBack(coins) if sender == terms.customer and (checked := self._checked(row, coins)):
+                await self.happens(row.request_id, AskedBack(), also=delivery.done, coins=checked)
+            case Disputes(reason, coins) if sender == terms.customer:
+                await self.happens(
+                    row.request_id, Contested(), also=delivery.done, statements=said(row, "customer", reason),
+                    coins=row.coins or self._checked(row, coins),
+                )  # fmt: skip
+            case Answers(statement) if sender == terms.provider and row.stage is Stage.DISPUTED:
+                await self.escrows.note(row.key, lambda now: {"statements": said(now, "provider", statement)})
+            case _:
+                pass
+
+    def _checked(self, row: EscrowRow, coins: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
+        """The coins if each is locked exactly as agreed, else none: we sign nothing else with this key."""
+        found = tuple(coins)
+        try:
+            for secret, _ in found:
+                check_lock(secret, row.terms.lock)
+        except WalletError as error:
+            log.info("escrow_message_ignored", request=row.request_id, reason=str(error))
+            return ()
+        return found

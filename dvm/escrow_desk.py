@@ -1,0 +1,372 @@
+"""What all parties of an escrow do alike: write to each other, wait for deadlines, sign, and claim.
+
+A letter is written in the transaction of the decision that sends it, so a restart sends it again or never wanted it.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, ClassVar, Final
+
+import structlog
+
+from dvm.agreement import award_of, is_ruling
+from dvm.errors import BadRequest
+from dvm.escrow_messages import (
+    Answers,
+    AsksBack,
+    Delivered,
+    Disputes,
+    EscrowMessage,
+    Reveals,
+    Ruled,
+    Signs,
+    Wishes,
+    read_message,
+    write_message,
+)
+from dvm.post import Post
+from identity import Event, Rumor, SecretKey, Signer, parse_event
+from identity.nip59 import wrap
+from relay_bridge import Delivery, usable_relays
+from store import Transaction
+from wallet import WalletError
+from wallet.escrow import Decision, Effect, EscrowInput, Gone, Role, SignaturesCame, Stage, Tick
+from wallet.escrows import Also, Escrows
+from wallet.queries_escrows import EscrowRow
+from wallet.terms import MARGIN_SECONDS, Method, Terms
+
+log = structlog.get_logger(__name__)
+
+Letter = tuple[str, EscrowMessage]  # to whom
+LOOK_AGAIN_SECONDS: Final = 60
+RETRY_SECONDS: Final = 15
+UNPROBED_SAT_MAX: Final = 1_000  # what is risked with a mint whose locks we could not try for want of coins
+
+
+class Overtaken(Exception):  # noqa: N818 - it says what happened; no error
+    """Somebody else changed the escrow between the reading and the writing."""
+
+
+class EscrowDesk:
+    """The escrows of one party in one role."""
+
+    role: ClassVar[Role]
+
+    def __init__(self, post: Post, signer: Signer) -> None:
+        self._post = post
+        self._signer = signer
+        self.escrows = Escrows(post.db, post.wallet, post.clock)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._claiming: set[str] = set()
+
+    # For each role to say -------------------------------------------------------------------------------------
+
+    def key(self, row: EscrowRow) -> SecretKey:
+        """Our one-job key in it."""
+        raise NotImplementedError
+
+    async def secrets(self, row: EscrowRow) -> list[tuple[str, int]]:
+        """The coins' secrets and amounts."""
+        return [(proof.secret, proof.amount) for proof in (await self.escrows.coins(row)).proofs]
+
+    def ending(self, row: EscrowRow, stage: Stage) -> Also | None:  # noqa: ARG002 - for those who have more to write
+        """What else is written when an escrow comes to its end."""
+        return None
+
+    async def hears(self, row: EscrowRow, sender: str, message: EscrowMessage, delivery: Delivery) -> None:
+        """What this role alone is told. What is not for it changes nothing."""
+
+    async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> bool:
+        """Do what our owner wants; False if it cannot be done where the escrow stands. Raises `BadRequest`."""
+        raise NotImplementedError
+
+    # Life ----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Go on with what an earlier process left."""
+        for row in await self.escrows.open(self.role, self._signer.public_key):
+            self.watch(row.request_id)
+
+    async def stop(self) -> None:
+        """Stop waiting; all of it is in the store."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def idle(self) -> None:
+        """Wait until nothing is waited for any more, which may take days."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()), return_when=asyncio.FIRST_COMPLETED)
+
+    async def get(self, request_id: str) -> EscrowRow | None:
+        """Our view of one, None if we have no part in it."""
+        return await self.escrows.get(self.role, self._signer.public_key, request_id)
+
+    async def doubts(self, terms: Terms) -> str:
+        """Why nobody should rely on these terms' mint or on our clock; empty if there is no reason not to."""
+        try:
+            offset_seconds = await self._post.wallet.clock_offset(terms.mint)
+            enforced = await self._post.wallet.enforces(terms.mint)
+        except WalletError as error:
+            return str(error)
+        if abs(offset_seconds) > MARGIN_SECONDS // 2:
+            return f"the clock of {terms.mint} is {offset_seconds} s ahead of ours: set this machine's clock"
+        if enforced.checked_at is None:
+            if terms.price_sat > UNPROBED_SAT_MAX:
+                return f"{terms.mint} was not probed yet, and above {UNPROBED_SAT_MAX} sat it must be"
+        elif not (
+            (enforced.htlc if terms.method is Method.REVEAL else enforced.multisig) and enforced.refund
+        ):
+            return f"{terms.mint} does not enforce the locks of an escrow"
+        return ""
+
+    async def probe(self) -> None:
+        """Find out what our mints enforce, as far as there are some sats for it."""
+        for mint in self._post.wallet.mints:
+            try:
+                await self._post.wallet.probe(mint)
+            except WalletError as error:
+                log.info("mint_not_probed", mint=mint, reason=str(error))
+
+    async def happens(
+        self, request_id: str, event: EscrowInput, *, also: Also | None = None, **columns: Any
+    ) -> EscrowRow | None:
+        """Let `event` happen: stage, columns, letters and `also` in one transaction. None if it changes nothing."""
+
+        async def prepare(row: EscrowRow, decision: Decision) -> Also:
+            return await self._writes(row, decision, also)
+
+        key = (self.role, self._signer.public_key, request_id)
+        applied = await self.escrows.apply(key, event, prepare=prepare, **columns)
+        if applied is None:
+            return None
+        row, decision = applied
+        log.info("escrow", role=self.role, request=request_id, stage=row.stage, then=decision.then)
+        self.watch(request_id)
+        return row
+
+    async def writes(self, request_id: str, event: EscrowInput, **columns: Any) -> Also | None:
+        """As `happens`, as part of a transaction of the caller's. None if the escrow knows no such step.
+
+        What is returned raises `Overtaken` if the escrow was changed meanwhile: ask again then.
+        """
+        row = await self.get(request_id)
+        decision = None if row is None else self.escrows.decide(row, event, **columns)
+        if row is None or decision is None:
+            return None
+        more = await self._writes(replace(row, **columns), decision, None)
+
+        async def write(tx: Transaction) -> None:
+            if await self.escrows.write(tx, row, event, **columns) is None:
+                raise Overtaken
+            await more(tx)
+            tx.after_commit(lambda: self.watch(request_id))
+
+        return write
+
+    def watch(self, request_id: str) -> None:
+        """See to an escrow when its time comes; anew after each change."""
+        old = self._tasks.get(request_id)
+        if old is not None:
+            if old is asyncio.current_task() or request_id in self._claiming:
+                return  # it looks again by itself
+            old.cancel()
+        task = asyncio.create_task(self._follow(request_id), name=f"escrow:{request_id}")
+        self._tasks[request_id] = task
+        task.add_done_callback(lambda done: self._ended(request_id, done))
+
+    # What comes in -------------------------------------------------------------------------------------------
+
+    async def receive(self, rumor: Rumor, delivery: Delivery) -> None:
+        """A message about an escrow. What is malformed, of nobody in it or out of its time changes nothing."""
+        try:
+            request_id, message = read_message(rumor)
+        except BadRequest as error:
+            log.info("escrow_message_ignored", wrap=delivery.event.id, reason=str(error))
+            return
+        row = await self.get(request_id)
+        if row is None:
+            return
+        if isinstance(message, Wishes):
+            await self._on_wish(row, rumor.pubkey, message, delivery)
+        elif isinstance(message, Ruled):
+            await self._on_ruling(row, rumor.pubkey, message)
+        elif isinstance(message, Signs):
+            await self._on_signatures(row, rumor.pubkey, message, delivery)
+        else:
+            await self.hears(row, rumor.pubkey, message, delivery)
+
+    async def _on_wish(self, row: EscrowRow, sender: str, message: Wishes, delivery: Delivery) -> None:
+        if sender != self._signer.public_key:
+            return
+        try:
+            done = await self.wish(row.request_id, message, also=delivery.done)
+        except BadRequest as error:
+            log.warning("escrow_wish_refused", request=row.request_id, reason=str(error))
+        else:
+            log.info("escrow_wish", request=row.request_id, action=message.action, done=done)
+
+    async def _on_signatures(self, row: EscrowRow, sender: str, message: Signs, delivery: Delivery) -> None:
+        """Somebody signs coins over to us: all of them, or those that the arbiter awards us."""
+        terms = row.terms
+        keys = {
+            terms.customer: terms.customer_key,
+            terms.provider: terms.provider_key,
+            terms.arbiter: terms.arbiter_key,
+        }
+        by = keys.get(sender)
+        waits = self.escrows.decide(row, SignaturesCame()) is not None  # else there may be no coins yet
+        if sender == self._signer.public_key or by is None or not waits:
+            return
+        ours = {secret for secret, _ in await self.secrets(row)}
+        given = {secret: sig for secret, sig in message.signatures.items() if secret in ours}
+        if sender != terms.arbiter and given.keys() != ours:
+            log.info("escrow_message_ignored", request=row.request_id, reason="it does not sign all coins")
+            return
+        merged = self.escrows.merge(row, given, by)
+        if merged is None:
+            return
+        if not await self._is_all(row, merged):
+            await self.escrows.note(row.key, lambda now: _signatures(self.escrows.merge(now, given, by)))
+            return
+        await self.happens(row.request_id, SignaturesCame(), also=delivery.done, signatures=merged)
+
+    async def _on_ruling(self, row: EscrowRow, sender: str, message: Ruled) -> None:
+        """The arbiter ruled. What it awards us comes with its signatures; that the rest is gone, the mint tells."""
+        has_coins = self.escrows.decide(row, SignaturesCame()) is not None or row.stage is Stage.CLAIMING
+        if sender == row.terms.arbiter and is_ruling(message.ruling, row.terms) and has_coins:
+            ruling = message.ruling.to_json().decode()
+            due = {"ruling": ruling, "reason": "the arbiter ruled", "wake_at": self._post.clock.now()}
+            noted = await self.escrows.note(row.key, lambda _row: due)
+            if noted is not None and await self._is_all(noted, noted.signatures):  # they came first
+                await self.happens(row.request_id, SignaturesCame())
+            self.watch(row.request_id)
+
+    async def _is_all(self, row: EscrowRow, signatures: Iterable[str]) -> bool:
+        """Whether these signatures are all that we have to expect: for each coin, or for what a ruling awards us.
+
+        With fewer we would take a few coins, end, and never get the others.
+        """
+        coins, signed = await self.secrets(row), set(signatures)
+        signed_sat = sum(sat for secret, sat in coins if secret in signed)
+        award_sat = award_of(parse_event(row.ruling), self.role) if row.ruling else 0
+        return signed_sat >= (award_sat or sum(sat for _, sat in coins))
+
+    # What goes out -------------------------------------------------------------------------------------------
+
+    async def letters(self, row: EscrowRow, then: Effect) -> list[Letter]:
+        """What a decision makes us write. Signatures go to their beneficiary only: another holder could use them."""
+        terms, coins = row.terms, await self._coins_for(row, then)
+        arbiter = terms.arbiter or ""
+        own = [one["text"] for one in row.statements if one["by"] == self.role]
+        statement = (
+            own[-1] if own else f"I delivered what was asked for: event {row.result and row.result.id}."
+        )
+        match then:
+            case Effect.SIGN_FOR_PROVIDER:
+                return [(terms.provider, Signs(self._sign(row, coins)))]
+            case Effect.SIGN_FOR_CUSTOMER:
+                return [(terms.customer, Signs(self._sign(row, coins)))]
+            case Effect.REPORT if row.result is not None:
+                return [(arbiter, Delivered(row.result, coins))]
+            case Effect.REDELIVER if row.result is not None:
+                return [(terms.customer, Delivered(row.result))]
+            case Effect.ASK_BACK:
+                return [(arbiter, AsksBack(coins))]
+            case Effect.DISPUTE:
+                return [(arbiter, Disputes(statement, coins)), (terms.provider, Disputes(statement))]
+            case Effect.ANSWER:
+                return [(arbiter, Answers(statement)), (terms.customer, Answers(statement))]
+            case Effect.TELL_KEY if row.preimage is not None:
+                return [(terms.customer, Reveals(row.preimage))]
+        return []
+
+    async def send(self, tx: Transaction, row: EscrowRow, events: Iterable[Event]) -> None:
+        """Put letters into the outbox, for the relays of all parties."""
+        wanted = [url for tag in row.request.tags_named("relays") for url in tag[1:]]
+        urls = usable_relays([*self._post.pool.urls, *wanted])
+        for event in events:
+            await self._post.outbox.add(tx, event, urls, enough=len(urls), until=row.terms.locktime)
+
+    async def seal(self, row: EscrowRow, letters: Iterable[Letter]) -> list[Event]:
+        """The gift wraps of letters."""
+        now = self._post.clock.now()
+        return [
+            await wrap(self._signer, recipient, write_message(message, row.terms, recipient, now), now=now)
+            for recipient, message in letters
+        ]
+
+    async def _writes(self, row: EscrowRow, decision: Decision, also: Also | None) -> Also:
+        events = await self.seal(row, await self.letters(row, decision.then))
+        ending = self.ending(row, decision.stage) if decision.stage.is_final else None
+
+        async def write(tx: Transaction) -> None:
+            await self.send(tx, row, events)
+            for more in (also, ending):
+                if more is not None:
+                    await more(tx)
+
+        return write
+
+    async def _coins_for(self, row: EscrowRow, then: Effect) -> list[tuple[str, int]]:
+        needs = (
+            Effect.SIGN_FOR_PROVIDER, Effect.SIGN_FOR_CUSTOMER, Effect.REPORT, Effect.ASK_BACK, Effect.DISPUTE,
+        )  # fmt: skip
+        return await self.secrets(row) if then in needs else []
+
+    def _sign(self, row: EscrowRow, coins: Iterable[tuple[str, int]]) -> dict[str, str]:
+        return self.escrows.sign((secret for secret, _ in coins), self.key(row))
+
+    # Time ----------------------------------------------------------------------------------------------------
+
+    async def _follow(self, request_id: str) -> None:
+        while (row := await self.get(request_id)) is not None and not row.stage.is_final:
+            if row.stage is Stage.CLAIMING:
+                await self._try(lambda row=row: self._claim(row), RETRY_SECONDS)  # type: ignore[misc]  # a default is bound
+                continue
+            if row.wake_at is None:
+                return
+            left_seconds = row.wake_at - self._post.clock.now()
+            if left_seconds > 0:
+                await self._post.clock.sleep(left_seconds)
+            else:
+                await self._try(lambda row=row: self._tick(row), LOOK_AGAIN_SECONDS)  # type: ignore[misc]
+
+    async def _claim(self, row: EscrowRow) -> bool:
+        self._claiming.add(row.request_id)
+        try:
+            ended = await self.escrows.claim(row, self.key(row), also=lambda r, d: self._writes(r, d, None))
+        finally:
+            self._claiming.discard(row.request_id)
+        log.info("escrow", role=self.role, request=row.request_id, stage=ended.stage, sat=ended.amount_sat)
+        return True
+
+    async def _tick(self, row: EscrowRow) -> bool:
+        if await self.happens(row.request_id, Tick()) is not None:
+            return True
+        # After the locktime, or a ruling: has somebody taken the coins?
+        is_open = row.ruling is None and self._post.clock.now() <= row.terms.locktime
+        if is_open or not await self.escrows.gone(row):
+            return False
+        by_right = await self.escrows.went_by_right(row)
+        return await self.happens(row.request_id, Gone(by_right)) is not None
+
+    async def _try(self, step: Callable[[], Any], wait_seconds: int) -> None:
+        try:
+            if await step():
+                return
+        except WalletError as error:  # the mint is down, or its clock is behind ours
+            log.info("escrow_later", role=self.role, reason=str(error))
+        await self._post.clock.sleep(wait_seconds)
+
+    def _ended(self, request_id: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(request_id) is task:
+            del self._tasks[request_id]
+        if not task.cancelled() and (error := task.exception()):
+            log.error("task_failed", task=task.get_name(), exc_info=error)
+
+
+def _signatures(merged: dict[str, list[str]] | None) -> dict[str, Any] | None:
+    return None if merged is None else {"signatures": merged}
