@@ -1,0 +1,138 @@
+"""Bugs that are planted on purpose: the simulation must find each of them, or it proves nothing.
+
+Each is a change of one line of the core, as a mutation test would make it. A plant whose line is not there any more
+fails loudly: find its new place.
+"""
+
+import importlib
+import inspect
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+@dataclass(frozen=True)
+class Plant:
+    """`what` went wrong: in `place` (module:Class.function), `line` became `instead`. `seed`: where it showed last."""
+
+    what: str
+    place: str
+    line: str
+    instead: str
+    seed: int = 0
+
+    @contextmanager
+    def planted(self) -> Iterator[None]:
+        """The core with the bug in it."""
+        module_name, path = self.place.split(":")
+        module = importlib.import_module(module_name)
+        *owners, name = path.split(".")
+        owner: Any = module
+        for one in owners:
+            owner = getattr(owner, one)
+        original = inspect.getattr_static(owner, name)
+        source = textwrap.dedent(inspect.getsource(getattr(original, "__func__", original)))
+        if source.count(self.line) != 1:
+            raise LookupError(f"{self.what}: {self.place} has not one {self.line!r}")
+        code = source.replace(self.line, self.instead).replace("super()", f"super({'.'.join(owners)}, self)")
+        namespace: dict[str, Any] = {}
+        function = getattr(original, "__func__", original)
+        exec(compile(code, f"<{self.what}>", "exec"), function.__globals__, namespace)
+        places: list[Any] = [owner]
+        if not owners:  # others have it under its name, too
+            places = [other for other in sys.modules.values() if getattr(other, name, None) is original]
+        for place in places:
+            setattr(place, name, namespace[name])
+        try:
+            yield
+        finally:
+            for place in places:
+                setattr(place, name, original)
+
+
+PLANTS: Final = (
+    Plant(
+        "the lock of coins that come is not checked",
+        "wallet.operations_foreign:examine", "check_lock(proof.secret, lock)", "pass",
+        seed=27,
+    ),
+    Plant(
+        "too few coins are as good as enough",
+        "dvm.escrow_parties:ProviderDesk.funded", "good.net_sat < terms.price_sat", "False",
+        seed=28,
+    ),
+    Plant(
+        "signatures are not verified",
+        "wallet.escrows:Escrows.merge", "not signers(secret, witness, [by])", "False",
+        seed=15,
+    ),
+    Plant(
+        "an arbiter may sign one coin of many without a ruling",
+        "dvm.escrow_desk:EscrowDesk._on_signatures", "if not await self._is_all(row, merged):", "if False:",
+        seed=7,
+    ),
+    Plant(
+        "a result counts however late it comes to the arbiter",
+        "wallet.escrow:_arbiter", "ResultOut()) if now <= terms.deliver_by + MARGIN_SECONDS:", "ResultOut()):",
+        seed=417,
+    ),
+    Plant(
+        "a result counts whoever signed it",
+        "dvm.escrow_parties:is_result", "event.pubkey == terms.provider and", "",
+        seed=76,
+    ),
+    Plant(
+        "a dispute without a ruling has no refund",
+        "wallet.escrow:_customer", "case ((Stage.HELD | Stage.OVERDUE | Stage.DISPUTED), Tick())",
+        "case ((Stage.HELD | Stage.OVERDUE), Tick())",
+        seed=69,
+    ),
+    Plant(
+        "after a restart nobody looks after open escrows",
+        "dvm.escrow_desk:EscrowDesk.start", "self.watch(row.request_id)", "pass",
+    ),
+    Plant(
+        "a claim that was recorded is not looked for",
+        "wallet.escrows:Escrows.claim", "if not await self._wallet.is_recorded(op_id):", "if True:",
+        seed=57,
+    ),
+    Plant(
+        "a claim is tried once",
+        "dvm.escrow_desk:EscrowDesk._follow", "continue", "return",
+    ),
+    Plant(
+        "the arbiter signs all for the provider, whatever it ruled",
+        "dvm.arbiter:Arbiter.letters", "set(row.awarded)", "set(left)",
+        seed=26,
+    ),
+    Plant(
+        "the arbiter signs nothing when a customer is silent",
+        "wallet.escrow:_arbiter", "Decision(Stage.RULED, Effect.SIGN_FOR_PROVIDER)", "Decision(Stage.RULED)",
+        seed=22,
+    ),
+    Plant(
+        "letters are not written with the decision that sends them",
+        "dvm.escrow_desk:EscrowDesk._writes", "        await self.send(tx, row, events)\n",
+        """\
+        async def late():
+            async with self._post.db.transaction() as later:
+                await self.send(later, row, events)
+        tx.after_commit(lambda: asyncio.ensure_future(late()))
+""",
+        seed=266,
+    ),
+    Plant(
+        "a customer that locked its coins does not send them after a restart",
+        "dvm.customer:Customer.start", "self._spawn(self._purchases.pay(row.id))", "pass",
+        seed=1,
+    ),
+    Plant(
+        "the coins a customer names in a dispute are believed",
+        "dvm.arbiter:Arbiter.hears", "self._checked(row, coins) or row.coins}",
+        "row.coins or self._checked(row, coins)}",
+        seed=543,
+    ),
+)  # fmt: skip

@@ -1,0 +1,116 @@
+"""Death at every point: after each single write and each single outside call of each party, found by running once.
+
+Nothing here names a point by hand: a scenario is played undisturbed, each party's points are counted, and then there is
+one run for each of them in which that party dies there, is started again a second later, and all goes on to the end.
+"""
+
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from soak.plan import Plan
+from soak.run import Outcome, play
+from soak.virtual import quiet
+from soak.world import PRICE_SAT
+from wallet.terms import Method
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """How it goes undisturbed, and what must come of it however a party dies and comes back."""
+
+    plan: Plan
+    provider_sat: int
+    order: str
+
+
+def _plan(**options: object) -> Plan:
+    return replace(Plan(seed=1, works_seconds=5, acts_seconds=10, rules_seconds=30), **options)  # type: ignore[arg-type]  # as Plan says
+
+
+def _dispute(award_sat: int, order: str) -> Scenario:
+    return Scenario(_plan(customer="disputes", award_sat=award_sat), award_sat, order)
+
+
+SCENARIOS: Final = {
+    "escrow: accepted at once": Scenario(_plan(), PRICE_SAT, "done"),
+    "escrow: accepted later": Scenario(_plan(customer="accepts"), PRICE_SAT, "done"),
+    "escrow: the customer is silent": Scenario(_plan(customer="silent"), PRICE_SAT, "done"),
+    "escrow: the customer is gone": Scenario(_plan(customer="leaves"), PRICE_SAT, "paid"),
+    "escrow: the work fails": Scenario(_plan(provider="fails"), 0, "refunded"),
+    "escrow: nothing is delivered": Scenario(_plan(provider="leaves"), 0, "refunded"),
+    "escrow: a dispute, nothing for the provider": _dispute(0, "refunded"),
+    "escrow: a dispute, all for the provider": _dispute(PRICE_SAT, "done"),
+    "escrow: a dispute, some for each": _dispute(3, "refunded"),
+    "escrow: a dispute that nobody rules": Scenario(
+        _plan(customer="disputes", arbiter="sleeps"), 0, "refunded"
+    ),
+    "prepaid: done": Scenario(_plan(method=Method.PREPAID), PRICE_SAT, "done"),
+    # The provider bears the fee of making coins for the customer.
+    "prepaid: the work fails": Scenario(_plan(method=Method.PREPAID, provider="fails"), -1, "refunded"),
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One party's death in one scenario."""
+
+    scenario: str
+    party: str
+    number: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.scenario}: the {self.party} dies at its point {self.number}, {self.name}"
+
+
+def points() -> Iterator[Point]:
+    """All there are."""
+    for name in SCENARIOS:
+        for party, passed in _undisturbed(name).points.items():
+            for number, what in enumerate(passed):
+                yield Point(name, party, number, what)
+
+
+def not_survived(found: Sequence[Point]) -> dict[str, list[str]]:
+    """The points that are not survived, with what is wrong then. On all cores."""
+    spawn = multiprocessing.get_context("spawn")  # a fork would take the caller's threads and loops along
+    with ProcessPoolExecutor(os.cpu_count(), spawn, initializer=quiet) as pool:
+        told = list(pool.map(problems_of, found, chunksize=10))
+    return {str(point): problems for point, problems in zip(found, told, strict=True) if problems}
+
+
+def problems_of(point: Point) -> list[str]:
+    """What is not as it must be if a party dies there; empty if it is survived."""
+    scenario = SCENARIOS[point.scenario]
+    kills = ((point.party, point.number, 1.0),)
+    return _problems(scenario, _play(replace(scenario.plan, kills=kills)))
+
+
+@cache
+def _undisturbed(name: str) -> Outcome:
+    scenario = SCENARIOS[name]
+    outcome = _play(scenario.plan)
+    if found := _problems(scenario, outcome):
+        raise AssertionError(f"{name}, undisturbed: {found}")
+    return outcome
+
+
+def _problems(scenario: Scenario, outcome: Outcome) -> list[str]:
+    found = list(outcome.problems)
+    if outcome.provider_sat != scenario.provider_sat:
+        found.append(f"the provider has {outcome.provider_sat} sat of {scenario.provider_sat}")
+    if f"order {scenario.order}" not in outcome.seen:
+        found.append(f"the order is not {scenario.order} but {sorted(outcome.seen)}")
+    return found
+
+
+def _play(plan: Plan) -> Outcome:
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        return play(plan, Path(folder))

@@ -1,0 +1,294 @@
+"""One run of a plan, from the customer's request to the last sat; and what must be so afterwards."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from dvm import BadRequest, JobFailed, queries
+from soak import cheats
+from soak.judge import Judge
+from soak.plan import Plan
+from soak.virtual import run_virtually
+from soak.world import (
+    DELIVER_SECONDS,
+    KIND,
+    NAMES,
+    PRICE_SAT,
+    Party,
+    World,
+    ground,
+    scans_remembered,
+)
+from wallet import WalletError, queries_escrows
+from wallet.escrow import Role, Stage
+from wallet.queries_escrows import EscrowRow
+from wallet.terms import Method
+
+STORM_SECONDS: Final = 1_500  # beyond every locktime; then the weather is fair, so that all can end
+LIMIT_SECONDS: Final = 4_000
+LOOK_SECONDS: Final = 45
+ROLES: Final = {"customer": Role.CUSTOMER, "provider": Role.PROVIDER, "arbiter": Role.ARBITER}
+FEES_SAT_MAX: Final = 8
+
+
+@dataclass
+class Outcome:
+    """What came of a run: `problems` is empty if all is as it must be."""
+
+    plan: Plan
+    digest: str
+    problems: list[str]
+    seen: frozenset[str] = frozenset()  # dispute, refund, restart, …
+    provider_sat: int = 0
+    points: dict[str, list[str]] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+
+class Run:
+    """A world that follows a plan."""
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.plan = plan
+        self.world = World(folder, random.Random(plan.seed), plan.weather)
+        self.left: set[str] = set()  # who went for good
+        self.orders: list[str] = []
+        self.disputed = False
+        self.problems: list[str] = []
+
+    async def play(self) -> Outcome:
+        """Do it, and look."""
+        world, plan = self.world, self.plan
+        world.work = self._work
+        if plan.cheater == "provider" and plan.provider == "hangs":
+            world.work_seconds_max = 10 * LIMIT_SECONDS  # it does not give the money back
+        async with world:
+            for name in NAMES:
+                world[name].began = partial(cheats.begin, plan.cheat, name)
+            keepers = [asyncio.create_task(self._keep(world[name])) for name in NAMES]
+            actors = [
+                asyncio.create_task(actor())
+                for actor in (self._ask, self._act, self._rule, lambda: cheats.act(plan.cheat, self))
+            ]
+            await self._to_the_end()
+            for task in (*keepers, *actors):
+                task.cancel()
+            await asyncio.wait([*keepers, *actors])
+            for task in actors:
+                if not task.cancelled() and task.exception():
+                    self.problems.append(f"an actor failed: {task.exception()!r}")
+            provider_sat = await self._check()
+            seen = await self._seen()
+            points = {name: world[name].fate.points for name in NAMES}
+            lines = world.trace.lines
+        return Outcome(plan, world.trace.digest, self.problems, seen, provider_sat, points, lines)
+
+    # What the parties do -------------------------------------------------------------------------------------
+
+    async def _keep(self, party: Party) -> None:
+        """Start it, kill it when its time has come, start it again."""
+        kills = [kill for kill in self.plan.kills if kill[0] == party.name]
+        while True:
+            party.fate.dies_at = len(party.fate.points) + kills[0][1] if kills else None
+            await party.start()
+            if party.life is None:
+                return
+            await party.life.died.wait()
+            await party.end()
+            if party.name in self.left:
+                return
+            await asyncio.sleep(kills.pop(0)[2] if kills else 1)
+
+    async def leave(self, name: str) -> None:
+        """A party goes for good."""
+        self.left.add(name)
+        party = self.world[name]
+        if party.life is not None:
+            party.life.died.set()
+
+    async def doing(self, name: str, step: Callable[[], Awaitable[Any]]) -> Any:
+        """Let a party do something, as soon as it is there; None if it dies over it, or may not."""
+        party = self.world[name]
+        while not party.alive or party.role is None:
+            if name in self.left:
+                return None
+            await asyncio.sleep(1)
+        assert party.life is not None
+        task = party.life.spawn(_quietly(step))
+        await asyncio.wait([task])
+        return None if task.cancelled() else task.result()
+
+    async def _ask(self) -> None:
+        customer, wanted = self.world["customer"], 2 if "two jobs" in self.plan.cheat else 1
+        while True:
+            while not customer.alive or customer.role is None:
+                await asyncio.sleep(1)
+            self.orders = [row.id for row in await queries.recent_orders(customer.post.db, 5)]
+            if len(self.orders) >= wanted:
+                return
+            await self.doing("customer", lambda: self._ask_once(customer))
+
+    async def _ask_once(self, customer: Party) -> None:
+        await customer.role.ask(
+            self.world["provider"].key, "hello", kind=KIND, max_sat=10, settle=(self.plan.method,),
+            seconds_max=DELIVER_SECONDS,
+            arbiters=[self.world["arbiter"].key] if self.plan.method is Method.ESCROW else (),
+            review=self.plan.customer != "content",
+        )  # fmt: skip
+
+    async def _work(self, _job: Any) -> str:
+        await asyncio.sleep(self.plan.works_seconds)
+        match self.plan.provider:
+            case "fails":
+                raise JobFailed("cannot")
+            case "hangs":
+                await asyncio.sleep(100_000)
+            case "leaves":
+                await self.leave("provider")
+                await asyncio.sleep(1)
+        return "done"
+
+    async def _act(self) -> None:
+        if self.plan.customer == "content":
+            return
+        await self.reach("customer", Stage.DELIVERED)
+        if self.plan.customer == "leaves":
+            await self.leave("customer")
+        await asyncio.sleep(self.plan.acts_seconds)
+        customer = self.world["customer"]  # its role is another one after each restart
+        match self.plan.customer:
+            case "accepts":
+                await self.doing("customer", lambda: customer.role.accept(self.orders[0]))
+            case "disputes":
+                while (row := await self.row("customer")) and row.stage is Stage.DELIVERED:
+                    await self.doing(
+                        "customer", lambda: customer.role.dispute(self.orders[0], "not what I asked for")
+                    )
+                    await asyncio.sleep(1)
+
+    async def _rule(self) -> None:
+        if self.plan.arbiter == "leaves":
+            await self.reach("provider", Stage.HELD, Stage.DELIVERED)
+            await asyncio.sleep(self.plan.rules_seconds)
+            await self.leave("arbiter")
+        if self.plan.arbiter != "rules":
+            return
+        await self.reach("arbiter", Stage.DISPUTED)
+        await asyncio.sleep(self.plan.rules_seconds)
+        while (row := await self.row("arbiter")) and row.stage is Stage.DISPUTED:
+            await self.doing(
+                "arbiter", lambda: self.world["arbiter"].role.rule(row.request_id, self.plan.award_sat)
+            )
+            await asyncio.sleep(5)
+
+    async def row(self, name: str, number: int = 0) -> EscrowRow | None:
+        """A party's view of the escrow, as it is on its disk."""
+        party = self.world[name]
+        if number >= len(self.orders) or party.life is None or not hasattr(party.life, "db"):
+            return None
+        return await queries_escrows.get(party.life.db, ROLES[name], party.key, self.orders[number])
+
+    async def reach(self, name: str, *stages: Stage) -> EscrowRow:
+        """Wait until a party's view is in a stage."""
+        while (row := await self.row(name)) is None or row.stage not in stages:
+            await self.world.trace.changed(name)
+        return row
+
+    # The end -------------------------------------------------------------------------------------------------
+
+    async def _to_the_end(self) -> None:
+        begun = asyncio.get_running_loop().time()
+        while (passed := asyncio.get_running_loop().time() - begun) < LIMIT_SECONDS:
+            await asyncio.sleep(LOOK_SECONDS)
+            if passed > STORM_SECONDS:
+                self.world.calm_down()
+            if self.orders and not await self.unfinished():
+                return
+        self.problems += await self.unfinished()
+
+    async def unfinished(self) -> list[str]:
+        """What is still to come, in words."""
+        found = []
+        for name in [name for name in NAMES if name not in self.left]:
+            party = self.world[name]
+            if not party.alive:
+                found.append(f"{name} is dead")
+                continue
+            db = party.post.db
+            rows = await db.all(
+                "SELECT request_id, stage FROM escrows WHERE party = ? AND role = ?", party.key, name
+            )
+            if name == "provider" and "customer" in self.left and await self._is_alone():
+                rows = []  # nobody is left who could sign
+            found += [f"{name} {row['stage']}" for row in rows if not Stage(row["stage"]).is_final]
+            if await db.all("SELECT 1 FROM wallet_operations WHERE state IN ('open', 'planned')"):
+                found.append(f"{name} has an open operation")
+            if name == "customer":
+                found += [f"order {row.state}" for row in await queries.open_orders(db, party.key)]
+            if name == "provider" and self.plan.cheater != name:
+                jobs = await db.all(
+                    "SELECT state FROM jobs WHERE state NOT IN ('done', 'failed', 'expired', 'returned', 'cancelled')"
+                )
+                found += [f"job {row['state']}" for row in jobs]
+            if any(
+                until is None or until >= party.clock.now() for _, until in party.mailbox.outgoing.values()
+            ):
+                found.append(f"{name} has letters to send")
+        return found
+
+    async def _is_alone(self) -> bool:
+        """Whether no arbiter will sign any more."""
+        case = await self.row("arbiter")
+        return "arbiter" in self.left or case is None or case.stage is Stage.VOID
+
+    async def _seen(self) -> frozenset[str]:
+        seen = {f"cheat {self.plan.cheat}"} if self.plan.cheat else set()
+        customer = await self.row("customer")
+        if any(self.world[name].lives > 1 for name in NAMES):
+            seen.add("restart")
+        if customer is not None and customer.statements:
+            seen.add("dispute")
+        if customer is not None and customer.stage is Stage.REFUNDED:
+            seen.add("refund")
+        for order in self.orders:
+            row = await queries.get_order(self.world["customer"].post.db, order)
+            seen.add(f"order {row and row.state}")
+        return frozenset(seen)
+
+    async def _check(self) -> int:
+        self.world.calm_down()
+        for name in NAMES:  # who went for good is asked too: what it had is not gone
+            party = self.world[name]
+            party.fate.dies_at = None
+            if not party.alive:
+                await party.end()
+                await party.start(acts=False)
+        self.problems += [f"{name}: {error!r}" for name in NAMES for error in self.world[name].errors]
+        self.problems += [
+            f"{name}: {e!r}" for name in NAMES if (life := self.world[name].life) for e in life.errors
+        ]
+        return await Judge(self).judge()
+
+
+async def _quietly(step: Callable[[], Awaitable[Any]]) -> Any:
+    try:
+        return await step()
+    except (BadRequest, WalletError):
+        return None
+
+
+def play(plan: Plan, folder: Path) -> Outcome:
+    """One run, in a folder that is empty."""
+
+    async def main() -> Outcome:
+        return await Run(plan, folder).play()
+
+    ground()  # not inside the loop
+    with scans_remembered():
+        return run_virtually(main, plan.seed)
+
+
+__all__ = ["FEES_SAT_MAX", "PRICE_SAT", "Outcome", "Run", "play"]
