@@ -43,6 +43,7 @@ async def agent_process(
         },
         "TRADEPOST_RELAYS": ",".join(settings.relays),
         "TRADEPOST_MINTS": ",".join(settings.mints),
+        "TRADEPOST_ARBITERS": ",".join(settings.arbiters),
         "TRADEPOST_DATA": str(settings.data),
         "TRADEPOST_KEY": "",  # wins over the project's own, which may be with a remote signer
     }

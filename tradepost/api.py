@@ -9,14 +9,17 @@ from typing import Any
 
 import dvm
 from dvm import Post, Provider
+from dvm.arbiter import Arbiter
 from identity import LocalSigner, Signer
 from tradepost.ending import ending
 from tradepost.errors import ConfigError
+from tradepost.gateway import open_gateway
+from tradepost.lightning_orders import open_lightning_orders
 from tradepost.logs import ensure_logs
 from tradepost.post import limits_of, open_post, own_key
 from tradepost.restore import keep_record
 from tradepost.secrets import CUSTOMER, Key, find_key, open_signer
-from tradepost.settings import Settings
+from tradepost.settings import ARBITER, Settings
 
 #: Set while `tradepost up` runs a project's code to find its agents.
 agents_are_loading: ContextVar[bool] = ContextVar("agents_are_loading", default=False)
@@ -116,10 +119,20 @@ async def serve(
         signers = [await stack.enter_async_context(signer) for signer in opening]
         post = await stack.enter_async_context(open_post(settings))
         providers = [
-            Provider(agent, signer, post, limits_of(settings))
+            Provider(agent, signer, post, limits_of(settings, agent.slug))
             for agent, signer in zip(agents, signers, strict=True)
         ]
+        if settings.gateway_url:
+            customer = await stack.enter_async_context(open_customer(settings, post))
+            own = [signer.public_key for signer in signers]
+            orders = await stack.enter_async_context(open_lightning_orders(settings, post, customer, own=own))
+            names = [agent.slug for agent in agents]
+            await stack.enter_async_context(open_gateway(settings, post, orders, names=names))
+        arbiter = Arbiter(post, LocalSigner(own_key(settings, ARBITER))) if settings.arbiter else None
         with ending() as told_to_end:
+            if arbiter is not None:
+                await arbiter.start()
+                stack.push_async_callback(arbiter.stop)
             for provider in providers:
                 await provider.start()
             await keep_record(settings, post)

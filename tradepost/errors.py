@@ -2,6 +2,7 @@
 
 TradepostError
 ├── ConfigError         the configuration lacks something or contradicts itself
+├── GatewayRefused      what the gateway does not do for strangers
 └── PostBusy            another process runs this post
 """
 
@@ -12,6 +13,10 @@ class TradepostError(Exception):
 
 class ConfigError(TradepostError):
     """The configuration lacks something or contradicts itself."""
+
+
+class GatewayRefused(TradepostError):  # noqa: N818
+    """What the gateway does not do for strangers; the message is for them."""
 
 
 class PostBusy(TradepostError):  # noqa: N818

@@ -17,8 +17,12 @@ from relay_bridge.timing import within
 from store import Clock, Database, Migration, SystemClock, load_migrations
 from store.backup import back_up
 from tradepost.errors import ConfigError, PostBusy
+from tradepost.rails import open_lightning
 from tradepost.settings import Settings, make_private
+from tradepost.sweeping import invoices_of
 from wallet import HttpTransport, InvalidSeed, MintTransport, Seed, Wallet
+from wallet.rails import Lightning
+from wallet.sweep import GetInvoice, sweep
 
 FLUSH_SECONDS_MAX = 5.0
 RECOVER_SECONDS_MAX = 10.0
@@ -56,17 +60,24 @@ async def open_post(
             ) as pool,
             Outbox(db, pool, clock) as outbox,
             Inbox(db, pool, clock) as inbox,
-            Wallet.open(db, seed, clock=clock, mints=settings.mints, transport=transport) as wallet,
+            Wallet.open(
+                db, seed, clock=clock, mints=settings.mints, transport=transport, caps=settings.caps
+            ) as wallet,
+            open_lightning(settings, db, wallet, clock, connect=connect) as lightning,
         ):
             recovered = asyncio.Event()
-            recovering = asyncio.create_task(_keep_recovering(wallet, clock, recovered))
+            fetcher = Fetcher(allow_private=settings.allow_private_urls)
+            get_invoice = settings.sweep_to and invoices_of(settings.sweep_to, fetcher, settings)
+            recovering = asyncio.create_task(
+                _keep_recovering(wallet, lightning, clock, recovered, get_invoice or None)
+            )
             try:
                 # Change still at a mint is missed by the next payment: wait for it, but not for a mint that hangs.
                 with suppress(TimeoutError):
                     await within(clock, RECOVER_SECONDS_MAX, recovered.wait())
                 yield Post(
                     db=db, clock=clock, pool=pool, inbox=inbox, outbox=outbox, wallet=wallet, seed=seed,
-                    fetcher=Fetcher(allow_private=settings.allow_private_urls),
+                    lightning=lightning, fetcher=fetcher,
                 )  # fmt: skip
                 await outbox.flush(FLUSH_SECONDS_MAX)
             finally:
@@ -74,11 +85,24 @@ async def open_post(
                 await asyncio.wait([recovering])
 
 
-async def _keep_recovering(wallet: Wallet, clock: Clock, recovered: asyncio.Event) -> None:
-    """Settle what an earlier process left, now and when its mint is back; claim invoices that were paid meanwhile."""
+async def _keep_recovering(
+    wallet: Wallet,
+    lightning: Lightning,
+    clock: Clock,
+    recovered: asyncio.Event,
+    get_invoice: GetInvoice | None,
+) -> None:
+    """Settle what an earlier process left, now and when its mint is back; claim invoices that were paid meanwhile.
+
+    Then send to `get_invoice`'s wallet what is too much at a mint.
+    """
     while True:
         try:
             await wallet.recover()
+            recovered.set()  # payments by Lightning hold back no coins, and a wallet that is away takes its time
+            await lightning.recover()
+            if get_invoice is not None:
+                await sweep(wallet, get_invoice)
         except Exception:  # a full disk, say; the money is still to be looked after when there is room again
             log.exception("recovery_failed")
         recovered.set()
@@ -97,6 +121,20 @@ async def open_wallet(settings: Settings) -> AsyncIterator[Wallet]:
             yield wallet
 
 
+@asynccontextmanager
+async def open_rails(settings: Settings) -> AsyncIterator[Lightning]:
+    """Only the Lightning of a post; what an earlier process left is settled first. Raises `PostBusy`, `ConfigError`."""
+    with _only_process(settings.data):
+        async with (
+            await open_database(settings) as db,
+            wallet_on(settings, db) as wallet,
+            open_lightning(settings, db, wallet, SystemClock()) as lightning,
+        ):
+            await wallet.recover()
+            await lightning.recover()
+            yield lightning
+
+
 async def open_database(settings: Settings) -> Database:
     """The post's database, made new if it is not there yet, copied first if it is of an earlier release.
 
@@ -109,17 +147,23 @@ async def open_database(settings: Settings) -> Database:
 
 def wallet_on(settings: Settings, db: Database) -> Wallet:
     """The post's wallet, for reading; whoever moves money opens the post or `open_wallet`."""
-    return Wallet.open(db, read_seed(settings), clock=SystemClock(), mints=settings.mints)
+    return Wallet.open(db, read_seed(settings), clock=SystemClock(), mints=settings.mints, caps=settings.caps)
 
 
-def limits_of(settings: Settings) -> ProviderLimits:
-    """The limits an operator may set."""
+def limits_of(settings: Settings, agent: str) -> ProviderLimits:
+    """The limits an operator may set for the agent of that short name."""
     return ProviderLimits(
+        fee_bps=settings.agent_fee_bps.get(agent, settings.fee_bps),
         job_seconds_max=settings.job_seconds_max,
         concurrent_jobs_max=settings.concurrent_jobs_max,
         queue_jobs_max=settings.queue_jobs_max,
         offer_seconds=settings.offer_seconds,
+        credit_msat_max=settings.credit_msat_max,
+        reveal_msat_max=settings.reveal_msat_max,
         locktime_seconds=settings.locktime_seconds,
+        arbiters=settings.arbiters,
+        review_seconds=settings.review_seconds,
+        dispute_seconds=settings.dispute_seconds,
     )
 
 

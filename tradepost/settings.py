@@ -8,23 +8,32 @@ import os
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from identity import InvalidKey
+from identity.nip19 import parse_public_key
 from relay_bridge import InvalidRelayUrl, normalise_relay_url
 from tradepost.errors import ConfigError
-from wallet import UnknownMint
+from wallet import InvalidLnurl, UnknownMint
+from wallet.exposure import MINT_SAT_MAX, Caps
+from wallet.ledger import FEE_BPS_MAX
+from wallet.lnurl_text import ADDRESS_NAME, parse_lnurl
 from wallet.mint import normalise_mint_url
 
 FILE: Final = "tradepost.yaml"
 DATA: Final = ".tradepost"
+RAILS: Final = ("mint", "nwc")
+ARBITER: Final = "arbiter"  # the name of the key under which a post arbitrates
 PUBLIC_RELAYS: Final = ("wss://relay.damus.io", "wss://nos.lol", "wss://relay.primal.net")
 
 Urls = Annotated[tuple[str, ...], NoDecode]
 Positive = Annotated[int, Field(gt=0)]
+FeeBps = Annotated[int, Field(ge=0, le=FEE_BPS_MAX)]
 
 
 class Settings(BaseSettings):
@@ -36,6 +45,16 @@ class Settings(BaseSettings):
     relays: Urls = PUBLIC_RELAYS
     #: Mints whose coins we take and keep: they hold our sats, so there is no default.
     mints: Urls = ()
+    #: The most that may be at one mint, ours or locked for our jobs; and at single ones, by URL.
+    mint_sat_max: Positive = MINT_SAT_MAX
+    mint_sat_max_of: dict[str, Positive] = {}
+    #: A Lightning address or LNURL: `up` sends there what is more at a mint than `sweep_sat_above`, or its cap.
+    sweep_to: str | None = None
+    sweep_sat_above: Annotated[int, Field(ge=0)] | None = None
+    #: By what Lightning is made and paid, the first that can: `mint` (our mints as gateway), `nwc` (your wallet).
+    rails: Urls = ("mint",)
+    #: The connection to your wallet for `nwc`, if it is not a file of the post.
+    nwc: SecretStr | None = None
     #: The Python file that makes the `Agent`, relative to the folder of the configuration.
     code: str = "agent.py"
     #: The agent's key if it is not a file of the post: a bunker:// URL or an ncryptsec.
@@ -46,14 +65,42 @@ class Settings(BaseSettings):
     allow_private_relays: bool = False
     #: Whether URLs that customers give as input may lead to private or loopback addresses.
     allow_private_urls: bool = False
+    #: The post's cut of what a job brings, in hundredths of a percent; and of single agents, by short name.
+    fee_bps: FeeBps = 500
+    agent_fee_bps: dict[str, FeeBps] = {}
+    #: Whose rulings we accept, as customer and as provider: npubs. Without one there is no escrow.
+    arbiters: Urls = ()
+    #: Whether this post arbitrates between others, under the key `arbiter`.
+    arbiter: bool = False
+    #: How long a customer may look at a result in escrow, and an arbiter may take over a dispute.
+    review_seconds: Positive = 600
+    dispute_seconds: Positive = 86_400
     job_seconds_max: Positive = 600
     concurrent_jobs_max: Positive = 64
     queue_jobs_max: Positive = 1000
     offer_seconds: Positive = 900
+    #: What a customer who has paid an agent before may owe it, in msat, and never more than it has paid.
+    credit_msat_max: Annotated[int, Field(ge=0)] = 0
+    #: What an agent does for such a customer before it buys the sealed results, in msat, with the same bound.
+    reveal_msat_max: Annotated[int, Field(ge=0)] = 0
     #: How long a payment may wait for us before its sender can take it back.
     locktime_seconds: Annotated[int, Field(gt=300)] = 3600
 
-    @field_validator("relays", "mints", mode="before")
+    #: Where Lightning wallets reach this post: an https:// address without path, whose server passes on to
+    #: `gateway_host` and `gateway_port`. With it, `up` serves LNURL too.
+    gateway_url: str | None = None
+    gateway_host: str = "127.0.0.1"
+    gateway_port: Annotated[int, Field(gt=0, lt=65536)] = 8790
+    #: Lightning addresses NAME@host that fund this wallet, besides those of the agents.
+    gateway_names: Urls = ("tips",)
+    #: Whether clients are told apart by X-Forwarded-For, which a server in front of us writes.
+    gateway_behind_proxy: bool = False
+    gateway_requests_per_minute_max: Positive = 120
+    #: The most that is held for anybody who orders a job with a Lightning wallet.
+    custodial_sat_max: Positive = 10_000
+    tip_sat_max: Positive = 100_000
+
+    @field_validator("relays", "mints", "rails", "gateway_names", "arbiters", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         """Lists come from YAML as lists and from the environment separated by commas or spaces."""
@@ -68,9 +115,60 @@ class Settings(BaseSettings):
         except (InvalidRelayUrl, UnknownMint) as error:
             raise ValueError(str(error)) from None
 
+    @field_validator("mint_sat_max_of")
     @classmethod
-    def load(cls, folder: Path | None = None) -> Self:
-        """Read the configuration of `folder` (default: here), the environment over the file.
+    def _check_caps(cls, caps: dict[str, int]) -> dict[str, int]:
+        try:
+            return {normalise_mint_url(url): sat for url, sat in caps.items()}
+        except UnknownMint as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("sweep_to")
+    @classmethod
+    def _check_sweep(cls, text: str | None) -> str | None:
+        try:
+            if text is not None:
+                parse_lnurl(text)
+        except InvalidLnurl as error:
+            raise ValueError(str(error)) from None
+        return text
+
+    @field_validator("arbiters")
+    @classmethod
+    def _check_arbiters(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(dict.fromkeys(parse_public_key(key) for key in keys))
+        except InvalidKey as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("rails")
+    @classmethod
+    def _check_rails(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if bad := [name for name in names if name not in RAILS]:
+            raise ValueError(f"{bad[0]!r} is no Lightning rail; there are {' and '.join(RAILS)}")
+        return tuple(dict.fromkeys(names))
+
+    @field_validator("gateway_url")
+    @classmethod
+    def _check_gateway(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "")
+        is_local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")
+        if url is None or (
+            parts.netloc and parts.path in ("", "/") and (parts.scheme == "https" or is_local)
+        ):
+            return url and url.rstrip("/")
+        raise ValueError("the gateway's address is https://host, without a path: wallets follow no other")
+
+    @field_validator("gateway_names")
+    @classmethod
+    def _check_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if bad := [name for name in names if not ADDRESS_NAME.fullmatch(name)]:
+            raise ValueError(f"{bad[0]!r} is no name of a Lightning address: a-z, 0-9, '-', '_' and '.'")
+        return names
+
+    @classmethod
+    def load(cls, folder: Path | None = None, **given: Any) -> Self:
+        """Read the configuration of `folder` (default: here): what is `given`, then the environment, then the file.
 
         Raises `ConfigError` naming the field and where it is set.
         """
@@ -83,12 +181,17 @@ class Settings(BaseSettings):
             else {}
         )
         try:
-            settings = cls(**values)
+            settings = cls(**(values | given))
         except ValidationError as error:
-            raise ConfigError(_explain(error, path, values)) from None
+            raise ConfigError(_explain(error, path, values, given)) from None
         base = folder / DATA if is_project else home()
         data = folder / settings.data if "data" in settings.model_fields_set else base
         return settings.model_copy(update={"data": data, "code": str(folder / settings.code)})
+
+    @property
+    def caps(self) -> Caps:
+        """How much may be at one mint."""
+        return Caps(self.mint_sat_max, self.mint_sat_max_of, self.sweep_sat_above)
 
     @property
     def database(self) -> Path:
@@ -99,6 +202,11 @@ class Settings(BaseSettings):
     def seed_file(self) -> Path:
         """The file with the wallet's words."""
         return self.data / "seed"
+
+    @property
+    def nwc_file(self) -> Path:
+        """The file with the connection to a Lightning wallet."""
+        return self.data / "nwc"
 
     def key_file(self, name: str) -> Path:
         """The file with the key of an agent, or of the `customer`."""
@@ -139,11 +247,12 @@ def _variable(field: str) -> str:
     return f"TRADEPOST_{field.upper()}"
 
 
-def _explain(error: ValidationError, path: Path, values: dict[str, Any]) -> str:
+def _explain(error: ValidationError, path: Path, values: dict[str, Any], given: dict[str, Any]) -> str:
     """The first of pydantic's complaints, in our words and with the place to mend it."""
     first = error.errors()[0]
     field = str(first["loc"][0])
     where = f"{path}: {field}" if field in values else _variable(field)
+    where = field if field in given else where
     if first["type"] == "extra_forbidden":
         meant = get_close_matches(field, Settings.model_fields, 1)
         hint = f"did you mean {meant[0]}?" if meant else f"there are {', '.join(Settings.model_fields)}"

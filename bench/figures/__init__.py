@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bench.figures import commits, ecash, encryption, growth, ingestion, jobs, memory
+from bench.figures import audit, commits, ecash, encryption, growth, ingestion, jobs, ledger, memory
 from bench.measure import Figure
 
 FIGURES: dict[str, Callable[[int], Figure]] = {
@@ -13,4 +13,6 @@ FIGURES: dict[str, Callable[[int], Figure]] = {
     "ecash": ecash.measure,
     "encryption": encryption.measure,
     "commits": commits.measure,
+    "ledger": ledger.measure,
+    "audit": audit.measure,
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.figures import FIGURES, commits, ecash, encryption, growth, ingestion, jobs, memory
+from bench.figures import FIGURES, audit, commits, ecash, encryption, growth, ingestion, jobs, ledger, memory
 from bench.measure import Figure
 
 ROOT = Path(__file__).parent.parent.parent
@@ -57,6 +57,14 @@ def test_encryption() -> None:
 
 def test_commits() -> None:
     check(commits.measure(1, callers=8), "commits", bars=0)
+
+
+def test_ledger() -> None:
+    check(ledger.measure(1, postings=400), "ledger", bars=0)
+
+
+def test_audit() -> None:
+    check(audit.measure(1, jobs=50), "audit", bars=1)
 
 
 @pytest.mark.process

@@ -5,12 +5,15 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 import structlog
 
 from tradepost.cli import run
+from tradepost.testing import MemoryMint
+from wallet import HttpTransport
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,3 +82,18 @@ async def configured(home: Path, relay_url: str, mint_url: str, monkeypatch: pyt
     monkeypatch.setenv("TRADEPOST_RELAYS", relay_url)
     monkeypatch.setenv("TRADEPOST_MINTS", mint_url)
     return mint_url
+
+
+@pytest.fixture
+def memory_mint(home: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryMint:
+    """A mint that the commands reach as if by HTTP, and that can be broken."""
+    mint = MemoryMint(input_fee_ppk=100)
+
+    async def request(
+        _self: HttpTransport, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> Any:
+        return await mint.request(method, path, body)
+
+    monkeypatch.setattr(HttpTransport, "request", request)
+    monkeypatch.setenv("TRADEPOST_MINTS", mint.url)
+    return mint

@@ -106,7 +106,7 @@ def test_the_version(cli: "Cli") -> None:
         (["wallet", "fund", "0"], "equal to 1. See `tradepost wallet fund --help`"),
         (["wallet", "fund", "10"], "TRADEPOST_MINTS"),
         (["wallet", "send", "10"], "TRADEPOST_MINTS"),
-        (["wallet", "pay", "lnbc1"], "TRADEPOST_MINTS"),
+        (["wallet", "pay", "lnbc1"], "not a Lightning invoice"),
         (["wallet", "receive", "rubbish"], "cashuA"),
         (["key", "show"], "tradepost key new"),
         (["key", "show", "../../../etc/passwd"], "short name"),

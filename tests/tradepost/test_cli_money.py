@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 
@@ -21,7 +22,6 @@ from tradepost.cli import ask as ask_module
 from tradepost.post import open_post, own_key
 from tradepost.settings import Settings
 from tradepost.testing import MemoryMint
-from wallet import HttpTransport
 
 if TYPE_CHECKING:
     from conftest import AsyncCli, Cli
@@ -54,21 +54,6 @@ async def shop(configured: str, relay_url: str, tmp_path: Path) -> AsyncIterator
         await post.outbox.flush(5)
         yield provider
         await provider.stop(0)
-
-
-@pytest.fixture
-def memory_mint(home: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryMint:
-    """A mint that the commands reach as if by HTTP, and that can be broken."""
-    mint = MemoryMint(input_fee_ppk=100)
-
-    async def request(
-        _self: HttpTransport, method: str, path: str, body: dict[str, Any] | None = None
-    ) -> Any:
-        return await mint.request(method, path, body)
-
-    monkeypatch.setattr(HttpTransport, "request", request)
-    monkeypatch.setenv("TRADEPOST_MINTS", mint.url)
-    return mint
 
 
 class Silent:
@@ -130,7 +115,7 @@ async def test_money_in_out_and_about(
     again = await cli_beside("wallet", "receive", token)
     assert (again.code, again.out) == (1, "")
     assert "taken before" in again.err
-    paid = await cli_beside("wallet", "pay", MemoryMint().invoice(5))
+    paid = await cli_beside("wallet", "pay", MemoryMint(f"https://{uuid4()}.test").invoice(5))
     assert (paid.code, paid.out[:10]) == (0, "paid 5 sat")
     assert (await cli_beside("wallet", "balance", "--json")).lines[0]["total_sat"] in range(31, 35)
 

@@ -243,7 +243,7 @@ async def test_a_set_up_that_is_well(
     assert {line["level"] for line in ran.lines} == {"ok"}
     checks = {line["check"] for line in ran.lines}
     assert checks == {"settings", "python", "disk", "open files", "post", "seed", "keys", "process", "database", "money",
-                      "relays", "mints", "clock"}  # fmt: skip
+                      "relays", "mints", "clock", "rails"}  # fmt: skip
     assert "100 sat" in found(ran, "money")[0].said
     assert configured in found(ran, "mints")[0].said
     assert relay_url in found(ran, "relays")[0].said

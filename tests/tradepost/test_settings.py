@@ -6,6 +6,7 @@ import pytest
 
 from tradepost.errors import ConfigError
 from tradepost.settings import FILE, PUBLIC_RELAYS, Settings
+from wallet.exposure import Caps
 
 
 @pytest.fixture
@@ -92,3 +93,26 @@ def test_a_file_that_cannot_be_read_is_named(home: Path, tmp_path: Path) -> None
     (tmp_path / FILE).write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not valid YAML"):
         Settings.load(tmp_path)
+
+
+def test_caps_and_fees_of_single_mints_and_agents(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    (folder / FILE).write_text(
+        "mint_sat_max: 5000\nmint_sat_max_of: {https://Mint.test/: 70}\nsweep_sat_above: 60\nfee_bps: 300\n"
+        "agent_fee_bps: {shouter: 0}\nsweep_to: me@wallet.test\n"
+    )
+    settings = Settings.load(folder)
+    assert settings.caps == Caps(5000, {"https://mint.test": 70}, 60)
+    assert (settings.fee_bps, settings.agent_fee_bps, settings.sweep_to) == (
+        300,
+        {"shouter": 0},
+        "me@wallet.test",
+    )
+    for line, said in (
+        ("fee_bps: 10001", "fee_bps"), ("agent_fee_bps: {shouter: -1}", "agent_fee_bps"), ("mint_sat_max: 0", "mint_sat_max"),
+        ("mint_sat_max_of: {nowhere: 5}", "mint_sat_max_of"), ("sweep_to: nobody", "sweep_to"),
+    ):  # fmt: skip
+        (folder / FILE).write_text(line + "\n")
+        with pytest.raises(ConfigError, match=said):
+            Settings.load(folder)

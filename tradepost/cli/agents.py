@@ -15,9 +15,9 @@ from store import SystemClock
 from tradepost.api import agent_keys, serve
 from tradepost.cli.output import AsJson, print_json, print_text, quoted, say
 from tradepost.cli.signing import Sec, print_unsigned, tell_source
-from tradepost.post import reach
+from tradepost.post import own_key, reach
 from tradepost.project import load_agents, make_project
-from tradepost.settings import Settings
+from tradepost.settings import ARBITER, Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -56,21 +56,25 @@ def up(
 ) -> None:
     """Run the agents of a project until you interrupt it.
 
-    What was under way then goes on at the next start.
+    And its arbiter, if it has one. What was under way then goes on at the next start.
 
     Example: `tradepost up shop`
     """
     settings = Settings.load(folder)
-    agents = load_agents(Path(settings.code))
+    only_arbiter = settings.arbiter and not Path(settings.code).exists()
+    agents = [] if only_arbiter else load_agents(Path(settings.code))
     keys = agent_keys(agents, settings, sec)
-    tell_source(keys[0], sec)
-    if isinstance(keys[0].value, Npub):
-        _print_unsigned(agents[0], keys[0].value.public_key)
-        return
+    for key in keys[:1]:
+        tell_source(key, sec)
+        if isinstance(key.value, Npub):
+            _print_unsigned(agents[0], key.value.public_key)
+            return
 
     async def ready(providers: Sequence[Provider], post: Post) -> None:
         for provider in providers:
             _print_open(provider, post.pool.urls, as_json)
+        if settings.arbiter:
+            _print_arbiter(own_key(settings, ARBITER).public_key, post.pool.urls, as_json)
         if unreachable := await reach(post.pool):
             say(f"[yellow]{quoted(unreachable)}; still trying[/]")
 
@@ -81,6 +85,17 @@ def _print_unsigned(agent: Agent, public_key: str) -> None:
     """What the agent publishes when it starts."""
     now = SystemClock().now()
     print_unsigned(public_key, announcement(agent, now), heartbeat(agent, now))
+
+
+def _print_arbiter(public_key: str, relays: Sequence[str], as_json: bool) -> None:
+    npub = encode_npub(public_key)
+    if as_json:
+        print_json({"arbiter": npub, "pubkey": public_key, "relays": relays})
+        return
+    say(
+        f"[green]●[/] the arbiter is open on {', '.join(relays)}; parties name it in tradepost.yaml, under arbiters:"
+    )
+    print_text(npub)
 
 
 def _print_open(provider: Provider, relays: Sequence[str], as_json: bool) -> None:

@@ -10,17 +10,21 @@ import typer
 from msgspec.structs import replace
 
 from dvm import Customer, Order, OrderState, Post, Update, queries
+from dvm.bolt11_purchases import is_by_invoice
 from dvm.customer import named_key
 from dvm.kinds import check_request_kind
 from identity import EventTemplate, Npub
 from tradepost.api import open_customer
 from tradepost.cli.completing import complete_kind, complete_target
+from tradepost.cli.lightning import LightningWish, ask_by_lightning
 from tradepost.cli.output import AsJson, local_time, print_json, print_text, quoted, say
+from tradepost.cli.qr import Wanted
 from tradepost.cli.signing import Sec, WatchOnly, WouldSign, chosen_key, print_unsigned
 from tradepost.errors import TradepostError
 from tradepost.post import open_post, reach
 from tradepost.secrets import CUSTOMER, Key, open_signer
 from tradepost.settings import Settings
+from wallet.terms import Method
 
 REFUND_SECONDS_MAX: Final = 15.0  # an honest agent's refund is here in a second or two
 _STYLES: Final = {
@@ -62,9 +66,30 @@ def ask(
     private: Annotated[
         bool, typer.Option("--private", help="Encrypt the request, so that only the agent can read it.")
     ] = False,
+    settle: Annotated[
+        str,
+        typer.Option(
+            metavar="METHOD",
+            help="How to pay: `escrow`, `reveal` (the agent works first and you buy the key of its sealed result),"
+            " `prepaid` (ecash), `invoice` (Lightning, by `rails`), or `auto`: in escrow if you named arbiters, else"
+            " prepaid, else by invoice.",
+        ),
+    ] = "auto",
+    review: Annotated[
+        bool,
+        typer.Option("--review", help="In escrow, do not pay for the result yet: `tradepost escrow accept`."),
+    ] = False,
     seconds: Annotated[
         int, typer.Option(metavar="SECONDS", min=1, help="How long to wait for the result.")
     ] = 600,
+    lightning: Annotated[
+        bool, typer.Option("--lightning", help="Pay from a Lightning wallet: an invoice is shown first.")
+    ] = False,
+    refund_to: Annotated[
+        str,
+        typer.Option(metavar="ADDRESS", help="With --lightning: a Lightning address for what is left."),
+    ] = "",
+    qr: Wanted = None,
     sec: Sec = "",
     as_json: AsJson = False,
 ) -> None:
@@ -76,7 +101,18 @@ def ask(
     named_key(target)
     settings = Settings.load()
     key = chosen_key(settings, CUSTOMER, sec)
-    wanted = _Wanted(target, _read(text), kind, max_sat, _params(param or []), private, seconds)
+    if lightning:
+        if private:
+            raise TradepostError(
+                "--private and --lightning do not go together yet: the order is kept in clear"
+            )
+        wish = LightningWish(target, _read(text), kind, max_sat, _params(param or []), refund_to, qr, as_json)
+        asyncio.run(ask_by_lightning(wish, settings, key))
+        return
+    wanted = _Wanted(
+        target, _read(text), kind, max_sat, _params(param or []), private, seconds,
+        _methods(settle, settings, private), settings.arbiters, review,
+    )  # fmt: skip
     asyncio.run(_ask(wanted, settings, key, as_json))
 
 
@@ -89,6 +125,9 @@ class _Wanted:
     params: dict[str, str]
     private: bool
     seconds: int
+    settle: tuple[Method, ...]
+    arbiters: tuple[str, ...]
+    review: bool
 
 
 async def _ask(wanted: _Wanted, settings: Settings, key: Key, as_json: bool) -> None:
@@ -118,10 +157,29 @@ async def _ask(wanted: _Wanted, settings: Settings, key: Key, as_json: bool) -> 
         print_text(content)
 
 
+def _methods(word: str, settings: Settings, private: bool) -> tuple[Method, ...]:
+    """The ways to pay that will do, the best first."""
+    can_escrow = bool(settings.arbiters) and not private
+    match word:
+        case "auto":
+            # An invoice is paid only where the agent takes no ecash of ours.
+            by_invoice = () if private else (Method.INVOICE,)
+            return (*((Method.ESCROW,) if can_escrow else ()), Method.PREPAID, *by_invoice)
+        case "escrow" if not settings.arbiters:
+            raise TradepostError(
+                "an escrow needs an arbiter that you trust: name its npub in tradepost.yaml (arbiters: […]) or in "
+                "TRADEPOST_ARBITERS"
+            )
+        case Method.ESCROW | Method.REVEAL | Method.PREPAID | Method.INVOICE:
+            return (Method(word),)
+    raise TradepostError(f"--settle {word!r}: write escrow, reveal, prepaid, invoice or auto")
+
+
 async def _publish(customer: Customer, wanted: _Wanted) -> Order:
     return await customer.ask(
         wanted.target, wanted.text, kind=wanted.kind, max_sat=wanted.max_sat, params=wanted.params,
-        private=wanted.private, seconds_max=wanted.seconds,
+        private=wanted.private, seconds_max=wanted.seconds, settle=wanted.settle,
+        arbiters=wanted.arbiters if Method.ESCROW in wanted.settle else (), review=wanted.review,
     )  # fmt: skip
 
 
@@ -158,6 +216,11 @@ async def _unfinished(post: Post, order: Order) -> str:
     """Where the money is, and how it comes back."""
     row = await queries.get_order(post.db, order.id)
     assert row is not None
+    if row.state is OrderState.AWAITING_REFUND and is_by_invoice(row):
+        return (
+            f"{row.reason}; {row.price_sat} sat were paid by Lightning, and only the agent can send them back: "
+            "`tradepost settle` looks whether it did"
+        )
     if row.state is OrderState.AWAITING_REFUND and row.locktime is not None:
         return (
             f"{row.reason}; {row.price_sat} sat are locked for the agent until {local_time(row.locktime)}. "

@@ -45,24 +45,23 @@ def demo(
 
 
 def _summary(report: Report) -> Iterator[tuple[str, str]]:
-    fee_sat = report.customer_fee_sat + report.agent_fee_sat
-    accounted_sat = report.customer_sat + report.agent_sat + fee_sat
-    yield "job", report.job_id
+    accounted_sat = report.customer_sat + report.agent_sat + report.mint_fee_sat
     yield "kind", f"{report.kind}, {report.kind_name}"
     yield "input", f"{report.input_words} words, {quoted(report.input_name)}"
-    yield "output", f"{len(report.result.split())} words, {report.job_seconds:.2f} s after the request"
-    yield "price", f"{report.price_sat} sat"
-    yield (
-        "mint's fees",
-        f"{report.customer_fee_sat} sat for locking, {report.agent_fee_sat} sat for redeeming",
-    )
+    yield "output", f"{len(report.result.split())} words, {report.scenes[0].seconds:.2f} s after the request"
+    for scene in report.scenes:
+        yield "job", scene.job_id
+        yield "", f"by {scene.method}, {scene.price_sat} sat: {scene.outcome}"
+    yield "mint's fees", f"{report.mint_fee_sat} sat, for locking and redeeming"
     yield "agent holds", f"[bold green]{report.agent_sat} sat[/], its first"
     yield "customer holds", f"{report.customer_sat} sat of the {report.funded_sat} sat it began with"
-    is_balanced = accounted_sat == report.funded_sat
-    verdict = "every sat is accounted for" if is_balanced else "[bold red]THE BOOKS DO NOT BALANCE[/]"
+    is_balanced = accounted_sat == report.funded_sat and not report.problems
+    verdict = (
+        "audited, every sat is accounted for" if is_balanced else "[bold red]THE BOOKS DO NOT BALANCE[/]"
+    )
     yield (
         "the books",
-        f"{report.customer_sat} + {report.agent_sat} + {fee_sat} = {accounted_sat} sat: {verdict}",
+        f"{report.customer_sat} + {report.agent_sat} + {report.mint_fee_sat} = {accounted_sat} sat: {verdict}",
     )
 
 

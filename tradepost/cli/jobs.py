@@ -13,6 +13,7 @@ from dvm import OrderFailed, OrderState, queries
 from dvm.kinds import name_of
 from dvm.private import reveal, scheme_of
 from dvm.queries import JobRow, OrderRow
+from dvm.reveals import sealed_text
 from identity import Event, EventTemplate, LocalSigner, SecretKey, encode_npub, read_key_file
 from tradepost.api import open_customer
 from tradepost.cli.completing import complete_job
@@ -188,7 +189,8 @@ async def _find(prefix: str) -> list[Row]:
         for order in await queries.find_orders(db, prefix):
             asked = await _clear(order.request, order)
             answer = await _clear(order.result, order) if order.result else None
-            said = {"tags": asked.tags if asked else None, "result": answer.content if answer else None}
+            text = answer.content if answer else await sealed_text(db, order)
+            said = {"tags": asked.tags if asked else None, "result": text}
             rows.append({**bought(order), "request": order.request.to_dict(), **said})
     return rows
 

@@ -1,7 +1,7 @@
 """`tradepost settle`: go on with what earlier commands left open."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,9 +13,11 @@ from tradepost.cli.jobs import bought, print_jobs
 from tradepost.cli.output import AsJson, local_time, quoted, say
 from tradepost.cli.signing import Sec, chosen_key
 from tradepost.errors import TradepostError
+from tradepost.lightning_orders import open_lightning_orders
 from tradepost.post import open_post, reach
 from tradepost.secrets import CUSTOMER, Key, open_signer
 from tradepost.settings import Settings
+from wallet.escrow import Role
 
 
 def register(app: typer.Typer) -> None:
@@ -53,10 +55,17 @@ async def _settle(settings: Settings, key: Key, seconds: int, as_json: bool) -> 
         before = await queries.open_orders(post.db, signer.public_key)
         if before and (unreachable := await reach(post.pool)):
             say(f"[yellow]{quoted(unreachable)}; what agents sent cannot be fetched[/]")
-        async with open_customer(settings, post, signer) as customer:
-            waiting = [asyncio.create_task(order.result()) for order in await customer.open_orders()]
-            if waiting:
-                await asyncio.wait(waiting, timeout=seconds)
+        async with (
+            open_customer(settings, post, signer) as customer,
+            open_lightning_orders(settings, post, customer) as lightning,
+        ):
+            waiting: list[asyncio.Task[Any]] = [
+                asyncio.create_task(order.result()) for order in await customer.open_orders()
+            ]
+            waiting.append(asyncio.create_task(lightning.settled()))
+            locked = await customer.desk.escrows.open(Role.CUSTOMER, signer.public_key)
+            waiting += [asyncio.create_task(customer.desk.idle())] if locked else []
+            await asyncio.wait(waiting, timeout=seconds)
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
@@ -64,6 +73,8 @@ async def _settle(settings: Settings, key: Key, seconds: int, as_json: bool) -> 
         if after or as_json:
             print_jobs(map(bought, after), as_json=as_json)
         if not as_json:
+            for escrow in await customer.desk.escrows.open(Role.CUSTOMER, signer.public_key):
+                say(f"{escrow.request_id[:12]}: {escrow.terms.price_sat} sat are in escrow, {escrow.stage}")
             await _tell(post, after)
         return sum(row.price_sat for row in after if _is_overdue(row, post.clock.now()))
 

@@ -11,6 +11,7 @@ import typer
 import dvm.queries
 import wallet.queries
 from store import SystemClock
+from tradepost.cli import lnurl, mints, rails
 from tradepost.cli.completing import complete_mint
 from tradepost.cli.output import AsJson, print_json, print_text, say
 from tradepost.cli.qr import Wanted, offer_qr
@@ -41,6 +42,9 @@ POLL_SECONDS = 1.0
 
 def register(root: typer.Typer) -> None:
     """Add the commands to the application."""
+    rails.register(app)
+    lnurl.register(app)
+    mints.register(app)
     root.add_typer(app)
 
 
@@ -83,19 +87,6 @@ def receive(
     Example: `tradepost wallet receive - < token.txt`
     """
     asyncio.run(_receive(_read(token), as_json))
-
-
-@app.command()
-def pay(
-    bolt11: Annotated[str, typer.Argument(metavar="INVOICE", help="A Lightning invoice (BOLT-11).")],
-    mint: Mint = None,
-    as_json: AsJson = False,
-) -> None:
-    """Pay a Lightning invoice with our coins.
-
-    Example: `tradepost wallet pay lnbc210n1…`
-    """
-    asyncio.run(_pay(bolt11, mint, as_json))
 
 
 async def _balance(as_json: bool) -> None:
@@ -158,12 +149,6 @@ async def _receive(text: str, as_json: bool) -> None:
     async with _exclusive() as purse:
         outcome = await purse.receive(token)
         _done(outcome, "received", outcome.received_sat, as_json)
-
-
-async def _pay(bolt11: str, mint: str | None, as_json: bool) -> None:
-    async with _exclusive() as purse:
-        outcome = await purse.pay(await _fullest(purse, mint), bolt11)
-        _done(outcome, "paid", outcome.sent_sat, as_json)
 
 
 def _done(outcome: Outcome, verb: str, amount_sat: int, as_json: bool) -> None:

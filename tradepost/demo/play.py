@@ -13,43 +13,59 @@ import orjson
 from rich.console import Console
 from rich.markup import escape
 
-from dvm import Update, queries
+from dvm import Customer, Order, Update
+from dvm.arbiter import Arbiter
 from dvm.kinds import name_of
+from identity import LocalSigner
 from relay_bridge import EmbeddedRelay
 from store import SystemClock
 from tradepost.agent_process import agent_process
 from tradepost.api import open_customer
 from tradepost.errors import TradepostError
 from tradepost.mint_process import MintProcess, mint_python
-from tradepost.post import open_database, open_post, wallet_on
-from tradepost.settings import Settings
+from tradepost.post import open_database, open_post, own_key, wallet_on
+from tradepost.settings import ARBITER, Settings
 from wallet import Wallet
+from wallet.escrow import Stage
+from wallet.ledger import FEES_MINT
+from wallet.queries_escrows import EscrowRow
+from wallet.terms import Method
 
 KIND: Final = 5001
 FUNDED_SAT: Final = 100
 MAX_SAT: Final = 50
 AGENT_SECONDS_MAX: Final = 30.0
 JOB_SECONDS_MAX: Final = 60
+POLL_SECONDS: Final = 0.05
 INPUT_BYTES_MAX: Final = 48_000  # the request is one event, and relays commonly refuse more than 64 KiB
 
 
 @dataclass(frozen=True)
-class Report:
-    """What happened, for the summary. All money in sats."""
+class Scene:
+    """One job of the demo and what became of its money, in sats."""
 
+    method: str
     job_id: str
+    price_sat: int
+    outcome: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What happened, for the summary. All money in sats; `problems` is what the audits found."""
+
     kind: int
     kind_name: str
     input_name: str
     input_words: int
     result: str
-    price_sat: int
+    scenes: tuple[Scene, ...]
     funded_sat: int
     customer_sat: int
-    customer_fee_sat: int
     agent_sat: int
-    agent_fee_sat: int
-    job_seconds: float
+    mint_fee_sat: int
+    problems: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
         """Plain data for JSON."""
@@ -78,43 +94,95 @@ async def _play(folder: Path, name: str, content: str, console: Console) -> Repo
             mint = await stage.enter_async_context(MintProcess(python, folder / "mint"))
             relay = await stage.enter_async_context(EmbeddedRelay())
         console.print(f"  [dim]{mint.url}  {relay.url}[/]")
-        buyer = Settings(relays=(relay.url,), mints=(mint.url,), data=folder / "customer")
-        seller = Settings(relays=(relay.url,), mints=(mint.url,), data=folder / "agent")
+        arbiter = await stage.enter_async_context(_arbiter(_settings(folder / "arbiter", mint, relay)))
+        buyer = _settings(folder / "customer", mint, relay, arbiter)
+        seller = _settings(folder / "agent", mint, relay, arbiter)
         post = await stage.enter_async_context(open_post(buyer))
-        with _step(console, f"the customer holds {FUNDED_SAT} sat of ecash"):
+        with _step(console, f"the customer holds {FUNDED_SAT} sat of ecash, and there is an arbiter"):
             await _fund(post.wallet, mint.url)
         customer = await stage.enter_async_context(open_customer(buyer, post))
         async with AsyncExitStack() as agents:
             with _step(console, "an agent is open for business, in a process of its own"):
                 npub = await agents.enter_async_context(_agent(seller))
             console.print(f"  [dim]{npub}[/]")
-            started = time.monotonic()
-            order = await customer.ask(npub, content, kind=KIND, max_sat=MAX_SAT, seconds_max=JOB_SECONDS_MAX)
-            console.print(
-                f"[green]✓[/] the customer publishes a request, kind {KIND} [dim]{order.id[:16]}…[/]"
-            )
-            async for update in order:
-                _show(console, update)
-            result = await order.result()
-            job_seconds = time.monotonic() - started
-        customer_books = await _books(post.wallet)
+            market = _Market(console, customer, arbiter, npub, content)
+            paid, result = await _in_escrow(market)
+            refused = await _refused(market)
+        customer_sat, customer_fee_sat, found = await _books(post.wallet)
         async with await open_database(seller) as db, wallet_on(seller, db) as wallet:
-            agent_books = await _books(wallet)
-        bought = await queries.get_order(post.db, order.id)
-    assert bought is not None
+            agent_sat, agent_fee_sat, found_too = await _books(wallet)
     return Report(
-        job_id=order.id, kind=KIND, kind_name=name_of(KIND), input_name=name, input_words=len(content.split()),
-        result=result, price_sat=bought.price_sat, funded_sat=FUNDED_SAT, customer_sat=customer_books[0],
-        customer_fee_sat=customer_books[1], agent_sat=agent_books[0], agent_fee_sat=agent_books[1],
-        job_seconds=job_seconds,
+        kind=KIND, kind_name=name_of(KIND), input_name=name, input_words=len(content.split()), result=result,
+        scenes=(paid, refused), funded_sat=FUNDED_SAT, customer_sat=customer_sat, agent_sat=agent_sat,
+        mint_fee_sat=customer_fee_sat + agent_fee_sat, problems=(*found, *found_too),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Market:
+    console: Console
+    customer: Customer
+    arbiter: Arbiter
+    agent: str
+    text: str
+
+    async def ask(self, *, review: bool) -> Order:
+        """Ask for the text to be summarised, the price to be held in escrow."""
+        return await self.customer.ask(
+            self.agent, self.text, kind=KIND, max_sat=MAX_SAT, seconds_max=JOB_SECONDS_MAX, review=review,
+            settle=(Method.ESCROW,), arbiters=(self.arbiter.public_key,),
+        )  # fmt: skip
+
+    async def ended(self, order: Order) -> EscrowRow:
+        """Wait until nobody can do anything with the coins of an order any more."""
+        async with asyncio.timeout(JOB_SECONDS_MAX):
+            while (row := await self.customer.desk.get(order.id)) is None or not row.stage.is_final:
+                await SystemClock().sleep(POLL_SECONDS)
+            while not await self.customer.desk.escrows.gone(row):
+                await SystemClock().sleep(POLL_SECONDS)
+        return row
+
+
+async def _in_escrow(market: _Market) -> tuple[Scene, str]:
+    """A job whose price is locked before the work and signed over for the result."""
+    market.console.print("\n[bold]A job in escrow[/]")
+    started = time.monotonic()
+    order = await market.ask(review=False)
+    market.console.print(
+        f"[green]✓[/] the customer publishes a request, kind {KIND} [dim]{order.id[:16]}…[/]"
+    )
+    async for update in order:
+        _show(market.console, update)
+    result, seconds = await order.result(), time.monotonic() - started
+    row = await market.ended(order)
+    market.console.print("[green]✓[/] the customer signs the coins over, the agent swaps them: it is paid")
+    return Scene(Method.ESCROW, order.id, row.terms.price_sat, "paid to the agent", seconds), result
+
+
+async def _refused(market: _Market) -> Scene:
+    """A job whose result the customer will not pay for; the arbiter agrees."""
+    market.console.print("\n[bold]A job that is refused[/]")
+    started = time.monotonic()
+    order = await market.ask(review=True)
+    await order.result()
+    market.console.print(f"[green]✓[/] the agent delivers another job in escrow [dim]{order.id[:16]}…[/]")
+    await market.customer.dispute(order.id, "I asked for a haiku")
+    market.console.print("[green]✓[/] the customer disputes it; both tell the arbiter why, encrypted")
+    async with asyncio.timeout(JOB_SECONDS_MAX):
+        while (case := await market.arbiter.get(order.id)) is None or case.stage is not Stage.DISPUTED:
+            await SystemClock().sleep(POLL_SECONDS)
+    await market.arbiter.rule(order.id, 0)
+    row = await market.ended(order)
+    market.console.print("[green]✓[/] the arbiter rules for the customer, which has its coins again")
+    seconds = time.monotonic() - started
+    return Scene(Method.ESCROW, order.id, row.terms.price_sat, "refunded by the arbiter's ruling", seconds)
 
 
 def _show(console: Console, update: Update) -> None:
     told = {
-        "offer": f"the agent offers to do it for [bold]{update.price_sat} sat[/]",
-        "paid": "the customer pays: ecash locked to the agent's key for this one job, encrypted",
-        "working": f"the agent works: {escape(update.message or 'it has swapped the ecash at the mint')}",
+        "offer": f"the arbiter signs the terms, the agent offers to do it for [bold]{update.price_sat} sat[/]",
+        "paid": "the customer locks ecash for two of three: agent, customer, arbiter",
+        "working": f"the agent works: {escape(update.message or 'it has checked the coins and their lock')}",
         "result": "the agent publishes the result",
     }.get(update.step)
     if told:
@@ -128,10 +196,30 @@ async def _fund(wallet: Wallet, mint: str) -> None:
         await SystemClock().sleep(0.05)
 
 
-async def _books(wallet: Wallet) -> tuple[int, int]:
-    """What a wallet holds, and what its mint took in fees."""
-    fee_sat = sum(entry.fee_sat for entry in await wallet.history())
-    return sum((await wallet.balance()).values()), fee_sat
+async def _books(wallet: Wallet) -> tuple[int, int, list[str]]:
+    """What a wallet holds, what its mint took in fees, and what an audit finds wrong, the mint asked too."""
+    audit = await wallet.audit(ask_mints=True)
+    fee_sat = audit.accounts.get(FEES_MINT, 0) // 1000
+    return sum((await wallet.balance()).values()), fee_sat, [str(finding) for finding in audit.problems]
+
+
+def _settings(
+    data: Path, mint: MintProcess, relay: EmbeddedRelay, arbiter: Arbiter | None = None
+) -> Settings:
+    arbiters = () if arbiter is None else (arbiter.public_key,)
+    return Settings(relays=(relay.url,), mints=(mint.url,), data=data, arbiters=arbiters)
+
+
+@asynccontextmanager
+async def _arbiter(settings: Settings) -> AsyncIterator[Arbiter]:
+    """An arbiter on a post of its own, in this process."""
+    async with open_post(settings) as post:
+        arbiter = Arbiter(post, LocalSigner(own_key(settings, ARBITER)))
+        await arbiter.start()
+        try:
+            yield arbiter
+        finally:
+            await arbiter.stop()
 
 
 @asynccontextmanager

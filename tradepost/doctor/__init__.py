@@ -14,6 +14,7 @@ from tradepost.doctor.configuration import check_addresses, load_settings
 from tradepost.doctor.finding import Finding, Level
 from tradepost.doctor.machine import check_clock, check_disk, check_files, check_python
 from tradepost.doctor.mints import check_mints
+from tradepost.doctor.rails import check_rails
 from tradepost.doctor.records import check_database, check_lock
 from tradepost.doctor.relays import check_relays
 from tradepost.doctor.secrets import check_folder, check_keys, check_seed
@@ -33,6 +34,7 @@ CHECKS: Final[tuple[Callable[[Setup], Awaitable[list[Finding]]], ...]] = (
     check_addresses,
     check_relays,
     check_mints,
+    check_rails,
     check_clock,
     check_agents,
 )
