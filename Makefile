@@ -19,7 +19,7 @@ PARALLEL := $(MAKE) --no-print-directory --silent --jobs=2
 timed = begun=$$(date +%s); $(2); code=$$?; echo "== $(1): $$(( $$(date +%s) - begun )) s"; exit $$code
 BEGUN := $(shell date +%s)
 
-.PHONY: help demo test check bench fuzz clean
+.PHONY: help demo test check bench fuzz soak clean
 
 help:
 	@echo "make demo [INPUT=path]   the whole main job on this machine, with real parts"
@@ -27,6 +27,7 @@ help:
 	@echo "make check               lint, format, types, import contracts"
 	@echo "make bench [ONLY=jobs]   measurements; all of them are written to docs/performance.md"
 	@echo "make fuzz [ONLY=target SECONDS=600]   everything that parses, under atheris: docs/fuzzing.md"
+	@echo "make soak [SECONDS=600]  escrows in storms, by seeds, and killed at every point: docs/testing.md"
 	@echo "make clean               remove everything that make installed or wrote"
 
 demo:
@@ -35,7 +36,7 @@ demo:
 
 test:
 	@$(call timed,installing,$(PARALLEL) $(DEV) $(MINT) $(NODE_MODULES))
-	@$(call timed,tests,.venv/bin/python -m pytest --cov --cov-report= --durations=10)
+	@$(call timed,tests,rm -f .coverage .coverage.*; .venv/bin/python tests/in_halves.py --cov --cov-report= --durations=10)
 	@$(call timed,coverage,for package in wallet identity dvm; do \
 		echo "== coverage of $$package: 90 % at least"; \
 		.venv/bin/coverage report --include="$$package/*" --skip-covered --show-missing --fail-under=90 || exit 1; \
@@ -54,6 +55,12 @@ bench:
 
 fuzz: $(FUZZ)
 	@nice .venv/bin/python -m fuzz $(ONLY) --seconds $(SECONDS)
+
+soak:
+	@$(PARALLEL) $(DEV) $(MINT)
+	@nice .venv/bin/python -m soak --seconds $(SECONDS)
+	@TRADEPOST_KILLS=all TRADEPOST_KILL_SECONDS=3600 nice .venv/bin/python -m pytest -s -o faulthandler_timeout=0 \
+		tests/escrow/test_points.py tests/escrow/test_kill.py
 
 clean:
 	rm -rf .venv .venv-mint .cache tests/interop/node_modules build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
