@@ -4,7 +4,8 @@ A letter is written in the transaction of the decision that sends it, so a resta
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 
@@ -48,7 +49,7 @@ class Overtaken(Exception):  # noqa: N818 - it says what happened; no error
     """Somebody else changed the escrow between the reading and the writing."""
 
 
-class EscrowDesk:
+class EscrowDesk(ABC):
     """The escrows of one party in one role."""
 
     role: ClassVar[Role]
@@ -62,9 +63,9 @@ class EscrowDesk:
 
     # For each role to say -------------------------------------------------------------------------------------
 
+    @abstractmethod
     def key(self, row: EscrowRow) -> SecretKey:
         """Our one-job key in it."""
-        raise NotImplementedError
 
     async def secrets(self, row: EscrowRow) -> list[tuple[str, int]]:
         """The coins' secrets and amounts."""
@@ -74,12 +75,13 @@ class EscrowDesk:
         """What else is written when an escrow comes to its end."""
         return None
 
+    @abstractmethod
     async def hears(self, row: EscrowRow, sender: str, message: EscrowMessage, delivery: Delivery) -> None:
         """What this role alone is told. What is not for it changes nothing."""
 
+    @abstractmethod
     async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> bool:
         """Do what our owner wants; False if it cannot be done where the escrow stands. Raises `BadRequest`."""
-        raise NotImplementedError
 
     # Life ----------------------------------------------------------------------------------------------------
 
@@ -324,7 +326,7 @@ class EscrowDesk:
     async def _follow(self, request_id: str) -> None:
         while (row := await self.get(request_id)) is not None and not row.stage.is_final:
             if row.stage is Stage.CLAIMING:
-                await self._try(lambda row=row: self._claim(row), RETRY_SECONDS)  # type: ignore[misc]  # a default is bound
+                await self._try(self._claim, row, RETRY_SECONDS)
                 continue
             if row.wake_at is None:
                 return
@@ -332,7 +334,7 @@ class EscrowDesk:
             if left_seconds > 0:
                 await self._post.clock.sleep(left_seconds)
             else:
-                await self._try(lambda row=row: self._tick(row), LOOK_AGAIN_SECONDS)  # type: ignore[misc]
+                await self._try(self._tick, row, LOOK_AGAIN_SECONDS)
 
     async def _claim(self, row: EscrowRow) -> bool:
         self._claiming.add(row.request_id)
@@ -353,9 +355,11 @@ class EscrowDesk:
         by_right = await self.escrows.went_by_right(row)
         return await self.happens(row.request_id, Gone(by_right)) is not None
 
-    async def _try(self, step: Callable[[], Any], wait_seconds: int) -> None:
+    async def _try(
+        self, step: Callable[[EscrowRow], Awaitable[bool]], row: EscrowRow, wait_seconds: int
+    ) -> None:
         try:
-            if await step():
+            if await step(row):
                 return
         except WalletError as error:  # the mint is down, or its clock is behind ours
             log.info("escrow_later", role=self.role, reason=str(error))
