@@ -107,13 +107,14 @@ async def _play(folder: Path, name: str, content: str, console: Console) -> Repo
             console.print(f"  [dim]{npub}[/]")
             market = _Market(console, customer, arbiter, npub, content)
             paid, result = await _in_escrow(market)
+            bought = await _sealed(market)
             refused = await _refused(market)
         customer_sat, customer_fee_sat, found = await _books(post.wallet)
         async with await open_database(seller) as db, wallet_on(seller, db) as wallet:
             agent_sat, agent_fee_sat, found_too = await _books(wallet)
     return Report(
         kind=KIND, kind_name=name_of(KIND), input_name=name, input_words=len(content.split()), result=result,
-        scenes=(paid, refused), funded_sat=FUNDED_SAT, customer_sat=customer_sat, agent_sat=agent_sat,
+        scenes=(paid, bought, refused), funded_sat=FUNDED_SAT, customer_sat=customer_sat, agent_sat=agent_sat,
         mint_fee_sat=customer_fee_sat + agent_fee_sat, problems=(*found, *found_too),
     )  # fmt: skip
 
@@ -126,11 +127,12 @@ class _Market:
     agent: str
     text: str
 
-    async def ask(self, *, review: bool) -> Order:
-        """Ask for the text to be summarised, the price to be held in escrow."""
+    async def ask(self, method: Method, *, review: bool = False) -> Order:
+        """Ask for the text to be summarised, and say how it is to be paid."""
+        arbiters = (self.arbiter.public_key,) if method is Method.ESCROW else ()
         return await self.customer.ask(
             self.agent, self.text, kind=KIND, max_sat=MAX_SAT, seconds_max=JOB_SECONDS_MAX, review=review,
-            settle=(Method.ESCROW,), arbiters=(self.arbiter.public_key,),
+            settle=(method,), arbiters=arbiters,
         )  # fmt: skip
 
     async def ended(self, order: Order) -> EscrowRow:
@@ -147,23 +149,36 @@ async def _in_escrow(market: _Market) -> tuple[Scene, str]:
     """A job whose price is locked before the work and signed over for the result."""
     market.console.print("\n[bold]A job in escrow[/]")
     started = time.monotonic()
-    order = await market.ask(review=False)
+    order = await market.ask(Method.ESCROW)
     market.console.print(
         f"[green]✓[/] the customer publishes a request, kind {KIND} [dim]{order.id[:16]}…[/]"
     )
     async for update in order:
-        _show(market.console, update)
+        _show(market.console, update, IN_ESCROW)
     result, seconds = await order.result(), time.monotonic() - started
     row = await market.ended(order)
     market.console.print("[green]✓[/] the customer signs the coins over, the agent swaps them: it is paid")
     return Scene(Method.ESCROW, order.id, row.terms.price_sat, "paid to the agent", seconds), result
 
 
+async def _sealed(market: _Market) -> Scene:
+    """A job whose result is there, sealed, before anything is paid; the payment itself opens it."""
+    market.console.print("\n[bold]A sealed result[/]")
+    started = time.monotonic()
+    order = await market.ask(Method.REVEAL)
+    market.console.print(f"[green]✓[/] a customer who has paid before asks again [dim]{order.id[:16]}…[/]")
+    async for update in order:
+        _show(market.console, update, SEALED)
+    await order.result()
+    seconds, row = time.monotonic() - started, await market.ended(order)
+    return Scene(Method.REVEAL, order.id, row.terms.price_sat, "paid to the agent for its key", seconds)
+
+
 async def _refused(market: _Market) -> Scene:
     """A job whose result the customer will not pay for; the arbiter agrees."""
     market.console.print("\n[bold]A job that is refused[/]")
     started = time.monotonic()
-    order = await market.ask(review=True)
+    order = await market.ask(Method.ESCROW, review=True)
     await order.result()
     market.console.print(f"[green]✓[/] the agent delivers another job in escrow [dim]{order.id[:16]}…[/]")
     await market.customer.dispute(order.id, "I asked for a haiku")
@@ -178,14 +193,23 @@ async def _refused(market: _Market) -> Scene:
     return Scene(Method.ESCROW, order.id, row.terms.price_sat, "refunded by the arbiter's ruling", seconds)
 
 
-def _show(console: Console, update: Update) -> None:
-    told = {
-        "offer": f"the arbiter signs the terms, the agent offers to do it for [bold]{update.price_sat} sat[/]",
-        "paid": "the customer locks ecash for two of three: agent, customer, arbiter",
-        "working": f"the agent works: {escape(update.message or 'it has checked the coins and their lock')}",
-        "result": "the agent publishes the result",
-    }.get(update.step)
-    if told:
+IN_ESCROW: Final = {
+    "offer": "the arbiter signs the terms, the agent offers to do it for [bold]{price_sat} sat[/]",
+    "paid": "the customer locks ecash for two of three: agent, customer, arbiter",
+    "working": "the agent works: {message}",
+    "result": "the agent publishes the result",
+}
+SEALED: Final = {
+    "offer": "the agent has done the work and offers it sealed, its key for [bold]{price_sat} sat[/]",
+    "paid": "the customer locks ecash that only the key opens",
+    "result": "the agent takes the coins, which tells the key: the result is open",
+}
+
+
+def _show(console: Console, update: Update, words: dict[str, str]) -> None:
+    if update.step in words:
+        message = escape(update.message or "it has checked the coins and their lock")
+        told = words[update.step].format(price_sat=update.price_sat, message=message)
         console.print(f"[green]✓[/] {told}")
 
 
