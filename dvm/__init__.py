@@ -5,7 +5,8 @@ from dvm.announce import choose_agent, find_agents
 from dvm.customer import Customer
 from dvm.directory import Listing
 from dvm.errors import BadRequest, DvmError, JobFailed, JobTimeout, NoAgentFound, OrderFailed
-from dvm.lifecycle import JobState, OrderState, PaymentState
+from dvm.lifecycle import JobState, PaymentState
+from dvm.lifecycle_orders import OrderState
 from dvm.limits import ProviderLimits
 from dvm.nip90 import Input
 from dvm.order import Order, Update

@@ -14,6 +14,7 @@ from wallet.terms import Terms
 
 ACCEPTANCE: Final = 3955  # regular events in a range that no NIP has taken
 RULING: Final = 3956
+ARBITRATION: Final = 5957  # a job: hear a dispute; its result is the ruling
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def acceptance_of(terms: Terms, created_at: int) -> EventTemplate:
         ("review", str(terms.review_seconds)),
         ("dispute", str(terms.dispute_seconds)),
         ("locktime", str(terms.locktime)),
+        ("fee", str(1000 * terms.arbiter_fee_sat)),
     ]
     return make_template(ACCEPTANCE, tags=tags, created_at=created_at)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dvm.errors import JobFailed
-from dvm.escrow_parties import ESCROW_EVENT_BYTES_MAX, escrow_offer
+from dvm.escrow_parties import escrow_offer, provider_key
 from dvm.invoices import Invoices
 from dvm.lifecycle import Decision, Say
 from dvm.limits import ProviderLimits
@@ -19,7 +19,7 @@ from dvm.nip90 import (
     make_feedback,
     make_result,
 )
-from dvm.payments import Payments
+from dvm.payment_judging import agreed_lock
 from dvm.post import Post
 from dvm.private import Scheme, bytes_in_event, encrypt, hide, scheme_of
 from dvm.queries import JobRow
@@ -56,15 +56,14 @@ class Answers:
         signer: Signer,
         post: Post,
         requests: Requests,
-        payments: Payments,
+        limits: ProviderLimits,
         invoices: Invoices,
     ) -> None:
         self._escrows = Escrows(post.db, post.wallet, post.clock)
         self._signer = signer
         self._post = post
-        self._limits = payments.limits
+        self._limits = limits
         self._requests = requests
-        self._payments = payments
         self._invoices = invoices
 
     async def to(self, job: JobRow, decision: Decision, result: str | SealedResult) -> Outgoing:
@@ -118,11 +117,10 @@ class Answers:
         if scheme := scheme_of(job.request):
             text = await encrypt(self._signer, job.customer, text, scheme)
         bolt11 = await self._invoices.for_result(job) if job.price_msat else None
-        in_escrow = job.price_msat and await self._escrows.get(Role.PROVIDER, job.agent, job.id)
         return await self._signer.sign(
             make_result(
                 job.request, text, price_msat=job.price_msat, now=self._post.clock.now(), relay=job.relay,
-                bolt11=bolt11, bytes_max=ESCROW_EVENT_BYTES_MAX if in_escrow else EVENT_BYTES_MAX,
+                bolt11=bolt11,
             )
         )  # fmt: skip
 
@@ -135,7 +133,7 @@ class Answers:
     async def _offer(self, job: JobRow, request: JobRequest) -> EventTemplate:
         escrow = await self._escrows.get(Role.PROVIDER, job.agent, job.id)
         agreed = escrow is not None and escrow.stage is Stage.AGREED
-        lock = self._payments.agreed_lock(request, job.locktime)
+        lock = agreed_lock(provider_key(self._post, job.agent, job.id), request, job.locktime)
         mints = await self._post.wallet.mints_with_room(job.price_sat)
         if escrow is not None and agreed:
             lock, mints = escrow.terms.lock, (escrow.terms.mint,)

@@ -4,6 +4,7 @@ It learns secrets and amounts of coins, never the coins: it can sign for a party
 both are silent it follows the rules by itself; a dispute waits for `rule`.
 """
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -11,6 +12,7 @@ from typing import ClassVar, Final
 import structlog
 
 from dvm.agreement import acceptance_of, ruling_of
+from dvm.arbitration import Hearings
 from dvm.errors import BadRequest
 from dvm.escrow_desk import EscrowDesk, Letter
 from dvm.escrow_messages import (
@@ -27,14 +29,17 @@ from dvm.escrow_messages import (
     Wishes,
     read_message,
 )
-from dvm.escrow_parties import is_result, said
+from dvm.escrow_parties import said
+from dvm.escrow_results import ResultSearch, report_of
+from dvm.limits import ProviderLimits
 from dvm.nip90 import parse_request
 from dvm.post import WRAP_MARGIN_SECONDS, Post
-from identity import DecryptionError, InvalidEvent, Rumor, SecretKey, Signer, parse_event
+from identity import DecryptionError, Event, InvalidEvent, Rumor, SecretKey, Signer, parse_event
 from identity.nip59 import KIND_EPHEMERAL_GIFT_WRAP, KIND_GIFT_WRAP, unwrap
 from relay_bridge import Delivery, Filter, Following
+from relay_bridge.timing import within
 from store import Transaction
-from wallet import WalletError
+from wallet import WalletError, queries_escrows
 from wallet.errors import WrongTerms
 from wallet.escrow import AskedBack, Contested, Effect, ResultOut, Role, Ruling, Stage
 from wallet.escrows import Also
@@ -46,13 +51,19 @@ from wallet.terms import Method, Terms, check_agreement
 
 log = structlog.get_logger(__name__)
 
+CATCH_UP_SECONDS_MAX: Final = 60
+READ_SECONDS: Final = 10  # what relays had is on disk then, and with its handlers
 _SIGNING: Final = (Effect.SIGN_FOR_PROVIDER, Effect.SIGN_FOR_CUSTOMER, Effect.SIGN_AS_RULED)
 
 
 @dataclass(frozen=True)
 class ArbiterLimits:
-    """What an arbiter serves. Its clock must be that of the mints, so it names those it knows."""
+    """What an arbiter serves. Its clock must be that of the mints, so it names those it knows.
 
+    `fee_sat`: what hearing a dispute costs whoever begins it; 0: nothing.
+    """
+
+    fee_sat: int = 0
     price_sat_max: int = 100_000
     lock_seconds_max: int = 14 * 86_400
     open_cases_max: int = 1_000
@@ -63,10 +74,27 @@ class Arbiter(EscrowDesk):
 
     role: ClassVar[Role] = Role.ARBITER
 
-    def __init__(self, post: Post, signer: Signer, limits: ArbiterLimits | None = None) -> None:
+    def __init__(
+        self,
+        post: Post,
+        signer: Signer,
+        limits: ArbiterLimits | None = None,
+        *,
+        job_limits: ProviderLimits | None = None,
+    ) -> None:
+        """`job_limits` are those of hearings, which are jobs if they cost something; see `Hearings`."""
         super().__init__(post, signer)
         self._limits = limits or ArbiterLimits()
+        self._search = ResultSearch(post, self.get, wanted=self._is_wanted, found=self._on_seen)
+        self._hearings: Hearings | None = None
+        if self._limits.fee_sat:
+            self._hearings = Hearings(
+                self, post, signer, fee_sat=self._limits.fee_sat, cases_max=self._limits.open_cases_max,
+                limits=job_limits or ProviderLimits(),
+            )  # fmt: skip
         self._following: Following | None = None
+        self._catching_up: asyncio.Task[None] | None = None
+        self._caught_up = asyncio.Event()
 
     @property
     def public_key(self) -> str:
@@ -93,12 +121,35 @@ class Arbiter(EscrowDesk):
             f"arbiter:{self.public_key}", [wraps], self._on_wrap, margin_seconds=WRAP_MARGIN_SECONDS,
             backlog_seconds=WRAP_MARGIN_SECONDS,
         )  # fmt: skip
+        self._catching_up = asyncio.create_task(self._catch_up(self._following), name="arbiter catches up")
+        if self._hearings is not None:
+            await self._hearings.start()
 
     async def stop(self) -> None:
         """Stop listening and waiting; all cases are in the store."""
+        if self._hearings is not None:
+            await self._hearings.stop()
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+            await asyncio.wait([self._catching_up])
         if self._following is not None:
             await self._following.close()
+        await self._search.stop()
         await super().stop()
+
+    async def _catch_up(self, following: Following) -> None:
+        """Read what was written to us while we were away."""
+        try:
+            await within(self._post.clock, CATCH_UP_SECONDS_MAX, following.caught_up())
+        except TimeoutError:
+            log.warning("arbiter_not_caught_up", reason="a relay does not tell what it has")
+        await self._post.clock.sleep(READ_SECONDS)
+        self._caught_up.set()
+
+    async def _tick(self, row: EscrowRow) -> bool:
+        """Nobody was silent whose letter waits for us, though its time has passed: first we read."""
+        await self._caught_up.wait()
+        return await super()._tick(row)
 
     async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> bool:
         """Rule. See `EscrowDesk.wish`."""
@@ -211,7 +262,9 @@ class Arbiter(EscrowDesk):
             serves, answer = False, Declines(str(error)[:1000])
         else:
             acceptance = await self._signer.sign(acceptance_of(terms, now))
-            answer = Serves(terms.arbiter_key or "", acceptance.created_at, acceptance.sig)
+            answer = Serves(
+                terms.arbiter_key or "", acceptance.created_at, acceptance.sig, terms.arbiter_fee_sat
+            )
         row = self.escrows.new(self.role, self.public_key, Stage.AGREED, terms, message.request)
         events = await self.seal(row, [(provider, answer)])
         async with self._post.db.transaction() as tx:
@@ -227,7 +280,7 @@ class Arbiter(EscrowDesk):
             customer=message.request.pubkey, customer_key=message.customer_key, mint=message.mint,
             price_sat=message.price_sat, deliver_by=message.deliver_by, review_seconds=message.review_seconds,
             dispute_seconds=message.dispute_seconds, locktime=message.locktime, arbiter=self.public_key,
-            arbiter_key=self._key(request_id, provider).compressed_public_key,
+            arbiter_key=self._key(request_id, provider).compressed_public_key, arbiter_fee_sat=self._limits.fee_sat,
         )  # fmt: skip
 
     async def _check(self, terms: Terms, message: Serve) -> None:
@@ -241,40 +294,78 @@ class Arbiter(EscrowDesk):
             raise WrongTerms("the customer named neither this arbiter nor this mint")
         if terms.mint not in self._post.wallet.mints:
             raise WrongTerms("this arbiter does not know the mint")
+        if why_not := await self.doubts_of_time(terms.mint):
+            raise WrongTerms(why_not)
         check_agreement(terms, now)
         if terms.price_sat > limits.price_sat_max or terms.locktime > now + limits.lock_seconds_max:
             raise WrongTerms(
                 f"this arbiter serves up to {limits.price_sat_max} sat, {limits.lock_seconds_max} s"
             )
-        if len(await self.escrows.open(self.role, self.public_key)) >= limits.open_cases_max:
+        open_cases = await queries_escrows.count_open(self._post.db, self.public_key, self.role)
+        if open_cases >= limits.open_cases_max:
             raise WrongTerms("this arbiter has too many open cases; try again later")
 
     async def hears(self, row: EscrowRow, sender: str, message: EscrowMessage, delivery: Delivery) -> None:
         """See `EscrowDesk.hears`."""
         terms = row.terms
         match message:
-            case Delivered(result, coins) if sender == terms.provider and is_result(
-                result, terms, row.request.kind
+            case Delivered(coins=coins) if sender == terms.provider and (
+                checked := self._checked(row, coins)
             ):
-                if row.stage is Stage.DISPUTED:  # the customer was quicker
-                    # The coins that it names, too: those of the customer may be none of the escrow's.
-                    known = {"result": result, "coins": self._checked(row, coins) or row.coins}
-                    await self.escrows.note(row.key, lambda _row: known)
-                elif checked := self._checked(row, coins):
-                    await self.happens(
-                        row.request_id, ResultOut(), also=delivery.done, result=result, coins=checked
-                    )
+                reported = report_of(message, checked)
+                await self.escrows.note(row.key, lambda _row: {"reported": reported})
+                self.watch(row.request_id)
             case AsksBack(coins) if sender == terms.customer and (checked := self._checked(row, coins)):
                 await self.happens(row.request_id, AskedBack(), also=delivery.done, coins=checked)
             case Disputes(reason, coins) if sender == terms.customer:
-                await self.happens(
-                    row.request_id, Contested(), also=delivery.done, statements=said(row, "customer", reason),
-                    coins=row.coins or self._checked(row, coins),
-                )  # fmt: skip
-            case Answers(statement) if sender == terms.provider and row.stage is Stage.DISPUTED:
+                await self._on_dispute(row, reason, self._checked(row, coins), delivery)
+            case Answers(statement) if sender == terms.provider and not row.stage.is_final:
                 await self.escrows.note(row.key, lambda now: {"statements": said(now, "provider", statement)})
             case _:
                 pass
+
+    async def _on_dispute(
+        self, row: EscrowRow, reason: str, coins: tuple[tuple[str, int], ...], delivery: Delivery
+    ) -> None:
+        """The customer says why it will not pay. Is there a fee, the dispute begins when that is paid: `Hearings`.
+
+        A case that was signed for another fee than ours is now is heard for nothing: we could not ask for it.
+        """
+        if not row.terms.arbiter_fee_sat or row.terms.arbiter_fee_sat != self._limits.fee_sat:
+            await self.happens(
+                row.request_id, Contested(), also=delivery.done, statements=said(row, "customer", reason),
+                coins=row.coins or coins,
+            )  # fmt: skip
+        elif row.stage in (Stage.AGREED, Stage.OVERDUE, Stage.DELIVERED):
+            await self.escrows.note(
+                row.key,
+                lambda now: {"statements": said(now, "customer", reason), "coins": now.coins or coins},
+            )
+            self.watch(row.request_id)
+
+    def watch(self, request_id: str) -> None:
+        """See `EscrowDesk.watch`."""
+        super().watch(request_id)
+        self._search.begin(request_id)
+        if self._hearings is not None:
+            self._hearings.changed(request_id)
+
+    def _is_wanted(self, row: EscrowRow) -> bool:
+        """Whether it is of use to see the result: it is owed for, or is what a dispute is about."""
+        return row.stage is Stage.DISPUTED or self.escrows.decide(row, ResultOut()) is not None
+
+    async def _on_seen(self, row: EscrowRow, result: Event) -> None:
+        """We have the result ourselves: the customer shall have it, too."""
+        assert row.reported is not None
+        coins = tuple((secret, sat) for secret, sat in row.reported["coins"])
+        if row.stage is Stage.DISPUTED:  # the customer was quicker; its coins may be none of the escrow's
+            await self.escrows.note(row.key, lambda _row: {"result": result, "coins": coins})
+            return
+
+        async def show(tx: Transaction) -> None:
+            await self.send(tx, row, [result])
+
+        await self.happens(row.request_id, ResultOut(), also=show, result=result, coins=coins)
 
     def _checked(self, row: EscrowRow, coins: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
         """The coins if each is locked exactly as agreed, else none: we sign nothing else with this key."""

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from dvm.lifecycle import CoinsLocked, PaymentImpossible
+from dvm.lifecycle_orders import CoinsLocked, PaymentImpossible
 from dvm.nip90 import PREPAID, JobResult, Offer
 from dvm.post import Post
 from dvm.queries import OrderRow

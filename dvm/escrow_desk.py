@@ -41,6 +41,7 @@ log = structlog.get_logger(__name__)
 
 Letter = tuple[str, EscrowMessage]  # to whom
 LOOK_AGAIN_SECONDS: Final = 60
+LOOK_AGAIN_SECONDS_MAX: Final = 86_400
 RETRY_SECONDS: Final = 15
 UNPROBED_SAT_MAX: Final = 1_000  # what is risked with a mint whose locks we could not try for want of coins
 
@@ -108,13 +109,12 @@ class EscrowDesk(ABC):
 
     async def doubts(self, terms: Terms) -> str:
         """Why nobody should rely on these terms' mint or on our clock; empty if there is no reason not to."""
+        if why_not := await self.doubts_of_time(terms.mint):
+            return why_not
         try:
-            offset_seconds = await self._post.wallet.clock_offset(terms.mint)
             enforced = await self._post.wallet.enforces(terms.mint)
         except WalletError as error:
             return str(error)
-        if abs(offset_seconds) > MARGIN_SECONDS // 2:
-            return f"the clock of {terms.mint} is {offset_seconds} s ahead of ours: set this machine's clock"
         if enforced.checked_at is None:
             if terms.price_sat > UNPROBED_SAT_MAX:
                 return f"{terms.mint} was not probed yet, and above {UNPROBED_SAT_MAX} sat it must be"
@@ -123,6 +123,16 @@ class EscrowDesk(ABC):
         ):
             return f"{terms.mint} does not enforce the locks of an escrow"
         return ""
+
+    async def doubts_of_time(self, mint: str) -> str:
+        """Why our clock may not be the mint's, by which all deadlines are; empty if it is, within half a margin."""
+        try:
+            offset_seconds = await self._post.wallet.clock_offset(mint)
+        except WalletError as error:
+            return str(error)
+        if abs(offset_seconds) <= MARGIN_SECONDS // 2:
+            return ""
+        return f"the clock of {mint} is {offset_seconds} s ahead of ours: set this machine's clock"
 
     async def probe(self) -> None:
         """Find out what our mints enforce, as far as there are some sats for it."""
@@ -214,37 +224,38 @@ class EscrowDesk(ABC):
         """Somebody signs coins over to us: all of them, or those that the arbiter awards us."""
         terms = row.terms
         keys = {
-            terms.customer: terms.customer_key,
-            terms.provider: terms.provider_key,
-            terms.arbiter: terms.arbiter_key,
+            terms.customer: (Role.CUSTOMER, terms.customer_key),
+            terms.provider: (Role.PROVIDER, terms.provider_key),
+            terms.arbiter: (Role.ARBITER, terms.arbiter_key),
         }
-        by = keys.get(sender)
-        waits = self.escrows.decide(row, SignaturesCame()) is not None  # else there may be no coins yet
-        if sender == self._signer.public_key or by is None or not waits:
+        by, key = keys.get(sender, (self.role, None))
+        event = SignaturesCame(by)
+        has_coins = row.stage.is_locked or self.escrows.decide(row, event) is not None
+        if by is self.role or key is None or not has_coins:
             return
         ours = {secret for secret, _ in await self.secrets(row)}
         given = {secret: sig for secret, sig in message.signatures.items() if secret in ours}
-        if sender != terms.arbiter and given.keys() != ours:
+        if by is not Role.ARBITER and given.keys() != ours:
             log.info("escrow_message_ignored", request=row.request_id, reason="it does not sign all coins")
-            return
-        merged = self.escrows.merge(row, given, by)
-        if merged is None:
-            return
-        if not await self._is_all(row, merged):
-            await self.escrows.note(row.key, lambda now: _signatures(self.escrows.merge(now, given, by)))
-            return
-        await self.happens(row.request_id, SignaturesCame(), also=delivery.done, signatures=merged)
+        elif by is not Role.ARBITER and (merged := self.escrows.merge(row, given, key)) is not None:
+            await self.happens(row.request_id, event, also=delivery.done, signatures=merged)
+        elif by is Role.ARBITER:  # used when we have asked for them, and have all that it awards us
+            await self.escrows.note(row.key, lambda now: _signatures(self.escrows.merge(now, given, key)))
+            self.watch(row.request_id)
 
     async def _on_ruling(self, row: EscrowRow, sender: str, message: Ruled) -> None:
         """The arbiter ruled. What it awards us comes with its signatures; that the rest is gone, the mint tells."""
-        has_coins = self.escrows.decide(row, SignaturesCame()) is not None or row.stage is Stage.CLAIMING
+        has_coins = row.stage.is_locked or row.stage is Stage.CLAIMING
         if sender == row.terms.arbiter and is_ruling(message.ruling, row.terms) and has_coins:
             ruling = message.ruling.to_json().decode()
             due = {"ruling": ruling, "reason": "the arbiter ruled", "wake_at": self._post.clock.now()}
-            noted = await self.escrows.note(row.key, lambda _row: due)
-            if noted is not None and await self._is_all(noted, noted.signatures):  # they came first
-                await self.happens(row.request_id, SignaturesCame())
+            await self.escrows.note(row.key, lambda _row: due)
             self.watch(row.request_id)
+
+    async def _has_been_awarded(self, row: EscrowRow) -> bool:
+        """Whether the arbiter's signatures that were kept are of use now."""
+        may_use_them = self.escrows.decide(row, SignaturesCame(Role.ARBITER)) is not None
+        return bool(may_use_them and row.signatures and await self._is_all(row, row.signatures))
 
     async def _is_all(self, row: EscrowRow, signatures: Iterable[str]) -> bool:
         """Whether these signatures are all that we have to expect: for each coin, or for what a ruling awards us.
@@ -272,9 +283,9 @@ class EscrowDesk(ABC):
             case Effect.SIGN_FOR_CUSTOMER:
                 return [(terms.customer, Signs(self._sign(row, coins)))]
             case Effect.REPORT if row.result is not None:
-                return [(arbiter, Delivered(row.result, coins))]
+                return [(arbiter, Delivered(row.result.id, self._relays(row), coins))]
             case Effect.REDELIVER if row.result is not None:
-                return [(terms.customer, Delivered(row.result))]
+                return [(terms.customer, Delivered(row.result.id, self._relays(row)))]
             case Effect.ASK_BACK:
                 return [(arbiter, AsksBack(coins))]
             case Effect.DISPUTE:
@@ -287,10 +298,13 @@ class EscrowDesk(ABC):
 
     async def send(self, tx: Transaction, row: EscrowRow, events: Iterable[Event]) -> None:
         """Put letters into the outbox, for the relays of all parties."""
-        wanted = [url for tag in row.request.tags_named("relays") for url in tag[1:]]
-        urls = usable_relays([*self._post.pool.urls, *wanted])
+        urls = self._relays(row)
         for event in events:
             await self._post.outbox.add(tx, event, urls, enough=len(urls), until=row.terms.locktime)
+
+    def _relays(self, row: EscrowRow) -> list[str]:
+        wanted = [url for tag in row.request.tags_named("relays") for url in tag[1:]]
+        return [*usable_relays([*self._post.pool.urls, *wanted])]
 
     async def seal(self, row: EscrowRow, letters: Iterable[Letter]) -> list[Event]:
         """The gift wraps of letters."""
@@ -328,13 +342,18 @@ class EscrowDesk(ABC):
             if row.stage is Stage.CLAIMING:
                 await self._try(self._claim, row, RETRY_SECONDS)
                 continue
+            if await self._has_been_awarded(row):
+                await self.happens(request_id, SignaturesCame(Role.ARBITER))
+                continue
             if row.wake_at is None:
                 return
             left_seconds = row.wake_at - self._post.clock.now()
             if left_seconds > 0:
                 await self._post.clock.sleep(left_seconds)
             else:
-                await self._try(self._tick, row, LOOK_AGAIN_SECONDS)
+                # Coins that nobody has taken since the locktime may stay so for ever: ask less and less often.
+                wait_seconds = max(LOOK_AGAIN_SECONDS, min(-left_seconds // 4, LOOK_AGAIN_SECONDS_MAX))
+                await self._try(self._tick, row, wait_seconds)
 
     async def _claim(self, row: EscrowRow) -> bool:
         self._claiming.add(row.request_id)

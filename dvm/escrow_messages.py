@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from dvm.errors import BadRequest
+from dvm.nip90 import RELAYS_MAX
 from identity import Event, EventTemplate, Rumor, make_template
 from wallet.terms import Terms
 
@@ -23,6 +24,7 @@ Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=SECRET_CHARS_MAX)]
 Text = Annotated[str, msgspec.Meta(max_length=TEXT_CHARS_MAX)]
 Sats = Annotated[int, msgspec.Meta(gt=0, le=2**53)]
 Time = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Relays = Annotated[list[Annotated[str, msgspec.Meta(max_length=512)]], msgspec.Meta(max_length=RELAYS_MAX)]
 Coins = Annotated[list[tuple[Secret, Sats]], msgspec.Meta(min_length=1, max_length=COINS_MAX)]
 Signatures = Annotated[dict[Secret, Hex128], msgspec.Meta(min_length=1, max_length=COINS_MAX)]
 
@@ -46,11 +48,15 @@ class Serve(_Message, frozen=True, tag="serve"):
 
 
 class Serves(_Message, frozen=True, tag="serves"):
-    """Arbiter to provider: yes, with this key; the signature is over the acceptance (`agreement.acceptance_of`)."""
+    """Arbiter to provider: yes, with this key; the signature is over the acceptance (`agreement.acceptance_of`).
+
+    `fee_sat`: what hearing a dispute costs whoever begins it.
+    """
 
     arbiter_key: Key
     signed_at: Time
     sig: Hex128
+    fee_sat: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
 
 
 class Declines(_Message, frozen=True, tag="declines"):
@@ -60,9 +66,13 @@ class Declines(_Message, frozen=True, tag="declines"):
 
 
 class Delivered(_Message, frozen=True, tag="delivered"):
-    """Provider to arbiter: the result, and the coins it may have to sign. Arbiter to customer: the result, no coins."""
+    """Provider to arbiter: which event is the result, relays that have it, and the coins it may have to sign.
 
-    result: Event
+    Arbiter to customer: the same, without coins.
+    """
+
+    result: Hex64
+    relays: Relays = []
     coins: list[tuple[Secret, Sats]] = []
 
 

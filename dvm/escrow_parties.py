@@ -23,14 +23,13 @@ from dvm.escrow_messages import (
     Serves,
     Wishes,
 )
-from dvm.kinds import result_kind
+from dvm.escrow_results import ResultSearch, report_of
 from dvm.lifecycle import PaymentState
 from dvm.limits import ProviderLimits
-from dvm.nip90 import EscrowOffer, JobRequest, Offer, parse_result
+from dvm.nip90 import EscrowOffer, JobRequest, Offer
 from dvm.post import Post
-from dvm.private import bytes_in_event
 from dvm.reveals import end_sale
-from identity import Event, InvalidEvent, SecretKey, Signer
+from identity import Event, SecretKey, Signer
 from relay_bridge import Delivery
 from store import Transaction
 from wallet import (
@@ -49,6 +48,7 @@ from wallet.escrow import (
     GivesBack,
     Gone,
     NotFunded,
+    ResultOut,
     Role,
     Served,
     Stage,
@@ -61,8 +61,6 @@ from wallet.terms import MARGIN_SECONDS, Method, Terms, check_agreement
 log = structlog.get_logger(__name__)
 
 DELIVER_SECONDS_MIN: Final = 30
-ESCROW_RESULT_BYTES_MAX: Final = 12_000  # in the event, which is encrypted twice on its way to the arbiter
-ESCROW_EVENT_BYTES_MAX: Final = 16_000
 LOOK_FOR_KEY_SECONDS: Final = 15
 STATEMENTS_MAX: Final = 20
 
@@ -76,21 +74,9 @@ def escrow_offer(row: EscrowRow) -> EscrowOffer:
     """What an offer says of an escrow that its arbiter has signed."""
     terms, signed = row.terms, msgspec.json.decode(row.acceptance or "", type=Signed)
     return EscrowOffer(
-        terms.arbiter or "", terms.arbiter_key or "", signed.created_at, signed.sig, terms.deliver_by,
-        terms.review_seconds, terms.dispute_seconds,
+        terms.arbiter or "", terms.arbiter_key or "", signed.created_at, signed.sig,
+        1000 * terms.arbiter_fee_sat, terms.deliver_by, terms.review_seconds, terms.dispute_seconds,
     )  # fmt: skip
-
-
-def is_result(event: Event, terms: Terms, kind: int) -> bool:
-    """Whether a provider's event, which somebody passed on, is the result of this job."""
-    result = parse_result(event)
-    if result is None or result.request_id != terms.request_id:
-        return False
-    try:
-        event.verify()
-    except InvalidEvent:
-        return False
-    return event.pubkey == terms.provider and event.kind == result_kind(kind)
 
 
 def said(row: EscrowRow, who: str, text: str) -> tuple[dict[str, str], ...]:
@@ -168,7 +154,7 @@ class ProviderDesk(EscrowDesk):
             now = self._post.clock.now()
             if row.terms.method is Method.REVEAL:
                 await end_sale(tx, row, stage, now)
-            for payment in await queries.held_payments(tx, row.party, row.request_id):
+            for payment in await queries.escrow_payments(tx, row.party, row.request_id, row.token):
                 await queries.update_payment(tx, payment, ended, now=now, amount_sat=row.amount_sat)
                 if stage is Stage.PAID and row.amount_sat:
                     await settle(
@@ -179,18 +165,14 @@ class ProviderDesk(EscrowDesk):
 
         return write
 
-    async def check_coins(self, request_id: str, result: str) -> None:
+    async def check_coins(self, request_id: str) -> None:
         """Before a result is out, raise `JobFailed` if nothing would be owed for it.
 
-        The coins are gone, it is late, or too large to be shown to the arbiter. A mint that is away tells nothing.
+        The coins are gone, or it is late. A mint that is away tells nothing.
         """
         row = await self.get(request_id)
         if row is None or row.stage is not Stage.HELD:
             return
-        if bytes_in_event(result, None) > ESCROW_RESULT_BYTES_MAX:
-            raise JobFailed(
-                f"the result takes more than the {ESCROW_RESULT_BYTES_MAX} bytes that fit into an escrow"
-            )
         if self._post.clock.now() > row.terms.deliver_by + MARGIN_SECONDS:
             raise JobFailed("the work took longer than was agreed")
         try:
@@ -247,7 +229,7 @@ class ProviderDesk(EscrowDesk):
                 pass
 
     async def _on_serves(self, row: EscrowRow, message: Serves, delivery: Delivery) -> None:
-        terms = replace(row.terms, arbiter_key=message.arbiter_key)
+        terms = replace(row.terms, arbiter_key=message.arbiter_key, arbiter_fee_sat=message.fee_sat)
         signed = Signed(message.signed_at, message.sig)
         try:
             check_agreement(terms, self._post.clock.now())
@@ -265,7 +247,8 @@ class ProviderDesk(EscrowDesk):
 
 class CustomerDesk(EscrowDesk):
     """Escrows of a customer's orders. `delivered(id, event)` is told of a result that the arbiter had to show us,
-    `revealed(row)` of the key of a sealed one, `ended(row, stage)` says what is to be written with the end of one.
+    `revealed(row)` of the key of a sealed one, `owes_fee(row)` of a dispute whose hearing is to be ordered; `ended(row,
+    stage)` says what is to be written with the end of one.
     """
 
     role: ClassVar[Role] = Role.CUSTOMER
@@ -278,11 +261,14 @@ class CustomerDesk(EscrowDesk):
         delivered: Callable[[str, Event], Awaitable[None]],
         revealed: Callable[[EscrowRow], Awaitable[None]],
         ended: Callable[[EscrowRow, Stage], Also],
+        owes_fee: Callable[[EscrowRow], None],
     ) -> None:
         super().__init__(post, signer)
         self._delivered = delivered
+        self._search = ResultSearch(post, self.get, wanted=self._is_wanted, found=self._on_seen)
         self._revealed = revealed
         self._ended_with = ended
+        self._owes_fee = owes_fee
 
     def key(self, row: EscrowRow) -> SecretKey:
         """See `EscrowDesk.key`."""
@@ -329,10 +315,10 @@ class CustomerDesk(EscrowDesk):
     async def hears(self, row: EscrowRow, sender: str, message: EscrowMessage, delivery: Delivery) -> None:  # noqa: ARG002
         """See `EscrowDesk.hears`."""
         match message:
-            case Delivered(result) if sender == row.terms.arbiter and is_result(
-                result, row.terms, row.request.kind
-            ):
-                await self._delivered(row.request_id, result)
+            case Delivered() if sender == row.terms.arbiter:
+                reported = report_of(message)
+                await self.escrows.note(row.key, lambda _row: {"reported": reported})
+                self.watch(row.request_id)
             case Answers() if sender == row.terms.provider:
                 await self.escrows.note(
                     row.key, lambda now: {"statements": said(now, "provider", message.statement)}
@@ -346,7 +332,25 @@ class CustomerDesk(EscrowDesk):
 
     async def _follow(self, request_id: str) -> None:
         await self._look_for_key(request_id)
+        if (row := await self.get(request_id)) is not None and fee_is_due(row):
+            self._owes_fee(row)
         await super()._follow(request_id)
+
+    async def stop(self) -> None:
+        """See `EscrowDesk.stop`."""
+        await self._search.stop()
+        await super().stop()
+
+    def watch(self, request_id: str) -> None:
+        """See `EscrowDesk.watch`."""
+        super().watch(request_id)
+        self._search.begin(request_id)
+
+    def _is_wanted(self, row: EscrowRow) -> bool:
+        return self.escrows.decide(row, ResultOut(by_arbiter=True)) is not None
+
+    async def _on_seen(self, row: EscrowRow, result: Event) -> None:
+        await self._delivered(row.request_id, result)
 
     async def _look_for_key(self, request_id: str) -> None:
         """While its coins are locked for the key of a sealed result, ask the mint for it: the provider may not tell."""
@@ -370,6 +374,11 @@ class CustomerDesk(EscrowDesk):
             wait_seconds = min(2 * wait_seconds, LOOK_FOR_KEY_SECONDS)
 
 
+def fee_is_due(row: EscrowRow) -> bool:
+    """Whether our dispute costs something, and is not ordered yet."""
+    return row.stage is Stage.DISPUTED and row.terms.arbiter_fee_sat > 0 and row.fee_order is None
+
+
 def offered_terms(offer: Offer, request: JobRequest, provider: str) -> Agreement | None:
     """The terms that an offer of an escrow means for our request; None if it offers none, or not all of it."""
     if Method.ESCROW not in offer.settle or offer.escrow is None or not offer.mints:
@@ -382,5 +391,6 @@ def offered_terms(offer: Offer, request: JobRequest, provider: str) -> Agreement
         provider=provider, provider_key=offer.lock, customer=request.customer, customer_key=request.lock,
         deliver_by=said.deliver_by, review_seconds=said.review_seconds, dispute_seconds=said.dispute_seconds,
         locktime=offer.locktime, arbiter=said.arbiter, arbiter_key=said.arbiter_key,
+        arbiter_fee_sat=-(-said.fee_msat // 1000),
     )  # fmt: skip
     return Agreement(terms, Signed(said.signed_at, said.sig))

@@ -7,10 +7,11 @@ from typing import Final
 
 from dvm.errors import BadRequest, JobFailed
 from dvm.limits import ProviderLimits
+from dvm.lookup import find_event
 from dvm.nip90 import Input
 from dvm.post import Post
-from identity import Event, InvalidKey, is_expired, nip19
-from relay_bridge import FetchFailed, Filter, RelayBridgeError, check_url, usable_relays
+from identity import Event, InvalidKey, nip19
+from relay_bridge import FetchFailed, check_url, usable_relays
 
 EVENT_RELAYS_MAX: Final = 8
 _EVENT_ID: Final = re.compile(r"[0-9a-fA-F]{64}")
@@ -84,32 +85,15 @@ async def _fetch(part: Input, post: Post, limits: ProviderLimits) -> Input:
 
 
 async def _find(part: Input, post: Post, limits: ProviderLimits) -> Event:
-    """The event that an input names, from the first relay that has it. The pool has verified it."""
+    """The event that an input names."""
     event_id, hints = _pointer(part)
     relays = usable_relays([part.relay, *hints, *post.pool.urls], relays_max=EVENT_RELAYS_MAX)
-    asked = [asyncio.create_task(_ask(event_id, relay, post, limits)) for relay in relays]
-    try:
-        for answer in asyncio.as_completed(asked):
-            event = await answer
-            if event is not None and not is_expired(event, post.clock.now()):
-                return event
-    finally:
-        for task in asked:
-            task.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
+    event = await find_event(post, event_id, relays, seconds_max=limits.fetch_seconds_max)
+    if event is not None:
+        return event
     raise JobFailed(
         f"the event {event_id[:12]} was not found on {len(relays)} relays; name one that has it in the i tag"
     )
-
-
-async def _ask(event_id: str, relay: str, post: Post, limits: ProviderLimits) -> Event | None:
-    try:
-        found = await post.pool.query(
-            [Filter(ids=(event_id,))], relays=[relay], seconds_max=limits.fetch_seconds_max
-        )
-    except RelayBridgeError:  # too many relays just now, or one that may not be connected to
-        return None
-    return found[0] if found else None
 
 
 def _pointer(part: Input) -> tuple[str, tuple[str, ...]]:

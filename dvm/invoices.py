@@ -23,7 +23,8 @@ from dvm import queries, queries_invoices
 from dvm.lifecycle import PaymentRedeemed, PaymentState
 from dvm.limits import ProviderLimits
 from dvm.nip90 import JobRequest
-from dvm.payments import ApplyToJob, Payments
+from dvm.payment_book import PaymentBook
+from dvm.payments import Payments
 from dvm.post import Post
 from dvm.queries import SURPLUS, JobRow, PaymentRow
 from dvm.queries_invoices import InvoiceRow, InvoiceStage
@@ -51,13 +52,13 @@ class Invoices:
     """The invoices of one agent. `start` goes on with what an earlier process left."""
 
     def __init__(
-        self, post: Post, agent: str, limits: ProviderLimits, payments: Payments, apply: ApplyToJob
+        self, post: Post, agent: str, limits: ProviderLimits, payments: Payments, book: PaymentBook
     ) -> None:
         self._post = post
         self._agent = agent
         self._limits = limits
         self._payments = payments
-        self._apply = apply
+        self._book = book
         self._woken = asyncio.Event()
         self._resting_until = 0
         self._tasks = Tasks()
@@ -228,7 +229,8 @@ class Invoices:
             return False
         payment = self._payment(row, seen, "")
         try:
-            if await self._apply(job, PaymentRedeemed(), also=self._write(row, payment, InvoiceStage.PAID)):
+            paid = self._write(row, payment, InvoiceStage.PAID)
+            if await self._book.apply(job, PaymentRedeemed(), also=paid):
                 return True
             if row.on_credit:
                 async with self._post.db.transaction() as tx:
@@ -260,7 +262,7 @@ class Invoices:
             if not await queries_invoices.move_invoice(tx, row, stage):
                 raise _LaterError
             if await queries_invoices.insert_paid(tx, payment):
-                await self._payments.post_settlement(tx, payment, payment.amount_sat)
+                await self._book.post_settlement(tx, payment, payment.amount_sat)
 
         return write
 

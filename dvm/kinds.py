@@ -9,6 +9,7 @@ from dvm.errors import BadRequest
 
 FEEDBACK: Final = 7000
 DELETION: Final = 5  # NIP-09
+CHAT_MESSAGE: Final = 14  # NIP-17: what wallets (NUT-18) and people's clients read inside a gift wrap
 ANNOUNCEMENT: Final = 31990  # NIP-89
 HEARTBEAT: Final = 11998  # nips#2465; Amethyst hides an agent whose newest is older than 900 s
 SITE_SNAPSHOT: Final = 5128  # NIP-5A: inside the range of jobs, but not a job
@@ -32,6 +33,7 @@ NAMES: Final[dict[int, str]] = {
     5900: "event timestamping",
     5901: "OP_RETURN",
     5905: "event scheduling",
+    5957: "arbitration",  # ours, not registered: `agreement.ARBITRATION`
     5970: "proof of work",
 }
 

@@ -1,9 +1,9 @@
-"""The life of a job, as its provider sees it and as its customer sees it: pure state machines.
+"""The life of a job and of its payments, as their provider sees them: pure state machines.
 
-`decide_job`, `judge_payment` and `decide_order` say what becomes of a job, a payment, an order, what the other side is
-told and what is to be done next. They touch nothing: the drivers (`provider.py`, `payments.py`, `customer.py`) write
-the new state and the events in one transaction, then act. A pair the tables do not know is answered by `None`:
-nothing changes.
+`decide_job` and `judge_payment` say what becomes of a job and of a payment, what the customer is told and what is to be
+done next. They touch nothing: the drivers (`provider.py`, `payments.py`) write the new state and the events in one
+transaction, then act. A pair the tables do not know is answered by `None`: nothing changes. The customer's side is
+`lifecycle_orders.py`.
 
     job:    OFFERED ──▶ PAYING ──▶ QUEUED ──▶ RUNNING ──▶ DONE
              │    │        │         │           │
@@ -18,12 +18,6 @@ nothing changes.
 
     taken back by its customer: ARRANGING, OFFERED, EXPIRED, RUNNING, QUEUED (free) ──▶ CANCELLED;
     QUEUED (paid) ──▶ RETURNING
-
-    order:  REQUESTED ──▶ PAYING ──▶ PAID ──────▶ DONE
-               │             │        │
-               ▼             ▼        ▼
-      EXPIRED, FAILED,     FAILED   AWAITING_REFUND ──▶ REFUNDED, LOST
-         CANCELLED
 """
 
 from dataclasses import dataclass
@@ -251,23 +245,46 @@ class Decision:
 def decide_job(state: JobState | None, event: JobInput) -> Decision | None:
     """What `event` makes of a job in `state` (None: not known yet); None if it changes nothing."""
     match state, event:
-        case None, Arrived(price_msat=0, has_payment=has_payment):
+        case _, Cancelled(paid=paid):
+            return _cancelled(state, paid)
+        case None, _:
+            return _new(event)
+        case ((JobState.ARRANGING | JobState.OFFERED | JobState.EXPIRED | JobState.PAYING), _):
+            return _for_sale(state, event)
+        case ((JobState.QUEUED | JobState.RUNNING), _):
+            return _in_work(state, event)
+        case JobState.RETURNING, MoneyReturned():
+            return Decision(JobState.RETURNED)
+        case _:
+            return None
+
+
+def _new(event: JobInput) -> Decision | None:
+    match event:
+        case Arrived(price_msat=0, has_payment=has_payment):
             # A token on a request for free work is not ours to keep: `judge_payment` sends it back.
             return Decision(JobState.QUEUED, then=Next.PAY_AND_WORK if has_payment else Next.WORK)
-        case None, Arrived(has_payment=True):
+        case Arrived(has_payment=True):
             return Decision(JobState.OFFERED, then=Next.PAY)
-        case None, Arrived(on_credit=True):
+        case Arrived(on_credit=True):
             return Decision(JobState.QUEUED, then=Next.WORK)
-        case None, Arrived(arranging=True):
+        case Arrived(arranging=True):
             return Decision(JobState.ARRANGING)
-        case None, Arrived():
+        case Arrived():
             return Decision(JobState.OFFERED, offer=True)
+        case Refused(reason=reason, action=action):
+            return Decision(JobState.FAILED, Say(Status.ERROR, reason, action))
+        case _:
+            return None
+
+
+def _for_sale(state: JobState, event: JobInput) -> Decision | None:
+    """Before the work is paid for. That it may be done already, and sealed, is told by the input."""
+    match state, event:
         case JobState.ARRANGING, Arranged():
             return Decision(JobState.OFFERED, offer=True)
         case JobState.ARRANGING, NotArranged(reason=reason):
             return Decision(JobState.FAILED, Say(Status.ERROR, reason, Action.GIVE_UP))
-        case None, Refused(reason=reason, action=action):
-            return Decision(JobState.FAILED, Say(Status.ERROR, reason, action))
 
         case ((JobState.OFFERED | JobState.EXPIRED), PaymentAccepted()):
             return Decision(JobState.PAYING)  # a good payment that crossed the end of its offer is taken too
@@ -293,10 +310,13 @@ def decide_job(state: JobState | None, event: JobInput) -> Decision | None:
             return Decision(JobState.FAILED, Say(Status.ERROR, f"{reason}; nothing was taken", action))
         case JobState.PAYING, PaymentLost():
             return Decision(JobState.OFFERED)
+        case _:
+            return None
 
-        case ((JobState.QUEUED | JobState.RUNNING), WorkStarted(attempts=attempts)) if (
-            attempts <= ATTEMPTS_MAX
-        ):
+
+def _in_work(state: JobState, event: JobInput) -> Decision | None:
+    match state, event:
+        case _, WorkStarted(attempts=attempts) if attempts <= ATTEMPTS_MAX:
             return Decision(JobState.RUNNING, Say(Status.PROCESSING) if attempts == 1 else None)
         case JobState.RUNNING, WorkInterrupted():
             return Decision(JobState.QUEUED)
@@ -304,25 +324,26 @@ def decide_job(state: JobState | None, event: JobInput) -> Decision | None:
             return Decision(JobState.DONE, result=True)
         case JobState.RUNNING, WorkSealed():
             return Decision(JobState.OFFERED, offer=True)
-        case ((JobState.QUEUED | JobState.RUNNING), WorkFailed(reason=reason, paid=True)):
-            return Decision(
-                JobState.RETURNING, Say(Status.ERROR, f"{reason}; {_ON_ITS_WAY}", Action.WAIT), Next.RETURN
-            )
-        case ((JobState.QUEUED | JobState.RUNNING), WorkFailed(reason=reason)):
+        case _, WorkFailed(reason=reason, paid=True):
+            told = Say(Status.ERROR, f"{reason}; {_ON_ITS_WAY}", Action.WAIT)
+            return Decision(JobState.RETURNING, told, Next.RETURN)
+        case _, WorkFailed(reason=reason):
             return Decision(JobState.FAILED, Say(Status.ERROR, reason, Action.GIVE_UP))
+        case _:
+            return None
 
-        case JobState.RETURNING, MoneyReturned():
-            return Decision(JobState.RETURNED)
 
-        case ((None | JobState.ARRANGING | JobState.OFFERED | JobState.EXPIRED), Cancelled()):
+def _cancelled(state: JobState | None, paid: bool) -> Decision | None:
+    match state:
+        case None | JobState.ARRANGING | JobState.OFFERED | JobState.EXPIRED:
             return Decision(JobState.CANCELLED, Say(Status.ERROR, f"{_CANCELLED}; nothing was taken"))
-        case JobState.QUEUED, Cancelled(paid=True):
+        case JobState.QUEUED if paid:
             told = f"{_CANCELLED} before the work began; {_ON_ITS_WAY}"
             return Decision(JobState.RETURNING, Say(Status.ERROR, told, Action.WAIT), Next.RETURN)
-        case JobState.RUNNING, Cancelled(paid=True):
+        case JobState.RUNNING if paid:
             told = f"{_CANCELLED} when the work was under way; what you paid is not returned"
             return Decision(JobState.CANCELLED, Say(Status.ERROR, told), Next.STOP)
-        case ((JobState.QUEUED | JobState.RUNNING), Cancelled(paid=False)):
+        case JobState.QUEUED | JobState.RUNNING:
             return Decision(JobState.CANCELLED, Say(Status.ERROR, _CANCELLED), Next.STOP)
         case _:
             return None
@@ -381,156 +402,3 @@ def judge_payment(
         reason = f"the price is {price_sat} sat, but only {net_sat} sat arrived after the mint's fee"
         return Verdict(PaymentState.RETURNING, reason, Action.TOP_UP)
     return Verdict(PaymentState.REDEEMING)
-
-
-# Orders ----------------------------------------------------------------------------------------------------------
-
-
-class OrderState(StrEnum):
-    """Where a job stands at its customer."""
-
-    REQUESTED = "requested"  # the request is out; nothing is paid
-    PAYING = "paying"  # our coins are being locked for the provider
-    PAID = "paid"  # the locked coins are with the provider
-    AWAITING_REFUND = "awaiting_refund"  # no result will come: by refund or, after the locktime, by ourselves
-    DONE = "done"
-    FAILED = "failed"  # ended without money at stake
-    EXPIRED = "expired"
-    REFUNDED = "refunded"
-    LOST = "lost"  # the provider took the money and gave nothing
-    CANCELLED = "cancelled"  # by us, before anything was paid
-
-    @property
-    def is_final(self) -> bool:
-        """Whether nothing is waited for any more (a late result or refund is still taken)."""
-        return self in (
-            OrderState.DONE,
-            OrderState.FAILED,
-            OrderState.EXPIRED,
-            OrderState.REFUNDED,
-            OrderState.LOST,
-            OrderState.CANCELLED,
-        )
-
-
-@dataclass(frozen=True)
-class OfferArrived:
-    """The provider asks for money. `obstacle`: why we cannot or will not pay it, empty if we do."""
-
-    obstacle: str
-
-
-@dataclass(frozen=True)
-class CoinsLocked:
-    """The mint has locked our coins for the provider; the message that carries them is written with this decision."""
-
-
-@dataclass(frozen=True)
-class PaymentImpossible:
-    """Our coins could not be locked; they are still ours."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class ResultArrived:
-    """The provider's 6xxx event."""
-
-
-@dataclass(frozen=True)
-class ErrorArrived:
-    """The provider's 7000 `error`."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class DeadlinePassed:
-    """Our patience is over."""
-
-
-@dataclass(frozen=True)
-class MoneyBack:
-    """What we paid is ours again: sent back by the provider, or taken back after the locktime."""
-
-
-@dataclass(frozen=True)
-class MoneyGone:
-    """The locked coins were spent, and not by us."""
-
-
-@dataclass(frozen=True)
-class FalselySealed:
-    """The key we paid for opens no result as promised. `reason` says where the proof is."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class TakenBack:
-    """We take the request back; the event that says so (NIP-09) is written with this decision."""
-
-
-OrderInput = (
-    OfferArrived | CoinsLocked | PaymentImpossible | ResultArrived
-    | ErrorArrived | DeadlinePassed | MoneyBack | MoneyGone | FalselySealed | TakenBack
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class OrderDecision:
-    """What an order becomes. `reason` is kept with it and shown."""
-
-    state: OrderState
-    reason: str = ""
-
-
-def decide_order(state: OrderState, event: OrderInput, *, has_result: bool = False) -> OrderDecision | None:
-    """What `event` makes of an order in `state`; None if it changes nothing. `has_result`: one was delivered early."""
-    match state, event:
-        case OrderState.REQUESTED, OfferArrived(obstacle=""):
-            return OrderDecision(OrderState.PAYING)
-        case OrderState.REQUESTED, OfferArrived(obstacle=obstacle):
-            return OrderDecision(OrderState.FAILED, obstacle)
-        case OrderState.REQUESTED, ErrorArrived(reason=reason):
-            return OrderDecision(OrderState.FAILED, reason)
-        case OrderState.REQUESTED, DeadlinePassed():
-            return OrderDecision(OrderState.EXPIRED, "nobody answered in time")
-
-        case OrderState.PAYING, CoinsLocked():
-            # Delivered before it was paid: we pay what we agreed to.
-            return OrderDecision(OrderState.DONE if has_result else OrderState.PAID)
-        case OrderState.PAYING, ResultArrived():
-            return OrderDecision(OrderState.PAYING)
-        case OrderState.PAYING, PaymentImpossible(reason=reason):
-            return OrderDecision(OrderState.FAILED, reason)
-
-        case OrderState.PAID, ErrorArrived(reason=reason):
-            return OrderDecision(OrderState.AWAITING_REFUND, reason)
-        case OrderState.PAID, DeadlinePassed():
-            return OrderDecision(OrderState.AWAITING_REFUND, "no result came in time")
-        # DONE: what was delivered was disputed, and the arbiter gave the money back.
-        case (
-            (OrderState.PAID | OrderState.AWAITING_REFUND | OrderState.LOST | OrderState.DONE),
-            MoneyBack(),
-        ):
-            return OrderDecision(OrderState.REFUNDED)
-        case OrderState.AWAITING_REFUND, MoneyGone():
-            return OrderDecision(OrderState.LOST)  # the reason why no result came stays
-        case OrderState.PAID, MoneyGone():
-            return OrderDecision(OrderState.LOST, "the coins were spent, and nothing was delivered")
-        case ((OrderState.PAID | OrderState.AWAITING_REFUND), FalselySealed(reason=reason)):
-            return OrderDecision(OrderState.LOST, reason)
-
-        case OrderState.REQUESTED, TakenBack():
-            return OrderDecision(OrderState.CANCELLED, "cancelled")
-        case ((OrderState.PAYING | OrderState.PAID), TakenBack()):
-            return OrderDecision(state)  # the agent says what becomes of the money, or the deadline does
-
-        case (
-            (OrderState.REQUESTED | OrderState.PAID | OrderState.AWAITING_REFUND | OrderState.LOST),
-            ResultArrived(),
-        ):
-            return OrderDecision(OrderState.DONE)
-        case _:
-            return None

@@ -174,12 +174,15 @@ def make_request(
 
 @dataclass(frozen=True)
 class EscrowOffer:
-    """What an offer of an escrow says besides: who judges, under which key, signed when; and how long it all takes."""
+    """What an offer of an escrow says besides: who judges, under which key, signed when, for which fee if there is a
+    dispute; and how long it all takes.
+    """
 
     arbiter: str
     arbiter_key: str
     signed_at: int
     sig: str
+    fee_msat: int
     deliver_by: int
     review_seconds: int
     dispute_seconds: int
@@ -187,7 +190,7 @@ class EscrowOffer:
     def to_tags(self) -> list[tuple[str, ...]]:
         """The tags of the offer that say it."""
         return [
-            ("arbiter", self.arbiter, self.arbiter_key, str(self.signed_at), self.sig),
+            ("arbiter", self.arbiter, self.arbiter_key, str(self.signed_at), self.sig, str(self.fee_msat)),
             ("deliver_by", str(self.deliver_by)),
             ("review", str(self.review_seconds)),
             ("dispute", str(self.dispute_seconds)),
@@ -281,13 +284,12 @@ def make_result(
     now: int,
     relay: str = "",
     bolt11: str | None = None,
-    bytes_max: int = EVENT_BYTES_MAX,
 ) -> EventTemplate:
     """The 6xxx event that answers `request`; `content` is encrypted already if the request is.
 
     `bolt11` asks for the price of work that was done before it is paid.
 
-    NIP-90 wants the whole request and the inputs in it again. What would pass `bytes_max` is left out: the inputs
+    NIP-90 wants the whole request and the inputs in it again. What would pass `EVENT_BYTES_MAX` is left out: the inputs
     first, then the request. Its id always stays. Inputs of a private request are in it only as it came itself.
     """
     tags: list[tuple[str, ...]] = [("e", request.id, relay), ("p", request.pubkey)]
@@ -299,7 +301,7 @@ def make_result(
         inputs = []
     if any(len(data.encode()) > TAG_BYTES_MAX for tag in inputs for data in tag[1:2]):
         inputs = []
-    room = bytes_max - ENVELOPE_BYTES - len(orjson.dumps(content))
+    room = EVENT_BYTES_MAX - ENVELOPE_BYTES - len(orjson.dumps(content))
     for again in ([("request", request.to_json().decode())], inputs):
         size = len(orjson.dumps(again))
         if size <= room:
@@ -384,16 +386,21 @@ def _parse_price(event: Said) -> tuple[int | None, str | None]:
 
 
 def _parse_escrow(event: Said) -> EscrowOffer | None:
-    arbiter = next((tag for tag in event.tags_named("arbiter") if len(tag) == 5), None)
+    arbiter = next((tag for tag in event.tags_named("arbiter") if len(tag) == 6), None)
     try:
         times = [_amount(event.tag(name), name) for name in ("deliver_by", "review", "dispute")]
         signed_at = _amount(arbiter[3], "arbiter") if arbiter else None
+        fee_msat = _amount(arbiter[5], "arbiter") if arbiter else None
         arbiter_key = _compressed_key(arbiter[2]) if arbiter else None
     except BadRequest:
         return None
-    match arbiter, arbiter_key, signed_at, times:
-        case (_, pubkey, _, _, sig), str(key), int(at), [int(deliver_by), int(review), int(dispute)]:
-            return EscrowOffer(pubkey, key, at, sig, deliver_by, review, dispute)
+    match arbiter, arbiter_key, signed_at, fee_msat, times:
+        case (_, pubkey, _, _, sig, _), str(key), int(at), int(fee), [
+            int(deliver_by),
+            int(review),
+            int(dispute),
+        ]:
+            return EscrowOffer(pubkey, key, at, sig, fee, deliver_by, review, dispute)
     return None
 
 

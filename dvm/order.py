@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dvm.errors import OrderFailed
-from dvm.lifecycle import OrderState
+from dvm.lifecycle_orders import OrderState
 from wallet.errors import Action
 
 UPDATES_MAX: Final = 10_000  # a provider that reports for ever does not fill our memory
@@ -72,19 +72,19 @@ class Order:
         await self._cancel(self.id)
 
     def push(self, update: Update) -> None:
-        """Tell whoever iterates. Called by `Customer`."""
+        """Tell whoever iterates. Called by whoever drives the order."""
         if len(self._updates) < UPDATES_MAX:
             self._updates.append(update)
         self._wake()
 
     def finish(self, result: str) -> None:
-        """End with a result. Called by `Customer`."""
+        """End with a result. Called by `OrderBook`."""
         self._result = result
         self._failure = None
         self.push(Update("result", content=result))
 
     def fail(self, reason: str, money: str) -> None:
-        """End without a result. Called by `Customer`."""
+        """End without a result. Called by `OrderBook`."""
         action = Action.GIVE_UP if self.state is OrderState.LOST else Action.RETRY_AFTER
         self._failure = OrderFailed(reason, state=self.state, money=money, action=action)
         self.push(Update("error", message=str(self._failure)))

@@ -50,6 +50,11 @@ def scheme_of(event: Event) -> Scheme | None:
     return Scheme.NIP04 if nip04.is_payload(event.content) else Scheme.NIP44
 
 
+def is_exposed(request: Event, answer: Event) -> bool:
+    """Whether a private request is answered in clear."""
+    return scheme_of(request) is not None and scheme_of(answer) is None
+
+
 async def encrypt(signer: Signer, peer: str, text: str, scheme: Scheme) -> str:
     """Encrypt a result. An empty one stays empty: NIP-44 has no form for it, and its length shows anyway.
 
@@ -99,6 +104,11 @@ async def reveal(signer: Signer, event: Event, peer: str | None = None) -> Event
         ):  # where NIP-90 alone is followed, the content of feedback is a partial result
             raise BadRequest('the decrypted content is not a JSON array of tags, like [["i", text, "text"]]')
     return make_template(event.kind, content=content, tags=tags, created_at=event.created_at)
+
+
+async def plain_text(signer: Signer, result: Event) -> str:
+    """The text of a result, whether it is private or not. Raises `DecryptionError`, `SignerUnavailable`."""
+    return (await reveal(signer, result)).content if scheme_of(result) else result.content
 
 
 def bytes_in_event(text: str, scheme: Scheme | None) -> int:

@@ -1,8 +1,8 @@
 """One agent at work: its requests and payments come in, its answers go out, and nothing is forgotten between.
 
 Inbox: kind-5xxx requests and gift wraps from `relay_bridge.Inbox`. Duty: every request that is ours ends in exactly one
-result or one error. What a job becomes is `lifecycle.decide_job`'s business; here it is written down (job, payment and
-outgoing events in one transaction) and then acted on.
+result or one error. How a job begins is the business of `reception.py`, what it becomes that of `lifecycle.decide_job`;
+here it is written down (job, payment and outgoing events in one transaction) and then acted on.
 """
 
 import asyncio
@@ -23,19 +23,15 @@ from dvm.escrow_desk import Overtaken
 from dvm.escrow_messages import ESCROW_MESSAGE
 from dvm.escrow_parties import ProviderDesk
 from dvm.invoices import ZAP_RECEIPT, Invoices
-from dvm.kinds import DELETION
+from dvm.kinds import CHAT_MESSAGE, DELETION
 from dvm.lifecycle import (
-    Arranged,
-    Arrived,
     Cancelled,
     Decision,
     JobInput,
     JobState,
     Next,
-    NotArranged,
     OfferLapsed,
     PaymentState,
-    Refused,
     WorkFailed,
     WorkFinished,
     WorkInterrupted,
@@ -44,23 +40,24 @@ from dvm.lifecycle import (
     decide_job,
 )
 from dvm.limits import ProviderLimits
-from dvm.nip90 import ENCRYPTED, PREPAID, JobRequest, parse_request
+from dvm.nip90 import JobRequest
 from dvm.patience import PatientSigner
-from dvm.payments import CHAT_MESSAGE, Payments
+from dvm.payment_book import PaymentBook
+from dvm.payments import Payments
 from dvm.post import PUBLIC_MARGIN_SECONDS, WRAP_MARGIN_SECONDS, Post
 from dvm.queries import JobRow
-from dvm.requests import Requests, Unreadable
+from dvm.reception import Reception
+from dvm.requests import Requests
 from dvm.reveals import SealedResult
 from dvm.runner import run
-from dvm.sealing import NoCredit, Sealing
-from identity import DecryptionError, EncryptionError, Event, InvalidEvent, LocalSigner, Signer
-from identity.event import CREATED_AT_MAX
+from dvm.sealing import Sealing
+from identity import DecryptionError, EncryptionError, InvalidEvent, LocalSigner, Signer
 from identity.nip59 import KIND_EPHEMERAL_GIFT_WRAP, KIND_GIFT_WRAP, unwrap
 from relay_bridge import AtOnce, Delivery, Filter, Following, Handler
 from store import Transaction, Turns
-from wallet import Action, Token, WalletError, parse_payload, parse_token
-from wallet.escrow import NotFunded, ResultOut, Served, Stage
-from wallet.terms import Method, Terms
+from wallet import Token, WalletError, parse_payload
+from wallet.escrow import NotFunded, ResultOut, Served
+from wallet.terms import Method
 
 log = structlog.get_logger(__name__)
 
@@ -84,11 +81,17 @@ class Provider:
         self._requests = Requests(patient)
         self._desk = ProviderDesk(post, patient, self._limits, self._arranged)
         self._sealing = Sealing(post, signer.public_key, self._desk)
-        self._payments = Payments(post, patient, self._requests, self._desk, self.apply)
-        self._invoices = Invoices(post, signer.public_key, self._limits, self._payments, self.apply)
-        self._answers = Answers(patient, post, self._requests, self._payments, self._invoices)
+        book = PaymentBook(post, self._limits.fee_bps, self.apply)
+        self._payments = Payments(post, patient, self._requests, self._desk, book)
+        self._invoices = Invoices(post, signer.public_key, self._limits, self._payments, book)
+        self._answers = Answers(patient, post, self._requests, self._limits, self._invoices)
         self._cancellations = Cancellations(post.db, signer.public_key, self._limits)
         self._announcer = Announcer(agent, patient, post)
+        self._reception = Reception(
+            agent, signer.public_key, post, requests=self._requests, cancellations=self._cancellations,
+            payments=self._payments, invoices=self._invoices, desk=self._desk, sealing=self._sealing,
+            apply=self.apply, cancel=self._cancel, start_now=self._start_now, count_waiting=self._count_waiting,
+        )  # fmt: skip
         self._slots = Turns(self._limits.concurrent_jobs_max)
         #: All that is under way for jobs and payments, by name.
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -117,14 +120,14 @@ class Provider:
         if self._limits.arbiters:
             self._spawn("probe", self._desk.probe())
         await self._invoices.start()
-        for job in await queries.jobs_in(self._post.db, self.public_key, JobState.ARRANGING):
-            self._spawn(f"arrange:{job.id}", self._await_arbiter(job.id))
+        await self._reception.start()
         self._sweeping = asyncio.create_task(self._sweep(), name="sweep")
+        at_once = self._reception.at_once if isinstance(self.signer, LocalSigner) else None
         # A name for each kind: a kind that the agent serves from today on has a backlog of its own.
         for kind in sorted(self.agent.capabilities):
             await self._follow(
-                f"requests-{kind}", [Filter(kinds=(kind,))], self._on_request, PUBLIC_MARGIN_SECONDS,
-                at_once=self._at_once,
+                f"requests-{kind}", [Filter(kinds=(kind,))], self._reception.receive, PUBLIC_MARGIN_SECONDS,
+                at_once=at_once,
             )  # fmt: skip
         wraps = Filter(kinds=(KIND_GIFT_WRAP, KIND_EPHEMERAL_GIFT_WRAP), tags={"p": (self.public_key,)})
         await self._follow("wraps", [wraps], self._on_wrap, WRAP_MARGIN_SECONDS)
@@ -149,6 +152,7 @@ class Provider:
         working = [task for name, task in self._tasks.items() if name.startswith("work:")]
         if working:
             await asyncio.wait(working, timeout=grace_seconds)
+        await self._reception.stop()
         await self._desk.stop()
         await self._invoices.stop()
         left = [*self._tasks.values(), *([self._sweeping] if self._sweeping else [])]
@@ -172,189 +176,6 @@ class Provider:
             margin_seconds=margin_seconds, backlog_seconds=self._limits.request_age_seconds_max,
         )  # fmt: skip
         self._followings.append(following)
-
-    async def _on_request(self, delivery: Delivery) -> None:
-        event = delivery.event
-        if why_not := self._why_not_ours(event):
-            log.info("request_ignored", request=event.id, reason=why_not)
-            return
-        try:
-            request = await self._requests.read(event)
-            if request.is_expired(self._post.clock.now()):
-                log.info("request_ignored", request=event.id, reason="expired")
-                return
-            job_inputs.check(request.inputs, self._limits)
-        except BadRequest as error:
-            # One that is addressed to nobody is perhaps encrypted to somebody else.
-            if event.has_tag("p") or not isinstance(error, Unreadable):
-                await self._refuse(delivery, str(error))
-            return
-        if self._cancellations.include(event):
-            await self.apply(self._new_job(delivery), Cancelled(paid=False), also=delivery.done)
-            return
-        await self._accept(delivery, request)
-
-    async def _at_once(self, delivery: Delivery, tx: Transaction) -> bool:
-        """A plain free job that finds a free slot arrives and starts in the transaction that writes its request down.
-
-        Everything else goes the longer way, by `_on_request`.
-        """
-        event = delivery.event
-        if (
-            self.agent.capabilities[event.kind].price_sat
-            or not isinstance(self.signer, LocalSigner)
-            or self._stopping
-            or event.has_tag(ENCRYPTED)
-            or self._why_not_ours(event)
-            or self._cancellations.include(event)
-        ):
-            return False
-        try:
-            request = parse_request(event)
-            job_inputs.check(request.inputs, self._limits)
-        except BadRequest:
-            return False
-        if request.cashu is not None or request.is_expired(self._post.clock.now()):
-            return False
-        return self._slots.take_now() and await self._start_at_once(delivery, tx, request)
-
-    async def _start_at_once(self, delivery: Delivery, tx: Transaction, request: JobRequest) -> bool:
-        started = WorkStarted(attempts=1)
-        step = decide_job(JobState.QUEUED, started)
-        assert step is not None
-        try:
-            job = self._new_job(delivery, expires_at=request.expires_at)
-            running = self._moved(job, started, step)
-            written = await self._record(tx, None, running, await self._answers.to(job, step, ""))
-        except BaseException:
-            self._slots.release()
-            raise
-        if written:
-            tx.after_commit(lambda: self._begin(running, request), undone=self._slots.release)
-        else:
-            self._slots.release()
-        return written
-
-    def _begin(self, running: JobRow, request: JobRequest) -> None:
-        if not self._spawn(f"work:{running.id}", self._run_in_slot(running, request)):
-            self._slots.release()
-
-    def _why_not_ours(self, event: Event) -> str:
-        """Why a request is left alone, before anybody looks into it; empty if it may be for us."""
-        addressed = [tag[1] for tag in event.tags_named("p") if len(tag) > 1]
-        if addressed and self.public_key not in addressed:
-            return "addressed to somebody else"
-        limits, age_seconds = self._limits, self._post.clock.now() - event.created_at
-        if not -limits.request_future_seconds_max <= age_seconds <= limits.request_age_seconds_max:
-            return f"its created_at is {age_seconds} s ago"
-        return ""
-
-    async def _refuse(self, delivery: Delivery, reason: str, action: Action = Action.GIVE_UP) -> None:
-        private = delivery.event.has_tag(ENCRYPTED)  # the reason may quote what only we were to read
-        log.info("request_refused", request=delivery.event.id, reason="private" if private else reason)
-        await self.apply(self._new_job(delivery), Refused(reason, action), also=delivery.done)
-
-    async def _accept(self, delivery: Delivery, request: JobRequest) -> None:
-        if sum(name.startswith("work:") for name in self._tasks) >= self._limits.queue_jobs_max:
-            await self._refuse(
-                delivery, "too many jobs are waiting here; try again in a minute", Action.RETRY_AFTER
-            )
-            return
-        price_sat = self.agent.capabilities[request.event.kind].price_sat
-        if price_sat and self._post.wallet.mints and not await self._post.wallet.mints_with_room(price_sat):
-            reason = "our mints hold as many of our sats as we trust them with; try again later"
-            await self._refuse(delivery, reason, Action.RETRY_AFTER)
-            return
-        price_msat = 1000 * price_sat
-        job = self._new_job(delivery, price_msat, request.expires_at)
-        if request.cashu is not None:
-            await self._accept_paid(delivery, job, request)
-        elif price_msat and await self._do_first(delivery, job, request):
-            pass
-        elif price_msat and await self._invoices.grant_credit(job, request):
-            arrived = Arrived(price_msat, has_payment=False, on_credit=True)
-            await self.apply(job, arrived, also=delivery.done)
-        elif price_msat and (terms := await self._desk.proposal(request, job.price_sat)):
-            await self._arrange(delivery, job, terms)
-        else:
-            await self.apply(job, Arrived(price_msat, has_payment=False), also=delivery.done)
-        if self._cancellations.include(delivery.event):  # it came meanwhile, and did not find the job
-            await self._cancel(job)
-
-    async def _accept_paid(self, delivery: Delivery, job: JobRow, request: JobRequest) -> None:
-        try:
-            token = parse_token(request.cashu or "")
-        except WalletError as error:
-            await self._refuse(delivery, f"the cashu tag cannot be read: {error}", error.action)
-            return
-        payment = self._payments.new(token, job_id=job.id, payer=job.customer, public=not request.private)
-
-        async def write(tx: Transaction) -> None:
-            if not await queries.insert_payment(tx, payment):
-                raise _RepeatedPaymentError
-            await delivery.done(tx)
-
-        try:
-            await self.apply(job, Arrived(job.price_msat, has_payment=True), also=write)
-        except _RepeatedPaymentError:
-            await self._refuse(delivery, "these coins were sent for another job already", Action.FUND)
-
-    async def _do_first(self, delivery: Delivery, job: JobRow, request: JobRequest) -> bool:
-        """For a sealed result, do the work at our own risk. False if the customer has no wish or no credit for that."""
-        grant = await self._sealing.grant(job, request)
-        if grant is None:
-            return False
-
-        async def write(tx: Transaction) -> None:
-            await grant(tx)
-            await delivery.done(tx)
-
-        try:
-            await self.apply(job, Arrived(job.price_msat, has_payment=False, on_credit=True), also=write)
-        except NoCredit:
-            return False
-        return True
-
-    async def _arrange(self, delivery: Delivery, job: JobRow, terms: Terms) -> None:
-        """The customer wants an escrow: ask the arbiter before there is an offer."""
-        ask = await self._desk.propose(terms, delivery.event)
-
-        async def write(tx: Transaction) -> None:
-            await ask(tx)
-            await delivery.done(tx)
-
-        if await self.apply(job, Arrived(job.price_msat, has_payment=False, arranging=True), also=write):
-            self._spawn(f"arrange:{job.id}", self._await_arbiter(job.id))
-
-    async def _await_arbiter(self, job_id: str) -> None:
-        """Make the offer without an arbiter that does not answer."""
-        await self._post.clock.sleep(self._limits.arrange_seconds)
-        await self._desk.happens(job_id, NotFunded(), reason="the arbiter did not answer")
-        await self._arranged(job_id)
-
-    async def _arranged(self, job_id: str) -> None:
-        """The arbiter has answered, or will not: make the offer that there is to make."""
-        job = await queries.get_job(self._post.db, self.public_key, job_id)
-        escrow = await self._desk.get(job_id)
-        if job is None or job.state is not JobState.ARRANGING or escrow is None:
-            return
-        request = await self._requests.read_again(job.request)
-        if escrow.stage is Stage.AGREED or (request is not None and PREPAID in request.settle):
-            await self.apply(job, Arranged())
-        else:
-            await self.apply(job, NotArranged(f"no arbiter serves this job: {escrow.reason}"))
-
-    def _new_job(self, delivery: Delivery, price_msat: int = 0, expires_at: int | None = None) -> JobRow:
-        event, now = delivery.event, self._post.clock.now()
-        paid_by_offer = price_msat > 0
-        offer_expires_at = min(now + self._limits.offer_seconds, expires_at or CREATED_AT_MAX)
-        return JobRow(
-            agent=self.public_key, id=event.id, kind=event.kind, customer=event.pubkey, state=JobState.QUEUED,
-            price_msat=price_msat, request=event, relay=delivery.relay, reason="", attempts=0,
-            locktime=now + self._limits.locktime_seconds if paid_by_offer else None,
-            offer_expires_at=offer_expires_at if paid_by_offer else None,
-            created_at=now, updated_at=now, is_stored=False,
-        )  # fmt: skip
 
     async def _on_wrap(self, delivery: Delivery) -> None:
         """A gift wrap to us: ecash for a job, as NUT-18's Nostr transport sends it. Anything else is not for us."""
@@ -394,6 +215,9 @@ class Provider:
 
     async def _on_zap(self, delivery: Delivery) -> None:
         await self._invoices.on_zap(delivery.event)
+
+    async def _arranged(self, job_id: str) -> None:
+        await self._reception.arranged(job_id)
 
     # What becomes of it --------------------------------------------------------------------------------------
 
@@ -510,6 +334,32 @@ class Provider:
 
     # The work ------------------------------------------------------------------------------------------------
 
+    def _count_waiting(self) -> int:
+        return sum(name.startswith("work:") for name in self._tasks)
+
+    async def _start_now(self, tx: Transaction, job: JobRow, request: JobRequest) -> bool:
+        """If a slot is free, record in `tx` that a new job was begun, and begin it once that is on disk."""
+        if self._stopping or not self._slots.take_now():
+            return False
+        started = WorkStarted(attempts=1)
+        step = decide_job(JobState.QUEUED, started)
+        assert step is not None
+        try:
+            running = self._moved(job, started, step)
+            written = await self._record(tx, None, running, await self._answers.to(job, step, ""))
+        except BaseException:
+            self._slots.release()
+            raise
+        if written:
+            tx.after_commit(lambda: self._begin(running, request), undone=self._slots.release)
+        else:
+            self._slots.release()
+        return written
+
+    def _begin(self, running: JobRow, request: JobRequest) -> None:
+        if not self._spawn(f"work:{running.id}", self._run_in_slot(running, request)):
+            self._slots.release()
+
     async def _work(self, job_id: str) -> None:
         await self._slots.take()
         try:
@@ -563,7 +413,7 @@ class Provider:
                 return
             check_size(result, job.request, self._limits)
             if job.price_msat:
-                await self._desk.check_coins(job.id, result)
+                await self._desk.check_coins(job.id)
             await self.apply(job, WorkFinished(), result=result)
         except (JobFailed, EncryptionError, InvalidEvent) as error:  # the latter two: it cannot be signed
             await self._fail(job, str(error))
@@ -619,7 +469,3 @@ class Provider:
         self._tasks.pop(name, None)
         if not task.cancelled() and (error := task.exception()):
             log.error("task_failed", task=name, exc_info=error)
-
-
-class _RepeatedPaymentError(Exception):
-    """The very same coins came before, with another request."""

@@ -16,9 +16,9 @@ from dvm import queries
 from dvm.agreement import Agreement, check_acceptance
 from dvm.bolt11_purchases import Bolt11Purchases, is_by_invoice, obstacle, wants_invoice
 from dvm.escrow_parties import CustomerDesk, offered_terms
-from dvm.lifecycle import CoinsLocked, MoneyBack, MoneyGone, OrderInput, OrderState, PaymentImpossible
+from dvm.kinds import CHAT_MESSAGE
+from dvm.lifecycle_orders import CoinsLocked, MoneyBack, MoneyGone, OrderInput, OrderState, PaymentImpossible
 from dvm.nip90 import ENCRYPTED, PREPAID, Feedback, Offer, parse_request
-from dvm.payments import CHAT_MESSAGE
 from dvm.post import Post
 from dvm.private import reveal
 from dvm.queries import OrderRow
@@ -31,6 +31,7 @@ from wallet import (
     AlreadySpent,
     InvalidToken,
     Lock,
+    MintError,
     MintUnavailable,
     Outcome,
     PaymentPayload,
@@ -54,7 +55,7 @@ T = TypeVar("T")
 
 
 class ChangeOrder(Protocol):
-    """Lets something happen to an order, together with the caller's own writes (`Customer.apply`)."""
+    """Lets something happen to an order, together with the caller's own writes (`OrderBook.apply`)."""
 
     async def __call__(
         self, order_id: str, event: OrderInput | None, *, also: Also | None = None, **columns: Any
@@ -249,11 +250,16 @@ class Purchases:
     async def plan_refund(self, row: OrderRow, token: Token, op_id: str) -> Plan:
         """Plan to take what an agent sent back. Raises `WalletError` if the coins are not good."""
         keys = (self.lock_key(row.lock_nonce),)
-        return await self._patiently(
-            lambda: self._post.wallet.plan_redeem(
-                token, keys=keys, op_id=op_id, purpose="money back", job_id=row.id
-            )
-        )
+
+        async def plan() -> Plan:
+            try:
+                return await self._post.wallet.plan_redeem(
+                    token, keys=keys, op_id=op_id, purpose="money back", job_id=row.id
+                )
+            except MintError as error:  # it would not say what the coins are: no reason to let them go
+                raise MintUnavailable(str(error)) from None
+
+        return await self._patiently(plan)
 
     async def settle_refund(self, order_id: str, op_id: str) -> None:
         """See a recorded refund through. Coins that were no good after all change nothing: we can still reclaim."""

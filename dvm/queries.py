@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dvm.lifecycle import JobState, OrderState, PaymentState
+from dvm.lifecycle import JobState, PaymentState
+from dvm.lifecycle_orders import OrderState
 from identity import Event, parse_event
 from store import Database, Row, Transaction
 
@@ -262,11 +263,12 @@ async def payments_of(db: Database, agent: str, job_id: str) -> list[PaymentRow]
     return [_payment(row) for row in rows]
 
 
-async def held_payments(tx: Transaction, agent: str, job_id: str) -> list[PaymentRow]:
-    """The payments of a job whose coins are in its escrow: one, or none."""
+async def escrow_payments(tx: Transaction, agent: str, job_id: str, token: str | None) -> list[PaymentRow]:
+    """The payments that brought a job the coins of its escrow, given back or not: one, or none."""
     rows = await tx.all(
-        "SELECT * FROM payments WHERE agent = ? AND job_id = ? AND state = 'held'", agent, job_id
-    )
+        "SELECT * FROM payments WHERE agent = ? AND job_id = ? AND token = ? AND state IN ('held', 'returned')",
+        agent, job_id, token,
+    )  # fmt: skip
     return [_payment(row) for row in rows]
 
 

@@ -13,7 +13,7 @@ import structlog
 from dvm import queries
 from dvm.errors import DvmError
 from dvm.kinds import check_request_kind, is_request_kind, result_kind
-from dvm.lifecycle import OrderState
+from dvm.lifecycle_orders import OrderState
 from dvm.nip90 import parse_result
 from dvm.post import Post
 from dvm.queries import OrderRow

@@ -6,7 +6,8 @@ from typing import Final
 
 from dvm import queries, queries_reveals
 from dvm.agreement import Agreement
-from dvm.lifecycle import FalselySealed, KeySold, KeyUnsold, OrderInput, ResultArrived, decide_job
+from dvm.lifecycle import KeySold, KeyUnsold, decide_job
+from dvm.lifecycle_orders import FalselySealed, OrderInput, ResultArrived
 from dvm.nip90 import Feedback, JobRequest
 from dvm.queries import OrderRow
 from identity import InvalidSeal

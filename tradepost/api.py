@@ -9,7 +9,7 @@ from typing import Any
 
 import dvm
 from dvm import Post, Provider
-from dvm.arbiter import Arbiter
+from dvm.arbiter import Arbiter, ArbiterLimits
 from identity import LocalSigner, Signer
 from tradepost.ending import ending
 from tradepost.errors import ConfigError
@@ -75,6 +75,12 @@ async def open_customer(
         await customer.stop()
 
 
+def _arbiter(settings: Settings, post: Post) -> Arbiter:
+    fee_sat, job_limits = settings.arbiter_fee_sat, limits_of(settings, ARBITER)
+    signer = LocalSigner(own_key(settings, ARBITER))
+    return Arbiter(post, signer, ArbiterLimits(fee_sat=fee_sat), job_limits=job_limits)
+
+
 async def _say_nothing(_providers: Sequence[Provider], _post: Post) -> None:
     pass
 
@@ -128,7 +134,7 @@ async def serve(
             orders = await stack.enter_async_context(open_lightning_orders(settings, post, customer, own=own))
             names = [agent.slug for agent in agents]
             await stack.enter_async_context(open_gateway(settings, post, orders, names=names))
-        arbiter = Arbiter(post, LocalSigner(own_key(settings, ARBITER))) if settings.arbiter else None
+        arbiter = _arbiter(settings, post) if settings.arbiter else None
         with ending() as told_to_end:
             if arbiter is not None:
                 await arbiter.start()

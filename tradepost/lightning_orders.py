@@ -19,8 +19,8 @@ import structlog
 import dvm.queries
 from dvm import Customer, DvmError, OrderState, Post
 from dvm.announce import choose_agent
-from dvm.customer import named_key
 from dvm.kinds import check_request_kind
+from dvm.order_asking import named_key
 from identity import BunkerUrl, SecretKey, read_key_file
 from store import Database, Transaction
 from tradepost.bunkers import memory_of

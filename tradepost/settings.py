@@ -24,6 +24,7 @@ from wallet.exposure import MINT_SAT_MAX, Caps
 from wallet.ledger import FEE_BPS_MAX
 from wallet.lnurl_text import ADDRESS_NAME, parse_lnurl
 from wallet.mint import normalise_mint_url
+from wallet.terms import PRICE_SAT_MAX
 
 FILE: Final = "tradepost.yaml"
 DATA: Final = ".tradepost"
@@ -72,6 +73,8 @@ class Settings(BaseSettings):
     arbiters: Urls = ()
     #: Whether this post arbitrates between others, under the key `arbiter`.
     arbiter: bool = False
+    #: What hearing a dispute costs whoever begins it; an arbiter that changes it hears earlier cases for nothing.
+    arbiter_fee_sat: Annotated[int, Field(ge=0, le=PRICE_SAT_MAX)] = 0
     #: How long a customer may look at a result in escrow, and an arbiter may take over a dispute.
     review_seconds: Positive = 600
     dispute_seconds: Positive = 86_400

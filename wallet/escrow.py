@@ -12,8 +12,10 @@ does not know is answered by `None`: nothing changes. Who can do what when, in w
                               CLAIMING ──▶ REFUNDED, LOST
 
     provider:  PROPOSED ──▶ AGREED ──▶ HELD ──▶ DELIVERED ──▶ CLAIMING ──▶ PAID, LOST
-                   └────┬────┘          │           │             ▲
-                      VOID           YIELDED ◀── DISPUTED ────────┘
+                   └────┬────┘          │           │          ▲   ▲
+                      VOID              ▼           ▼          │   │
+                                     YIELDED ◀── DISPUTED ─────┘   │
+                                        └──────────────────────────┘   (if the customer accepted meanwhile)
 
     provider, of a sealed result:  PROPOSED (to be worked on) ──▶ AGREED (offered) ──▶ CLAIMING ──▶ PAID, LOST, VOID
 
@@ -60,6 +62,11 @@ class Stage(StrEnum):
     def is_final(self) -> bool:
         """Whether nothing is waited for any more."""
         return self in FINAL
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether the coins are known to be locked, and nobody takes them yet."""
+        return self in (Stage.HELD, Stage.OVERDUE, Stage.DELIVERED, Stage.DISPUTED)
 
 
 FINAL: Final = frozenset(
@@ -126,7 +133,9 @@ class AskedBack:
 
 @dataclass(frozen=True)
 class SignaturesCame:
-    """Signatures of others that, with ours, open coins for us; they are checked and kept with the escrow."""
+    """Signatures of another party that, with ours, open coins for us; they are checked and kept with the escrow."""
+
+    by: Role
 
 
 @dataclass(frozen=True)
@@ -246,7 +255,9 @@ def _customer(
             return Decision(Stage.OVERDUE, Effect.ASK_BACK)
         case ((Stage.OVERDUE | Stage.DISPUTED), Accepted()):  # a late result, or one that is good after all
             return Decision(Stage.RELEASED, Effect.SIGN_FOR_PROVIDER)
-        case ((Stage.HELD | Stage.OVERDUE | Stage.DELIVERED | Stage.DISPUTED), SignaturesCame()):
+        case ((Stage.HELD | Stage.OVERDUE | Stage.DELIVERED | Stage.DISPUTED), SignaturesCame(Role.PROVIDER)) | (
+            (Stage.OVERDUE | Stage.DISPUTED), SignaturesCame(Role.ARBITER),  # which we have asked
+        ):  # fmt: skip
             return Decision(Stage.CLAIMING, Effect.CLAIM)
         case ((Stage.HELD | Stage.OVERDUE | Stage.DISPUTED), Tick()) if now > terms.locktime:
             return Decision(Stage.CLAIMING, Effect.REFUND)
@@ -282,7 +293,10 @@ def _provider(stage: Stage, event: EscrowInput, terms: Terms, now: int) -> Decis
             return Decision(Stage.YIELDED, Effect.SIGN_FOR_CUSTOMER)
         case ((Stage.HELD | Stage.DELIVERED), Contested()):
             return Decision(Stage.DISPUTED, Effect.ANSWER)
-        case ((Stage.HELD | Stage.DELIVERED | Stage.DISPUTED), SignaturesCame()):
+        # A customer that accepts while we give back has ended too: somebody must take the coins.
+        case ((Stage.HELD | Stage.DELIVERED | Stage.DISPUTED | Stage.YIELDED), SignaturesCame(Role.CUSTOMER)) | (
+            (Stage.DELIVERED | Stage.DISPUTED), SignaturesCame(Role.ARBITER),
+        ):  # fmt: skip
             return Decision(Stage.CLAIMING, Effect.CLAIM)
 
         case Stage.CLAIMING, Taken() if terms.method is Method.REVEAL:

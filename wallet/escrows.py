@@ -273,8 +273,10 @@ class Escrows:
                 signatures=None if self._opens_all(row) else row.signatures,
             )  # fmt: skip
         coins = await self.coins(row)
-        states = await self._wallet.states(coins.mint, [proof.secret for proof in coins.proofs])
-        left = [proof for proof in coins.proofs if states[proof.secret].state is not CoinState.SPENT]
+        left = coins.proofs
+        if row.attempts or row.preimage is not None:  # else the swap itself asks, and tells nothing
+            states = await self._wallet.states(coins.mint, [proof.secret for proof in left])
+            left = tuple(proof for proof in left if states[proof.secret].state is not CoinState.SPENT)
         if row.preimage is not None:  # a key is not sold for a part of its price
             open_to_us = [add_preimage(proof, row.preimage) for proof in left]
             open_to_us = open_to_us if len(left) == len(coins.proofs) else []
@@ -288,7 +290,7 @@ class Escrows:
             raise AlreadySpent("the coins were spent by somebody else first")
         return await self._wallet.plan_redeem(
             Token(coins.mint, tuple(open_to_us)), keys=(key,), op_id=op_id, purpose="escrow released",
-            job_id=row.request_id,
+            job_id=row.request_id, ask_first=False,
         )  # fmt: skip
 
 

@@ -13,6 +13,8 @@ from wallet.mint import KeysetAnswer, MintClient, MintInfo, MintTransport, norma
 from wallet.proofs import SAT, Lock
 
 FRESH_SECONDS: Final = 3600  # a keyset rotated meanwhile costs one refused request, no more
+CLOCK_FRESH_SECONDS: Final = 600  # clocks drift by less than a second in that time
+REFUND_SECONDS: Final = 86_400  # that a refund may come after its locktime: the mint or its owner may be away
 KEYSETS_MAX: Final = 200
 NEEDED_NUTS: Final = {
     7: "say which coins are spent",
@@ -21,6 +23,8 @@ NEEDED_NUTS: Final = {
     11: "lock coins to keys",
     12: "prove its signatures",
 }
+
+HTLC_NUT: Final = 14
 
 
 class Keyring:
@@ -72,11 +76,29 @@ class Keyring:
         return self._clients[mint]
 
     async def info(self, mint: str) -> MintInfo:
-        """What the mint says of itself (NUT-06), not older than an hour; for its clock ask the client."""
-        known = self._infos.get(mint)
-        if known is None or not 0 <= self._clock.now() - known[0] < FRESH_SECONDS:
-            known = self._infos[mint] = self._clock.now(), await self.client(mint).info()
-        return known[1]
+        """What the mint says of itself (NUT-06), not older than an hour. Raises `MintUnavailable`."""
+        return (await self._told(mint, FRESH_SECONDS))[1]
+
+    async def clock_offset(self, mint: str) -> int:
+        """By how many seconds the mint's clock is ahead of ours; 0 if it does not tell (NUT-06).
+
+        Raises `MintUnavailable` only if the mint told nothing for an hour: one lost answer is no reason for doubt.
+        """
+        asked_at, info = await self._told(mint, CLOCK_FRESH_SECONDS)
+        return 0 if info.time is None else info.time - asked_at
+
+    async def _told(self, mint: str, fresh_seconds: int) -> tuple[int, MintInfo]:
+        known, now = self._infos.get(mint), self._clock.now()
+        age_seconds = -1 if known is None else now - known[0]
+        if known is not None and 0 <= age_seconds < fresh_seconds:
+            return known
+        try:
+            told = self._infos[mint] = now, await self.client(mint).info()
+        except MintUnavailable:
+            if known is not None and 0 <= age_seconds < FRESH_SECONDS:
+                return known
+            raise
+        return told
 
     async def pinned(self, mint: str) -> dict[str, Keyset]:
         """The keysets we know, by id, without asking the mint."""
@@ -105,12 +127,20 @@ class Keyring:
                 self._refreshed_at[mint] = self._clock.now()
         return self._keysets[mint]
 
+    async def check_knows(self, mint: str, lock: Lock) -> None:
+        """Raise `UnknownMint` if the mint does not say that it knows such locks.
+
+        Keys it must know anyhow; a hash that it does not know leaves the coins to whoever has them.
+        """
+        if lock.hash is not None and not (await self.info(mint)).supports(HTLC_NUT):
+            raise UnknownMint(f"{mint} cannot lock coins to a hash; choose another mint or way to pay")
+
     async def active(self, mint: str, lock: Lock | None = None) -> Keyset:
-        """The keyset for new coins: sat, active, cheapest to spend, lasting beyond the locktime of `lock`.
+        """The keyset for new coins: sat, active, cheapest to spend, lasting well beyond the locktime of `lock`.
 
         Raises `MintUnavailable` if the mint has none just now.
         """
-        horizon = max(self._clock.now(), (lock and lock.locktime) or 0)
+        horizon = needed_until(lock, self._clock.now())
         usable = [
             keyset
             for keyset in (await self.pinned(mint)).values()
@@ -156,6 +186,11 @@ class Keyring:
             return keyset  # nothing that the id vouches for has changed
         await asyncio.to_thread(check_keyset, keyset)
         return keyset
+
+
+def needed_until(lock: Lock | None, now: int) -> int:
+    """How long the keyset of coins under this lock must last: the refund comes after the locktime, perhaps late."""
+    return now if lock is None or lock.locktime is None else max(now, lock.locktime) + REFUND_SECONDS
 
 
 def expires_by(keyset: Keyset, time: int) -> bool:

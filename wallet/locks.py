@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from wallet.crypto import parse_point
@@ -125,12 +126,13 @@ def is_plain(secret: str) -> bool:
     return not secret.lstrip().startswith(("[", "{"))
 
 
+@lru_cache(maxsize=1024)
 def parse_lock(secret: str) -> Lock | None:
     """The lock of a coin, None for a plain secret. For display and refunds; a payment is for `check_lock`.
 
     Raises `WrongLock` for every other condition: another kind, SIG_ALL, unknown, doubled or malformed tags.
     Unlike `check_terms` it lets a locktime without refund keys pass: such coins exist, and their owner may
-    want them.
+    want them. Remembered: of a coin it is asked when it comes, when it is taken and when that is posted.
     """
     return None if is_plain(secret) else _read(secret).to_lock()
 

@@ -4,6 +4,7 @@ Nothing a mint says is trusted in form: what is not exactly an answer raises `Mi
 knows what happened. Only a proper refusal raises `MintError`. Neither ever carries a secret.
 """
 
+import asyncio
 import os
 import re
 from collections.abc import Sequence
@@ -18,9 +19,11 @@ import orjson
 from wallet.errors import InvalidKeyset, MintError, MintUnavailable, UnknownMint
 from wallet.keysets import parse_keys
 from wallet.proofs import SAT, Dleq, Proof
+from wallet.together import Together
 
 ANSWER_BYTES_MAX: Final = 2**20
 REQUEST_SECONDS_MAX: Final = 30.0
+REQUESTS_AT_ONCE_MAX: Final = 4  # nutshell slows with more, and in the end refuses swaps for its own database
 MELT_SECONDS_MAX: Final = 180.0  # a mint pays before it answers (NUT-05)
 BATCH_MAX: Final = 100  # coins in one NUT-07 or NUT-09 request
 _LIKE_A_SECRET: Final = re.compile(r"[\w+/=-]{32,}")
@@ -73,17 +76,25 @@ class MintTransport(Protocol):
 
 
 class HttpTransport:
-    """The real one: one aiohttp session for one mint, no redirects, limits on size and time."""
+    """The real one: one aiohttp session for one mint, no redirects, limits on size, time and requests at once."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._session: aiohttp.ClientSession | None = None
+        self._turns = asyncio.Semaphore(REQUESTS_AT_ONCE_MAX)
 
     async def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """See `MintTransport.request`."""
+        if (
+            path == "/v1/melt/bolt11"
+        ):  # which takes as long as a payment, and nobody waits for its turn behind it
+            return await self._send(method, path, body, MELT_SECONDS_MAX)
+        async with self._turns:
+            return await self._send(method, path, body, REQUEST_SECONDS_MAX)
+
+    async def _send(self, method: str, path: str, body: dict[str, Any] | None, seconds: float) -> Any:
         if self._session is None:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        seconds = MELT_SECONDS_MAX if path == "/v1/melt/bolt11" else REQUEST_SECONDS_MAX
         try:
             async with self._session.request(
                 method,
@@ -289,6 +300,7 @@ class MintClient:
         """`url` is for messages; the transport knows where it goes."""
         self.url = url
         self._transport = transport
+        self._states = Together(self._check_state)
 
     async def close(self) -> None:
         """Close the transport."""
@@ -363,7 +375,10 @@ class MintClient:
         return self._one_each(outputs, answer.signatures, "/v1/swap")
 
     async def check_state(self, ys: Sequence[str]) -> dict[str, ProofStateAnswer]:
-        """NUT-07: the state of every coin asked for, by Y."""
+        """NUT-07: the state of every coin asked for, by Y. Callers at the same time share a question."""
+        return await self._states(ys)
+
+    async def _check_state(self, ys: Sequence[str]) -> dict[str, ProofStateAnswer]:
         found: dict[str, ProofStateAnswer] = {}
         for batch in _batches(ys):
             answer = await self._ask("POST", "/v1/checkstate", {"Ys": list(batch)}, _States)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import lru_cache, reduce
 
 from identity import SecretKey
 from wallet import queries
@@ -17,7 +17,7 @@ from wallet.errors import (
     WalletError,
     WrongLock,
 )
-from wallet.keyring import Keyring, expires_by
+from wallet.keyring import Keyring, expires_by, needed_until
 from wallet.keysets import Keyset, input_fee, resolve_short_id
 from wallet.locks import check_lock, is_plain, parse_lock
 from wallet.mint import CoinState
@@ -35,6 +35,8 @@ async def examine(
 ) -> Examined:
     """See `Wallet.examine`."""
     mint = keyring.trusted(mint)
+    if lock is not None:
+        await keyring.check_knows(mint, lock)
     if isinstance(coins, Token):
         _check_same_mint(keyring, coins, mint)
         coins = coins.proofs
@@ -44,7 +46,7 @@ async def examine(
             check_lock(proof.secret, lock)
         elif not is_plain(proof.secret):
             raise WrongLock("the coins carry a lock although none was agreed; send plain coins")
-        if expires_by(keysets[proof.id], max(now, (lock and lock.locktime) or 0)):
+        if expires_by(keysets[proof.id], needed_until(lock, now)):
             raise InvalidToken(
                 f"coins of keyset {proof.id} expire before they could be refunded; swap them first"
             )
@@ -124,9 +126,13 @@ def check_genuine(
         if proof.dleq is None or proof.dleq.r is None:
             if need_dleq:
                 raise InvalidProof("a locked coin comes without its DLEQ; send it with e, s and r")
-        elif not verify_dleq_proof(proof, key):
+        elif not _is_proven(proof.with_witness(""), key):
             raise InvalidProof("a coin was not made by its mint: its DLEQ is wrong")
     return ys
+
+
+#: Remembered, for a coin is examined when it comes, and again when it is taken with a witness.
+_is_proven = lru_cache(maxsize=1024)(verify_dleq_proof)
 
 
 def unlock(proof: Proof, keys: Sequence[SecretKey], now: int) -> Proof:

@@ -17,6 +17,7 @@ import structlog
 from identity import SecretKey
 from wallet import queries, queries_probes
 from wallet.errors import Action, WalletError
+from wallet.keyring import HTLC_NUT
 from wallet.mint import MintInfo
 from wallet.operations import Enforced, Kind, Outcome, Plan, State
 from wallet.operations_desk import Desk
@@ -26,7 +27,6 @@ from wallet.queries_probes import Run
 from wallet.witness import make_witness
 
 NEEDED_NUTS: Final = (7, 10, 11, 12)
-HTLC_NUT: Final = 14
 LOCK_SECONDS: Final = 86_400
 LATE_SECONDS: Final = (
     3600  # so long before the locktime a refund is certainly not open, whatever the mint's clock

@@ -8,6 +8,7 @@ import orjson
 
 from store import Database, Row, Transaction
 from store.snapshot import Snapshot
+from wallet import queries_escrows
 
 if TYPE_CHECKING:
     from wallet.ledger import Posting
@@ -105,9 +106,10 @@ async def is_melting(source: Source, mint: str) -> bool:
 
 async def escrowed_sat(source: Source, mint: str) -> int:
     """Sat locked at a mint for jobs that have not ended, by us or for us: what the jobs cost."""
+    # Asked for every job, while finished ones pile up: so that the index of the open ones serves it.
     rows = await source.all(
-        "SELECT terms FROM escrows WHERE role IN ('customer', 'provider')"
-        " AND stage IN ('held', 'overdue', 'delivered', 'disputed', 'claiming')"
+        "SELECT terms FROM escrows WHERE role <> 'arbiter' AND stage NOT IN ('proposed', 'agreed', 'locking')"  # noqa: S608 - our own words
+        f" AND {queries_escrows.OPEN}"
     )
     terms = [orjson.loads(row["terms"]) for row in rows]
     return sum(one["price_sat"] for one in terms if one["mint"] == mint)

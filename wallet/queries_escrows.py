@@ -1,4 +1,4 @@
-"""The SQL of escrows, and their row. Table: migrations/0006_escrows.sql."""
+"""The SQL of escrows, and their row. Table: migrations/0006_escrows.sql, 0008_arbitration.sql."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,7 +7,7 @@ import orjson
 
 from identity import Event, parse_event
 from store import Database, Row, Transaction
-from wallet.escrow import FINAL, Role, Stage
+from wallet.escrow import Role, Stage
 from wallet.terms import Terms, read_terms
 
 
@@ -40,6 +40,8 @@ class EscrowRow:
     amount_sat: int = 0
     reason: str = ""
     wake_at: int | None = None
+    reported: dict[str, Any] | None = field(default=None, repr=False)
+    fee_order: str | None = None
     version: int = 0
 
     @property
@@ -48,9 +50,12 @@ class EscrowRow:
         return self.role, self.party, self.request_id
 
 
-_JSON = frozenset({"coins", "signatures", "statements", "awarded"})
+_JSON = frozenset({"coins", "signatures", "statements", "awarded", "reported"})
 _COLUMNS = tuple(EscrowRow.__dataclass_fields__)
 _WHERE = "WHERE role = ? AND party = ? AND request_id = ?"
+_FINALS = ", ".join(f"'{stage}'" for stage in Stage if stage.is_final)
+#: Which have not ended; the very words of the index `escrows_open`, which serves no others.
+OPEN = f"stage NOT IN ({_FINALS})"
 
 
 def _row(row: Row) -> EscrowRow:
@@ -64,6 +69,7 @@ def _row(row: Row) -> EscrowRow:
         "signatures": orjson.loads(row["signatures"]),
         "statements": tuple(orjson.loads(row["statements"])),
         "awarded": tuple(orjson.loads(row["awarded"])),
+        "reported": orjson.loads(row["reported"] or "null"),
     }
     return EscrowRow(**values)
 
@@ -111,12 +117,21 @@ async def update(tx: Transaction, row: EscrowRow, **columns: Any) -> bool:
 
 async def open_escrows(db: Database, party: str, role: Role) -> list[EscrowRow]:
     """Those that have not ended, the oldest first."""
-    finals = ", ".join(f"'{stage}'" for stage in sorted(FINAL))
     rows = await db.all(
-        f"SELECT * FROM escrows WHERE party = ? AND role = ? AND stage NOT IN ({finals}) ORDER BY created_at",  # noqa: S608
+        f"SELECT * FROM escrows WHERE party = ? AND role = ? AND {OPEN} ORDER BY created_at",  # noqa: S608
         party, role,
     )  # fmt: skip
     return [_row(row) for row in rows]
+
+
+async def count_open(db: Database, party: str, role: Role) -> int:
+    """How many have not ended."""
+    row = await db.one(
+        f"SELECT COUNT(*) AS cases FROM escrows WHERE party = ? AND role = ? AND {OPEN}",  # noqa: S608
+        party, role,
+    )  # fmt: skip
+    assert row is not None
+    return int(row["cases"])
 
 
 async def newest(db: Database, limit: int) -> list[EscrowRow]:

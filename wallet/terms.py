@@ -30,10 +30,11 @@ class Method(StrEnum):
 
 @dataclass(frozen=True)
 class Terms:
-    """One job's agreement. The arbiter's two fields are set for `escrow`, `hash` (hex) for `reveal`.
+    """One job's agreement. The arbiter's fields are set for `escrow`, `hash` (hex) for `reveal`.
 
     The result is due at `deliver_by`; then the customer has `review_seconds` to dispute it, the arbiter
-    `dispute_seconds` to rule, and after `locktime` the customer may take the coins back alone.
+    `dispute_seconds` to rule, and after `locktime` the customer may take the coins back alone. `arbiter_fee_sat` is
+    what hearing a dispute costs whoever begins it; it is no part of the price.
     """
 
     method: Method
@@ -51,6 +52,7 @@ class Terms:
     arbiter: str | None = None
     arbiter_key: str | None = None
     hash: str | None = None
+    arbiter_fee_sat: int = 0
 
     @property
     def lock(self) -> Lock:
@@ -97,6 +99,8 @@ def check_agreement(terms: Terms, now: int) -> None:
         raise WrongTerms("an escrow has an arbiter with a key of its own, and nothing else has one")
     if (terms.hash is None) == (terms.method is Method.REVEAL):
         raise WrongTerms("a sealed result has the hash of its key, and nothing else has one")
+    if not 0 <= terms.arbiter_fee_sat <= (PRICE_SAT_MAX if terms.arbiter else 0):
+        raise WrongTerms(f"a fee is 0 … {PRICE_SAT_MAX} sat, and an arbiter's")
     if not 0 < terms.price_sat <= PRICE_SAT_MAX:
         raise WrongTerms(f"a price is 1 … {PRICE_SAT_MAX} sat")
     if min(terms.review_seconds, terms.dispute_seconds) < 0:

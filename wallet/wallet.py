@@ -159,6 +159,7 @@ class Wallet:
             raise ValueError("an amount to send is above zero")
         if lock is not None:
             check_terms(lock)
+            await self._desk.keyring.check_knows(mint, lock)
         keysets = await self._desk.keyring.keysets(mint)
         keyset = await self._desk.keyring.active(mint, lock)
         coins = send_amounts(amount_sat, amounts, keyset, include_fees=include_fees)
@@ -293,7 +294,7 @@ class Wallet:
         """Check foreign coins without taking them: at `mint`, a mint of ours; locked exactly by `lock` (None: plain).
 
         Coins must be genuine (DLEQ, which locked coins must carry; plain ones may come without, and then only a swap
-        tells), no coin twice, at most 100, of known sat keysets that outlive the locktime, UNSPENT.
+        tells), no coin twice, at most 100, of known sat keysets that outlive the locktime by a day, UNSPENT.
         Raises `UnknownMint`, `InvalidToken`, `InvalidProof`, `InvalidKeyset`, `WrongLock`, `AlreadySpent`,
         `LimitExceeded`, `MintUnavailable`.
         """
@@ -338,8 +339,7 @@ class Wallet:
 
         Raises `UnknownMint`, `MintUnavailable`.
         """
-        told = (await self._desk.keyring.client(self._desk.keyring.trusted(mint)).info()).time
-        return 0 if told is None else told - self._desk.clock.now()
+        return await self._desk.keyring.clock_offset(self._desk.keyring.trusted(mint))
 
     async def least_fee(self, mint: str, amount_sat: int) -> int:
         """What the mint takes, in sat, when `amount_sat` in the fewest coins is swapped.

@@ -65,14 +65,12 @@ def complete(proof: Proof, lock: Lock, keys: Sequence[SecretKey]) -> Proof:
     Signatures that are there already are kept, `keys` sign if the lock names them. Whatever else came in the
     witness is dropped: a doubled or foreign signature makes some mints refuse the good ones.
     """
-    found = _lenient(proof.witness)
-    digest = _digest(proof.secret)
+    theirs = _by_signer(proof.secret, proof.witness, named_keys(lock))
     ours = {key.public_key: key for key in keys}
     signatures: dict[str, str] = {}
     for name in dict.fromkeys(_x(key) for key in named_keys(lock)):
-        theirs = [s for s in found.signatures if verify_signature(name, digest, bytes.fromhex(s))]
-        if theirs:
-            signatures[name] = theirs[0]
+        if name in theirs:
+            signatures[name] = theirs[name]
         elif name in ours:
             signatures[name] = sign_secret(proof.secret, ours[name])
     preimage = preimage_of(lock.hash, proof.witness) if lock.hash else None
@@ -113,9 +111,24 @@ def signers(secret: str, witness: str | None, keys: Iterable[str]) -> frozenset[
 
     None did by a malformed witness.
     """
-    signatures = [bytes.fromhex(signature) for signature in _lenient(witness).signatures]
-    digest = _digest(secret)
-    return frozenset(key for key in keys if any(verify_signature(_x(key), digest, s) for s in signatures))
+    asked = tuple(keys)
+    found = _by_signer(secret, witness, asked)
+    return frozenset(key for key in asked if _x(key) in found)
+
+
+def _by_signer(secret: str, witness: str | None, keys: Iterable[str]) -> dict[str, str]:
+    """The first signature by each of these keys (x-only), where there is one.
+
+    No signature is by two keys, so one that is found is not tried with the next.
+    """
+    left, digest = list(_lenient(witness).signatures), _digest(secret)
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(_x(key) for key in keys):
+        signature = next((s for s in left if verify_signature(name, digest, bytes.fromhex(s))), None)
+        if signature is not None:
+            found[name] = signature
+            left.remove(signature)
+    return found
 
 
 def is_preimage(preimage: str, hash_: str) -> bool:

@@ -1,15 +1,23 @@
 """A market in memory, and customers and agents to fill it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NamedTuple
 
 import pytest
 
-from dvm import Agent, Job, JobFailed
+from dvm import Agent, Customer, Job, JobFailed, Provider, ProviderLimits
+from dvm.arbiter import Arbiter
+from dvm.order import Order
 from identity import Event, LocalSigner, Rumor, SecretKey, make_template, sign_event
 from identity.nip59 import unwrap, wrap
-from tradepost.testing import Market
+from tests.dvm.sale import FUNDED, LIMITS, PRICE, Sale
+from tradepost.testing import ManualClock, Market
 from wallet import PaymentPayload, Token, Wallet, encode_payload
+from wallet.escrow import Role, Stage
+from wallet.escrows import Escrows
+from wallet.queries_escrows import EscrowRow
+from wallet.terms import Method
 
 SECONDS_MAX = 10.0
 
@@ -92,6 +100,50 @@ class Stranger:
         return [f"{e.kind} {e.tags_named('status')}" for e in self.answers(request)]
 
 
+class Trade(NamedTuple):
+    """A customer, an agent and an arbiter that both trust."""
+
+    market: Market
+    customer: Customer
+    provider: Provider
+    arbiter: Arbiter
+
+    async def ask(self, text: str = "hello", *, kind: int = 5001, review: bool = True) -> Order:
+        return await self.customer.ask(
+            self.provider.public_key, text, kind=kind, max_sat=100, settle=(Method.ESCROW,),
+            arbiters=[self.arbiter.public_key], review=review,
+        )  # fmt: skip
+
+    async def view(self, role: Role, order: Order) -> EscrowRow | None:
+        party = {
+            Role.CUSTOMER: self.customer,
+            Role.PROVIDER: self.provider,
+            Role.ARBITER: self.arbiter,
+        }[role]
+        post = party._post
+        return await Escrows(post.db, post.wallet, post.clock).get(role, party.public_key, order.id)
+
+    async def reach(self, role: Role, order: Order, stage: Stage, *, every: int = 0) -> EscrowRow:
+        """Wait until a party's view is in a stage; with `every`, time passes meanwhile, so many seconds at a time."""
+        async with asyncio.timeout(10):
+            while (row := await self.view(role, order)) is None or row.stage is not stage:
+                await asyncio.sleep(0.005)
+                await self.pass_time(every)
+        return row
+
+    async def pass_time(self, seconds: int) -> None:
+        assert isinstance(self.market.clock, ManualClock)
+        await self.market.clock.advance(seconds)
+
+    async def sats(self) -> tuple[int, int]:
+        """What the provider has, and what the customer has paid: the mint's fees are left out. All of it is there."""
+        wallets = [party._post.wallet for party in (self.customer, self.provider)]
+        customer, provider = [sum((await wallet.balance()).values()) for wallet in wallets]
+        fees = [(await wallet.audit()).accounts.get("fees/mint", 0) // 1000 for wallet in wallets]
+        assert customer + provider + sum(fees) == 1000
+        return 1000 - customer - sum(fees), provider
+
+
 @pytest.fixture
 def agent() -> Agent:
     """Shouts for 21 sats (5001), whispers for nothing (5002), fails (5050), breaks (5100), talks too much (5250)."""
@@ -132,6 +184,23 @@ def stranger(market: Market) -> Stranger:
     return Stranger(market)
 
 
+@pytest.fixture
+async def trade(agent: Agent, tmp_path_factory: pytest.TempPathFactory) -> Trade:
+    clock = ManualClock()
+
+    @agent.serves(kind=5300, price_sat=PRICE)
+    async def think(_job: Job) -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with Market(clock=clock, folder=tmp_path_factory.mktemp("market")) as market:
+        arbiter = await market.arbiter()
+        limits = ProviderLimits(arbiters=(arbiter.public_key,), dispute_seconds=1200)
+        provider = await market.open(agent, limits=limits)
+        customer = await market.customer(sat=1000)
+        yield Trade(market, customer, provider, arbiter)
+
+
 async def eventually(is_so: Callable[[], bool] | Callable[[], Awaitable[bool]], what: str = "it") -> None:
     """Wait until something is so; fail with `what` after some seconds."""
     try:
@@ -143,3 +212,22 @@ async def eventually(is_so: Callable[[], bool] | Callable[[], Awaitable[bool]], 
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"waited {SECONDS_MAX} s for {what}") from None
+
+
+@pytest.fixture
+async def sale(agent: Agent, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sale]:
+    """A customer that has paid as much before as two jobs cost, so it has credit for two."""
+
+    @agent.serves(kind=5300, price_sat=PRICE)
+    async def talk_at_length(_job: Job) -> str:
+        return "x" * 40_000
+
+    @agent.serves(kind=5301, price_sat=2 * PRICE)
+    def nod(_job: Job) -> str:
+        return "yes"
+
+    async with Market(clock=ManualClock(), folder=tmp_path_factory.mktemp("market")) as market:
+        provider = await market.open(agent, limits=LIMITS)
+        customer = await market.customer(sat=FUNDED)
+        await (await customer.ask(provider.public_key, "well?", kind=5301, max_sat=100)).result()
+        yield Sale(market, customer, provider)

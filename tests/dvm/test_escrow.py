@@ -1,86 +1,22 @@
 """Jobs in escrow, with all three parties at work: who gets the coins when each does its part, or does not."""
 
 import asyncio
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 
-from dvm import Agent, Job, OrderFailed, Provider, ProviderLimits
-from dvm.arbiter import Arbiter
-from dvm.customer import Customer
-from dvm.order import Order
-from tradepost.testing import ManualClock, Market
+from dvm import OrderFailed
+from dvm.escrow_messages import Wishes
 from wallet.escrow import Role, Stage
-from wallet.escrows import Escrows
-from wallet.queries_escrows import EscrowRow
 from wallet.terms import Method
 
 if TYPE_CHECKING:
-    pass
+    from conftest import Trade
 
 PRICE = 21
 
 
-class Trade(NamedTuple):
-    market: Market
-    customer: Customer
-    provider: Provider
-    arbiter: Arbiter
-
-    async def ask(self, text: str = "hello", *, kind: int = 5001, review: bool = True) -> Order:
-        return await self.customer.ask(
-            self.provider.public_key, text, kind=kind, max_sat=100, settle=(Method.ESCROW,),
-            arbiters=[self.arbiter.public_key], review=review,
-        )  # fmt: skip
-
-    async def view(self, role: Role, order: Order) -> EscrowRow | None:
-        party = {
-            Role.CUSTOMER: self.customer,
-            Role.PROVIDER: self.provider,
-            Role.ARBITER: self.arbiter,
-        }[role]
-        post = party._post
-        return await Escrows(post.db, post.wallet, post.clock).get(role, party.public_key, order.id)
-
-    async def reach(self, role: Role, order: Order, stage: Stage, *, every: int = 0) -> EscrowRow:
-        """Wait until a party's view is in a stage; with `every`, time passes meanwhile, so many seconds at a time."""
-        async with asyncio.timeout(10):
-            while (row := await self.view(role, order)) is None or row.stage is not stage:
-                await asyncio.sleep(0.005)
-                await self.pass_time(every)
-        return row
-
-    async def pass_time(self, seconds: int) -> None:
-        assert isinstance(self.market.clock, ManualClock)
-        await self.market.clock.advance(seconds)
-
-    async def sats(self) -> tuple[int, int]:
-        """What the provider has, and what the customer has paid: the mint's fees are left out. All of it is there."""
-        wallets = [party._post.wallet for party in (self.customer, self.provider)]
-        customer, provider = [sum((await wallet.balance()).values()) for wallet in wallets]
-        fees = [(await wallet.audit()).accounts.get("fees/mint", 0) // 1000 for wallet in wallets]
-        assert customer + provider + sum(fees) == 1000
-        return 1000 - customer - sum(fees), provider
-
-
-@pytest.fixture
-async def trade(agent: Agent, tmp_path_factory: pytest.TempPathFactory) -> Trade:
-    clock = ManualClock()
-
-    @agent.serves(kind=5300, price_sat=PRICE)
-    async def think(_job: Job) -> str:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async with Market(clock=clock, folder=tmp_path_factory.mktemp("market")) as market:
-        arbiter = await market.arbiter()
-        limits = ProviderLimits(arbiters=(arbiter.public_key,), dispute_seconds=1200)
-        provider = await market.open(agent, limits=limits)
-        customer = await market.customer(sat=1000)
-        yield Trade(market, customer, provider, arbiter)
-
-
-async def test_what_is_delivered_and_accepted_is_paid(trade: Trade) -> None:
+async def test_what_is_delivered_and_accepted_is_paid(trade: "Trade") -> None:
     order = await trade.ask(review=False)
     assert await order.result() == "HELLO"
     await trade.reach(Role.CUSTOMER, order, Stage.RELEASED)
@@ -94,7 +30,7 @@ async def test_what_is_delivered_and_accepted_is_paid(trade: Trade) -> None:
     assert (await trade.customer._post.wallet.audit(ask_mints=True)).ok
 
 
-async def test_a_customer_that_says_nothing_pays_when_its_time_is_over(trade: Trade) -> None:
+async def test_a_customer_that_says_nothing_pays_when_its_time_is_over(trade: "Trade") -> None:
     order = await trade.ask()
     await order.result()
     delivered = await trade.reach(Role.CUSTOMER, order, Stage.DELIVERED)
@@ -102,7 +38,7 @@ async def test_a_customer_that_says_nothing_pays_when_its_time_is_over(trade: Tr
     assert trade.market.clock.now() >= delivered.created_at + 600
 
 
-async def test_the_arbiter_signs_for_a_customer_that_has_gone(trade: Trade) -> None:
+async def test_the_arbiter_signs_for_a_customer_that_has_gone(trade: "Trade") -> None:
     order = await trade.ask()
     await order.result()
     await trade.reach(Role.ARBITER, order, Stage.DELIVERED)
@@ -112,7 +48,7 @@ async def test_the_arbiter_signs_for_a_customer_that_has_gone(trade: Trade) -> N
     assert (await trade.sats())[1] == PRICE
 
 
-async def test_work_that_fails_is_refunded_at_once(trade: Trade) -> None:
+async def test_work_that_fails_is_refunded_at_once(trade: "Trade") -> None:
     order = await trade.ask(kind=5050)
     with pytest.raises(OrderFailed):
         await order.result()
@@ -121,7 +57,23 @@ async def test_work_that_fails_is_refunded_at_once(trade: Trade) -> None:
     assert await trade.sats() == (0, 0)
 
 
-async def test_the_arbiter_gives_back_what_was_paid_for_nothing(trade: Trade) -> None:
+async def test_coins_that_both_give_away_are_taken_by_the_provider(trade: "Trade") -> None:
+    order = await trade.ask()
+    await order.result()
+    await trade.reach(Role.CUSTOMER, order, Stage.DELIVERED)
+    await trade.customer.stop()  # it will not hear that the money is given back before it accepts
+    assert await trade.provider._desk.wish(order.id, Wishes("give_back"))
+    assert await trade.customer.desk.wish(order.id, Wishes("accept"))
+    await trade.reach(Role.PROVIDER, order, Stage.PAID)
+    await trade.reach(Role.CUSTOMER, order, Stage.RELEASED)
+    assert await trade.sats() == (PRICE, PRICE)
+    for party in (trade.provider, trade.customer):
+        assert (await party._post.wallet.audit(ask_mints=True)).ok
+    [payment] = await trade.provider._post.db.all("SELECT state, amount_sat FROM payments")
+    assert (payment["state"], payment["amount_sat"]) == ("redeemed", PRICE)
+
+
+async def test_the_arbiter_gives_back_what_was_paid_for_nothing(trade: "Trade") -> None:
     order = await trade.ask(kind=5300)
     await trade.reach(Role.PROVIDER, order, Stage.HELD)
     await trade.provider.stop(0)
@@ -133,7 +85,7 @@ async def test_the_arbiter_gives_back_what_was_paid_for_nothing(trade: Trade) ->
 
 
 @pytest.mark.parametrize("provider_sat", [0, 21, 8])
-async def test_a_dispute_ends_as_the_arbiter_rules(trade: Trade, provider_sat: int) -> None:
+async def test_a_dispute_ends_as_the_arbiter_rules(trade: "Trade", provider_sat: int) -> None:
     order = await trade.ask()
     await order.result()
     await trade.reach(Role.ARBITER, order, Stage.DELIVERED)
@@ -165,7 +117,7 @@ async def test_a_dispute_ends_as_the_arbiter_rules(trade: Trade, provider_sat: i
     assert "not what I asked" not in rulings[0].to_json().decode()
 
 
-async def test_after_the_locktime_the_customer_needs_nobody(trade: Trade) -> None:
+async def test_after_the_locktime_the_customer_needs_nobody(trade: "Trade") -> None:
     order = await trade.ask()
     await order.result()
     await trade.reach(Role.ARBITER, order, Stage.DELIVERED)
@@ -178,7 +130,7 @@ async def test_after_the_locktime_the_customer_needs_nobody(trade: Trade) -> Non
     assert await trade.sats() == (0, 0)
 
 
-async def test_without_an_arbiter_in_common_there_is_no_escrow(trade: Trade) -> None:
+async def test_without_an_arbiter_in_common_there_is_no_escrow(trade: "Trade") -> None:
     order = await trade.customer.ask(
         trade.provider.public_key,
         "hello",
@@ -192,7 +144,7 @@ async def test_without_an_arbiter_in_common_there_is_no_escrow(trade: Trade) -> 
     assert await trade.sats() == (0, 0)
 
 
-async def test_an_arbiter_that_is_away_leaves_the_other_way_to_pay(trade: Trade) -> None:
+async def test_an_arbiter_that_is_away_leaves_the_other_way_to_pay(trade: "Trade") -> None:
     await trade.arbiter.stop()
     order = await trade.customer.ask(
         trade.provider.public_key, "hello", kind=5001, max_sat=100, arbiters=[trade.arbiter.public_key],

@@ -103,6 +103,15 @@ async def test_an_agent_is_found_by_what_it_does(market: Market, agent: Agent) -
         assert order.provider == provider.public_key
 
 
+async def test_first_orders_may_be_made_at_once(market: Market, agent: Agent) -> None:
+    provider = await market.open(agent)
+    customer = await market.customer()
+    orders = await asyncio.gather(
+        *(customer.ask(provider.public_key, f"HELLO {n}", kind=5002) for n in range(3))
+    )
+    assert [await order.result() for order in orders] == ["hello 0", "hello 1", "hello 2"]
+
+
 async def test_nobody_to_ask_is_said_with_the_next_step(market: Market) -> None:
     customer = await market.customer()
     with pytest.raises(NoAgentFound, match=r"none announced.*npub"):

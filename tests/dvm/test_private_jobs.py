@@ -9,9 +9,9 @@ import pytest
 import structlog
 
 from dvm import Agent, Job, JobFailed, OrderFailed, OrderState
-from dvm.customer import EXPOSED
 from dvm.nip90 import Offer, Status, make_feedback, make_result
 from dvm.order import Order
+from dvm.order_replies import EXPOSED
 from dvm.private import Scheme, encrypt, hide, reveal, scheme_of
 from dvm.queries import get_job, get_order
 from identity import (

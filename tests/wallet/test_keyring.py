@@ -9,7 +9,7 @@ from store import Database, load_migrations
 from tradepost.testing.clock import ManualClock
 from tradepost.testing.mint import MemoryMint
 from wallet.errors import InvalidKeyset, MintUnavailable, UnknownMint
-from wallet.keyring import FRESH_SECONDS, KEYSETS_MAX, Keyring, expires_by
+from wallet.keyring import CLOCK_FRESH_SECONDS, FRESH_SECONDS, KEYSETS_MAX, Keyring, expires_by
 from wallet.keysets import Keyset
 
 
@@ -39,6 +39,22 @@ async def test_pinned_keysets_survive_and_need_no_mint(keyring: Keyring, mint: M
     assert await again.pinned(mint.url) == known
     with pytest.raises(MintUnavailable):
         await again.keysets(mint.url)
+
+
+async def test_the_mint_s_clock_is_looked_at_now_and_then_and_one_lost_answer_is_no_doubt(
+    keyring: Keyring, mint: MemoryMint, clock: ManualClock
+) -> None:
+    mint.clock = ManualClock(clock.now() + 90)
+    assert [await keyring.clock_offset(mint.url) for _ in range(3)] == [90, 90, 90]
+    assert mint.asked["/v1/info"] == 1
+    await clock.advance(CLOCK_FRESH_SECONDS)
+    assert await keyring.clock_offset(mint.url) == 90 - CLOCK_FRESH_SECONDS  # the mint's has stood still
+    mint.down = True
+    await clock.advance(CLOCK_FRESH_SECONDS)
+    assert await keyring.clock_offset(mint.url) == 90 - CLOCK_FRESH_SECONDS
+    await clock.advance(FRESH_SECONDS)
+    with pytest.raises(MintUnavailable):
+        await keyring.clock_offset(mint.url)
 
 
 async def test_a_rotation_is_seen(keyring: Keyring, mint: MemoryMint) -> None:

@@ -10,7 +10,7 @@ from aiohttp import web
 from tradepost.testing.mint import MemoryMint
 from wallet import mint as mint_module
 from wallet.errors import MintError, MintUnavailable, UnknownMint
-from wallet.mint import BlindedMessage, HttpTransport, MintClient, normalise_mint_url
+from wallet.mint import REQUESTS_AT_ONCE_MAX, BlindedMessage, HttpTransport, MintClient, normalise_mint_url
 
 Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]
 OUTPUT = BlindedMessage(amount=1, id="00" * 8, B_="02" + "11" * 32)
@@ -52,6 +52,36 @@ async def test_http_carries_json_both_ways(serve: Serve) -> None:
 
     answer = await ask(await serve(echo), "POST", {"a": [1]})
     assert answer == {"method": "POST", "path": "/v1/info", "body": {"a": [1]}}
+
+
+async def test_a_mint_is_asked_a_few_things_at_once_and_a_payment_waits_for_none_of_them(
+    serve: Serve,
+) -> None:
+    at_once = 0
+    full, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handler(request: web.Request) -> web.Response:
+        nonlocal at_once
+        if not request.path.endswith("melt/bolt11"):
+            at_once += 1
+            if at_once == REQUESTS_AT_ONCE_MAX:
+                full.set()
+            assert at_once <= REQUESTS_AT_ONCE_MAX
+            await go_on.wait()
+            at_once -= 1
+        return web.json_response({})
+
+    transport = HttpTransport(await serve(handler))
+    async with asyncio.timeout(10):
+        asking = [
+            asyncio.ensure_future(transport.request("GET", "/v1/info"))
+            for _ in range(2 * REQUESTS_AT_ONCE_MAX)
+        ]
+        await full.wait()
+        assert await transport.request("POST", "/v1/melt/bolt11", {}) == {}
+        go_on.set()
+        assert await asyncio.gather(*asking) == [{}] * len(asking)
+    await transport.close()
 
 
 @pytest.mark.parametrize("status", [301, 408, 429, 500, 502, 503])

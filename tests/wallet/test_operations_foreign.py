@@ -15,9 +15,12 @@ from wallet.errors import (
     InvalidToken,
     LimitExceeded,
     MintUnavailable,
+    UnknownMint,
     WalletError,
     WrongLock,
 )
+from wallet.keyring import REFUND_SECONDS
+from wallet.locks import lock_secret
 from wallet.operations import State
 from wallet.proofs import Lock, Proof, Token
 from wallet.wallet import Wallet
@@ -104,19 +107,44 @@ async def test_signatures_of_others_and_the_preimage_come_with_the_coins(
     assert {preimage_of(hash_, witness) for witness in shown} == {preimage}
 
 
-async def test_examine_refuses_coins_that_expire_before_the_refund(
-    mint: MemoryMint, make_wallet, clock: ManualClock
+@pytest.mark.parametrize(
+    ("left_seconds", "is_good"), [(REFUND_SECONDS + 1, True), (REFUND_SECONDS, False), (-1, False)]
+)
+async def test_coins_must_outlive_their_locktime_by_a_day(
+    mint: MemoryMint, make_wallet, clock: ManualClock, left_seconds: int, is_good: bool
 ) -> None:
     key = SecretKey.generate().compressed_public_key
-    mint.rotate_keyset(final_expiry=clock.now() + 1000)
-    alice = await make_wallet("alice", 100)
     lock = Lock(key, clock.now() + 500, (key,))
-    token = await alice.send(mint.url, 10, lock=lock)
-    assert await alice.examine(token, mint=mint.url, lock=lock, now=clock.now())
-    with pytest.raises(InvalidToken, match="expire"):
-        await alice.examine(token, mint=mint.url, lock=lock, now=clock.now() + 1000)
-    with pytest.raises(MintUnavailable, match="no active sat keyset"):
-        await alice.send(mint.url, 10, lock=Lock(key, clock.now() + 2000, (key,)))
+    mint.rotate_keyset(final_expiry=clock.now() + 500 + left_seconds)
+    alice = await make_wallet("alice", 100)
+    if is_good:
+        token = await alice.send(mint.url, 10, lock=lock)
+        assert await alice.examine(token, mint=mint.url, lock=lock, now=clock.now())
+        with pytest.raises(InvalidToken, match="expire"):
+            await alice.examine(token, mint=mint.url, lock=lock, now=clock.now() + 501)
+    else:
+        with pytest.raises(MintUnavailable, match="no active sat keyset"):
+            await alice.send(mint.url, 10, lock=lock)
+        coins = [mint.coin(8, lock_secret(lock, "ab" * 32))]
+        with pytest.raises(InvalidToken, match="expire"):
+            await alice.examine(coins, mint=mint.url, lock=lock, now=clock.now())
+
+
+async def test_a_mint_that_does_not_announce_hash_locks_gets_none(
+    mint: MemoryMint, alice: Wallet, bob: Wallet, clock: ManualClock
+) -> None:
+    """It might know no such lock, and let whoever gets the coins take them without telling the key."""
+    key = SecretKey.generate().compressed_public_key
+    lock = Lock(key, clock.now() + 500, (key,), hash="ab" * 32)
+    coins = [mint.coin(8, lock_secret(lock, "ab" * 32))]
+    assert (await bob.examine(coins, mint=mint.url, lock=lock, now=clock.now())).amount_sat == 8
+    del mint.nuts["14"]
+    await clock.advance(3601)
+    with pytest.raises(UnknownMint, match="hash"):
+        await alice.send(mint.url, 10, lock=lock)
+    with pytest.raises(UnknownMint, match="hash"):
+        await bob.examine(coins, mint=mint.url, lock=lock, now=clock.now())
+    assert await alice.send(mint.url, 10, lock=replace(lock, hash=None, locktime=clock.now() + 500))
 
 
 async def test_short_keyset_ids_and_missing_dleq_are_taken_for_plain_coins(

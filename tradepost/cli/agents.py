@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from dvm import Agent, Post, Provider
+from dvm.agreement import ARBITRATION
 from dvm.announce import announcement, heartbeat
+from dvm.kinds import name_of
 from identity import Npub, encode_npub
 from store import SystemClock
 from tradepost.api import agent_keys, serve
@@ -74,7 +76,7 @@ def up(
         for provider in providers:
             _print_open(provider, post.pool.urls, as_json)
         if settings.arbiter:
-            _print_arbiter(own_key(settings, ARBITER).public_key, post.pool.urls, as_json)
+            _print_arbiter(settings, post.pool.urls, as_json)
         if unreachable := await reach(post.pool):
             say(f"[yellow]{quoted(unreachable)}; still trying[/]")
 
@@ -87,15 +89,18 @@ def _print_unsigned(agent: Agent, public_key: str) -> None:
     print_unsigned(public_key, announcement(agent, now), heartbeat(agent, now))
 
 
-def _print_arbiter(public_key: str, relays: Sequence[str], as_json: bool) -> None:
+def _print_arbiter(settings: Settings, relays: Sequence[str], as_json: bool) -> None:
+    public_key, fee_sat = own_key(settings, ARBITER).public_key, settings.arbiter_fee_sat
     npub = encode_npub(public_key)
     if as_json:
-        print_json({"arbiter": npub, "pubkey": public_key, "relays": relays})
+        print_json({"arbiter": npub, "pubkey": public_key, "fee_sat": fee_sat, "relays": relays})
         return
     say(
         f"[green]●[/] the arbiter is open on {', '.join(relays)}; parties name it in tradepost.yaml, under arbiters:"
     )
     print_text(npub)
+    if fee_sat:
+        say(f"  {ARBITRATION} {name_of(ARBITRATION)}, {fee_sat} sat for hearing a dispute")
 
 
 def _print_open(provider: Provider, relays: Sequence[str], as_json: bool) -> None:

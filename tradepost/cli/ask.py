@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from dvm import Customer, Order, OrderState, Post, Update, queries
 from dvm.bolt11_purchases import is_by_invoice
-from dvm.customer import named_key
 from dvm.kinds import check_request_kind
+from dvm.order_asking import named_key
 from identity import EventTemplate, Npub
 from tradepost.api import open_customer
 from tradepost.cli.completing import complete_kind, complete_target
@@ -25,6 +25,30 @@ from tradepost.post import open_post, reach
 from tradepost.secrets import CUSTOMER, Key, open_signer
 from tradepost.settings import Settings
 from wallet.terms import Method
+
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="TARGET",
+        help="An agent (npub or hex), or what it does, like `summarisation`.",
+        autocompletion=complete_target,
+    ),
+]
+Input = Annotated[
+    str, typer.Argument(metavar="INPUT", help="The input; `@file` reads a file, `-` reads stdin.")
+]
+Kind = Annotated[
+    int, typer.Option(metavar="N", help="The kind of job, 5000–5999.", autocompletion=complete_kind)
+]
+Settle = Annotated[
+    str,
+    typer.Option(
+        metavar="METHOD",
+        help="How to pay: `escrow`, `reveal` (the agent works first and you buy the key of its sealed result),"
+        " `prepaid` (ecash), `invoice` (Lightning, by `rails`), or `auto`: in escrow if you named arbiters, else"
+        " prepaid, else by invoice.",
+    ),
+]
 
 REFUND_SECONDS_MAX: Final = 15.0  # an honest agent's refund is here in a second or two
 _STYLES: Final = {
@@ -42,21 +66,10 @@ def register(app: typer.Typer) -> None:
 
 
 def ask(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="TARGET",
-            help="An agent (npub or hex), or what it does, like `summarisation`.",
-            autocompletion=complete_target,
-        ),
-    ],
-    text: Annotated[
-        str, typer.Argument(metavar="INPUT", help="The input; `@file` reads a file, `-` reads stdin.")
-    ],
+    target: Target,
+    text: Input,
     *,
-    kind: Annotated[
-        int, typer.Option(metavar="N", help="The kind of job, 5000–5999.", autocompletion=complete_kind)
-    ],
+    kind: Kind,
     max_sat: Annotated[
         int, typer.Option(metavar="SAT", min=0, help="The most you pay for it; 0 takes only free work.")
     ] = 0,
@@ -66,15 +79,7 @@ def ask(
     private: Annotated[
         bool, typer.Option("--private", help="Encrypt the request, so that only the agent can read it.")
     ] = False,
-    settle: Annotated[
-        str,
-        typer.Option(
-            metavar="METHOD",
-            help="How to pay: `escrow`, `reveal` (the agent works first and you buy the key of its sealed result),"
-            " `prepaid` (ecash), `invoice` (Lightning, by `rails`), or `auto`: in escrow if you named arbiters, else"
-            " prepaid, else by invoice.",
-        ),
-    ] = "auto",
+    settle: Settle = "auto",
     review: Annotated[
         bool,
         typer.Option("--review", help="In escrow, do not pay for the result yet: `tradepost escrow accept`."),

@@ -1,18 +1,21 @@
 """`tradepost escrow`: money that is locked for a job until its customer is content, or its arbiter rules."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.table import Table
 
-from dvm import Post, ProviderLimits
+from dvm import OrderState, Post, ProviderLimits
+from dvm.agreement import ARBITRATION
 from dvm.arbiter import Arbiter
 from dvm.escrow_desk import EscrowDesk
 from dvm.escrow_messages import Wishes, write_message
-from dvm.escrow_parties import ProviderDesk
+from dvm.escrow_parties import ProviderDesk, fee_is_due
+from dvm.queries import get_order
 from identity import Signer, encode_npub
 from identity.nip59 import wrap
 from relay_bridge import RelayPool
@@ -28,6 +31,8 @@ from wallet import queries_escrows as queries
 from wallet.escrow import Role, Stage
 from wallet.queries_escrows import EscrowRow
 
+FEE_SECONDS_MAX: Final = 30
+FEE_LOOKS_PER_SECOND: Final = 5
 EscrowId = Annotated[str, typer.Argument(metavar="ID", help="The id of the job, or the beginning of one.")]
 _ABOUT = "Money in escrow: what is held, accepted, disputed and ruled."
 
@@ -76,9 +81,16 @@ def dispute(
     reason: Annotated[
         str, typer.Option(metavar="TEXT", help="Why; the provider and the arbiter read it, nobody else does.")
     ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, whatever it costs.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Refuse to pay for a result: the arbiter rules on it."""
+    """Refuse to pay for a result: the arbiter rules on it.
+
+    If it named a fee for that, you pay it now, and have it back if it does not rule in time.
+    """
+    fee_sat = asyncio.run(_one(escrow_id, Role.CUSTOMER)).terms.arbiter_fee_sat
+    if fee_sat and not yes and sys.stdin.isatty():
+        typer.confirm(f"The arbiter takes {fee_sat} sat for hearing it. Go on?", abort=True, err=True)
     asyncio.run(_wish(escrow_id, Role.CUSTOMER, Wishes("dispute", reason), as_json))
 
 
@@ -112,8 +124,28 @@ async def _wish(escrow_id: str, role: Role, wish: Wishes, as_json: bool) -> None
                 now = await queries.get(post.db, *row.key)
                 assert now is not None
                 _print([now], as_json)
+                if fee_is_due(now) or now.fee_order:
+                    say(await _fee_paid(post, now))
         except PostBusy:
             await _tell(settings, signer, row, wish)
+
+
+async def _fee_paid(post: Post, row: EscrowRow) -> str:
+    """Stay until the arbiter has its fee, for it hears nothing before; tells what became of it."""
+    fee = f"the arbiter's fee of {row.terms.arbiter_fee_sat} sat"
+    for _ in range(FEE_SECONDS_MAX * FEE_LOOKS_PER_SECOND):
+        now = await queries.get(post.db, *row.key)
+        order = await get_order(post.db, now.fee_order) if now and now.fee_order else None
+        if order is not None and order.state not in (OrderState.REQUESTED, OrderState.PAYING):
+            if order.state in (OrderState.PAID, OrderState.DONE):
+                return f"{fee} is paid"
+            again = (
+                f"tradepost ask {encode_npub(order.provider)} {row.request_id} --kind {ARBITRATION} "
+                f"--max-sat {row.terms.arbiter_fee_sat} --private"
+            )
+            return f"[yellow]{fee} is not paid: {quoted(order.reason)}. It hears nothing before; pay with `{again}`[/]"
+        await post.clock.sleep(1 / FEE_LOOKS_PER_SECOND)
+    return f"[yellow]{fee} is not paid yet, and it hears nothing before: keep `tradepost settle` running[/]"
 
 
 @asynccontextmanager
@@ -191,12 +223,21 @@ def _print(rows: Sequence[EscrowRow], as_json: bool) -> None:
     if not rows:
         say("[dim]nothing is or was in escrow here[/]")
         return
-    table = Table("id", "as", "stage", "sat", "next", box=None, pad_edge=False)
+    table = Table("id", "as", "stage", "sat", "next", "fee", box=None, pad_edge=False)
     table.columns[3].justify = "right"
     for row in rows:
         due = local_time(row.wake_at)[5:16] if row.wake_at and not row.stage.is_final else ""
-        table.add_row(row.request_id[:12], row.role, row.stage, str(row.terms.price_sat), due)
+        table.add_row(row.request_id[:12], row.role, row.stage, str(row.terms.price_sat), due, _fee(row))
     print_table(table)
+
+
+def _fee(row: EscrowRow) -> str:
+    """What a dispute costs, or cost."""
+    fee_sat = row.terms.arbiter_fee_sat
+    if not fee_sat or row.role is Role.PROVIDER:
+        return f"{fee_sat} sat" if fee_sat else ""
+    done, not_done = ("paid", "not paid") if row.role is Role.ARBITER else ("ordered", "if disputed")
+    return f"{fee_sat} sat, {done if row.fee_order else not_done}"
 
 
 def _plain(row: EscrowRow) -> dict[str, Any]:
@@ -205,7 +246,8 @@ def _plain(row: EscrowRow) -> dict[str, Any]:
         "id": row.request_id, "role": row.role, "stage": row.stage, "method": row.terms.method,
         "price_sat": row.terms.price_sat, "mint": row.terms.mint, "deliver_by": row.terms.deliver_by,
         "locktime": row.terms.locktime, "provider": row.terms.provider, "customer": row.terms.customer,
-        "arbiter": row.terms.arbiter, "received_sat": row.amount_sat, "reason": row.reason,
+        "arbiter": row.terms.arbiter, "arbiter_fee_sat": row.terms.arbiter_fee_sat, "fee_order": row.fee_order,
+        "received_sat": row.amount_sat, "reason": row.reason,
         "next_at": None if row.stage.is_final else row.wake_at, "created_at": row.created_at,
     }  # fmt: skip
 
@@ -219,6 +261,7 @@ def _print_details(row: EscrowRow) -> None:
         "provider": encode_npub(terms.provider),
         "customer": encode_npub(terms.customer),
         "arbiter": encode_npub(terms.arbiter) if terms.arbiter else "",
+        "fee": _fee(row) + (f" by job {row.fee_order[:12]}" if row.fee_order else ""),
         "price": f"{terms.price_sat} sat at {terms.mint}",
         "received": f"{row.amount_sat} sat" if row.amount_sat else "",
         "deliver by": local_time(terms.deliver_by),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from dvm import Agent, Post, Provider, ProviderLimits
-from dvm.arbiter import Arbiter
+from dvm.arbiter import Arbiter, ArbiterLimits
 from identity import LocalSigner
 from store import Clock, SystemClock
 from tradepost.api import Customer, open_customer
@@ -77,10 +77,11 @@ class Market:
         self._stack.push_async_callback(provider.stop, 0)
         return provider
 
-    async def arbiter(self, *, name: str = "arbiter") -> Arbiter:
+    async def arbiter(self, *, name: str = "arbiter", fee_sat: int = 0) -> Arbiter:
         """An arbiter on a post of its own; providers name its key in their limits, customers in what they ask."""
         post = await self.post(name)
-        arbiter = Arbiter(post, LocalSigner(own_key(self.settings(name), name)))
+        signer = LocalSigner(own_key(self.settings(name), name))
+        arbiter = Arbiter(post, signer, ArbiterLimits(fee_sat=fee_sat))
         await arbiter.start()
         self._stack.push_async_callback(arbiter.stop)
         return arbiter
