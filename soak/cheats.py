@@ -1,16 +1,19 @@
 """Parties that do not keep to the rules: what their software does otherwise, and what they do besides."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dvm.escrow_messages import AsksBack, Delivered, Disputes, EscrowMessage, Signs, write_message
+from dvm.kinds import CHAT_MESSAGE
 from dvm.nip90 import make_result
-from dvm.payments import CHAT_MESSAGE
 from identity import SecretKey, make_template, parse_event, sign_event
 from identity.nip59 import wrap
+from soak.cheats_sales import OTHER_KEY, pay_twice, say_that_it_paid, sell_falsely
+from soak.office import RELAY
 from soak.world import Party
 from wallet import Lock, PaymentPayload, WalletError, encode_payload
 from wallet.escrow import Stage
@@ -22,9 +25,11 @@ from wallet.terms import Terms
 if TYPE_CHECKING:
     from soak.run import Run
 
-OTHER_KEY: Final = SecretKey(b"\x05" * 32)
+
+OTHER_HASH: Final = hashlib.sha256(b"another key").hexdigest()
 
 LOCKS: Final[dict[str, Callable[[Lock], Lock]]] = {
+    "customer: another hash": lambda lock: replace(lock, hash=OTHER_HASH),
     "customer: one signature will do": lambda lock: replace(lock, n_sigs=1),
     "customer: an early locktime": lambda lock: replace(lock, locktime=(lock.locktime or 0) - 700),
     "customer: a key for the arbiter's": lambda lock: replace(
@@ -38,8 +43,16 @@ LOCKS: Final[dict[str, Callable[[Lock], Lock]]] = {
 
 def begin(cheat: str, name: str, role: Any) -> None:
     """Change a party's software before it starts."""
-    if name != "customer" or not cheat.startswith("customer"):
+    if name != cheat.split(":", maxsplit=1)[0]:
         return
+    if name == "provider":
+        sell_falsely(cheat, role)
+    if name == "customer":
+        _locks_otherwise(cheat, role)
+
+
+def _locks_otherwise(cheat: str, role: Any) -> None:
+    """What a customer does otherwise with the coins it locks."""
     purchases = role._purchases
     plan = purchases._plan
 
@@ -77,12 +90,7 @@ async def say(run: "Run", name: str, to: str, message: EscrowMessage, terms: Ter
     party, now = run.world[name], run.world[name].clock.now()
     recipient = run.world[to].key
     rumor = write_message(message, terms, recipient, now)
-    await _publish(run, await wrap(party.signer, recipient, rumor, now=now))
-
-
-async def _publish(run: "Run", event: Any) -> None:
-    while not run.world.office.publish(event):
-        await asyncio.sleep(1)
+    await run.world.office.insist(await wrap(party.signer, recipient, rumor, now=now))
 
 
 async def _coins(run: "Run", name: str, row: EscrowRow) -> list[tuple[str, int]]:
@@ -163,7 +171,7 @@ async def _pays_two_jobs(run: "Run") -> None:
     to, now = run.world["provider"].key, party.clock.now()
     message = make_template(CHAT_MESSAGE, content=encode_payload(payload), tags=[("p", to)], created_at=now)
     for _ in range(3):
-        await _publish(run, await wrap(party.signer, to, message, now=now))
+        await run.world.office.insist(await wrap(party.signer, to, message, now=now))
         await asyncio.sleep(10)
 
 
@@ -176,8 +184,9 @@ async def _dates_back(run: "Run") -> None:
     await asyncio.sleep(400)
     provider: Party = run.world["provider"]
     result = _result(run, row, provider.seed.identity("provider"), created_at=row.terms.deliver_by - 60)
-    await _publish(run, result)
-    await say(run, "provider", "arbiter", Delivered(result, await _coins(run, "provider", row)), row.terms)
+    await run.world.office.insist(result)
+    coins = await _coins(run, "provider", row)
+    await say(run, "provider", "arbiter", Delivered(result.id, [RELAY], coins), row.terms)
 
 
 async def _reports_anothers(run: "Run") -> None:
@@ -185,7 +194,9 @@ async def _reports_anothers(run: "Run") -> None:
     result = _result(run, row, OTHER_KEY, created_at=run.world["provider"].clock.now())
     forged = parse_event(json.dumps({**result.to_dict(), "pubkey": run.world["provider"].key}))
     for one in (result, forged):
-        await say(run, "provider", "arbiter", Delivered(one, await _coins(run, "provider", row)), row.terms)
+        await run.world.office.insist(one)
+        coins = await _coins(run, "provider", row)
+        await say(run, "provider", "arbiter", Delivered(one.id, [RELAY], coins), row.terms)
 
 
 async def _signs_for_both(run: "Run") -> None:
@@ -216,6 +227,8 @@ _ACTS: Final[dict[str, Callable[["Run"], Any]]] = {
     "customer: accepts one coin": _accepts_one_coin,
     "customer: races the refund": lambda run: _takes_alone(run, "customer"),
     "customer: pays two jobs with one funding": _pays_two_jobs,
+    "customer: says that it has paid": say_that_it_paid,
+    "customer: pays twice": pay_twice,
     "provider: takes the coins alone": lambda run: _takes_alone(run, "provider"),
     "provider: takes what it gave back": lambda run: _takes_alone(run, "provider"),
     "provider: dates its result back": _dates_back,

@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import hashlib
 import sqlite3
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Self
@@ -51,14 +51,19 @@ class Trace:
 class Fate:
     """Counts the points of a party's life, and ends it at one of them. It goes on counting in the next life."""
 
-    def __init__(self, dies_at: int | None = None) -> None:
-        self.dies_at = dies_at
+    def __init__(self, struck: Callable[[], None]) -> None:
+        """`struck` is called at that point."""
+        self.dies_at: int | None = None
         self.points: list[str] = []
+        self._struck = struck
 
     def strikes(self, name: str) -> bool:
         """Note a point; True if the process dies there."""
         self.points.append(name)
-        return len(self.points) - 1 == self.dies_at
+        strikes = len(self.points) - 1 == self.dies_at
+        if strikes:
+            self._struck()
+        return strikes
 
 
 class Life:
@@ -70,6 +75,7 @@ class Life:
         self.died = asyncio.Event()
         self.errors: list[BaseException] = []
         self.db: Database
+        self.disk_seconds: Callable[[], float] = lambda: 0.0
         self._fate = fate
         self._trace = trace
         self._tasks: dict[asyncio.Task[Any], None] = {}
@@ -169,6 +175,7 @@ class SimDatabase(InlineDatabase):
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """See `Database.transaction`; leaving it is a point."""
+        await asyncio.sleep(self._life.disk_seconds())
         self._life.check()
         async with super().transaction() as tx:
             yield tx

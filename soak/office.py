@@ -40,9 +40,14 @@ class Office:
         self.events: dict[str, Event] = {}
         self.since: dict[str, float] = {}  # of each event, when it was out
         self.refused = 0
+        self.flying = 0  # what some party is about to read, or reading
         #: Kinds that never reach somebody, as (kind, public key): relays that withhold.
         self.withheld: set[tuple[int, str]] = set()
         self._listeners: list[Callable[[Event], None]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without those who listen: they are processes."""
+        return {**self.__dict__, "_listeners": [], "flying": 0}
 
     def chance(self, probability: float) -> bool:
         """Whether something that happens with this probability happens now."""
@@ -64,6 +69,11 @@ class Office:
                 listener(event)
         return not self.chance(self.lossy)
 
+    async def insist(self, event: Event) -> None:
+        """Publish until it is heard."""
+        while not self.publish(event):
+            await asyncio.sleep(1)
+
     def listen(self, listener: Callable[[Event], None]) -> Callable[[], None]:
         """Tell `listener` all that is and will be published, until what is returned is called."""
         self._listeners.append(listener)
@@ -76,6 +86,22 @@ class SimPool:
     """As much of `RelayPool` as parties use beside outbox and inbox."""
 
     urls = (RELAY,)
+
+    def __init__(self, life: Life, office: Office, reader: str) -> None:
+        self._life = life
+        self._office = office
+        self._reader = reader
+
+    async def query(self, filters: Sequence[Filter], **_options: Any) -> list[Event]:
+        """What there is; nothing if no relay answers just now."""
+        office = self._office
+        await asyncio.sleep(office.draw.random() * office.late_seconds)
+        self._life.check()
+        found = [event for event in office.events.values() if matches_any(filters, event)]
+        if office.chance(office.lossy):
+            found = []
+        self._life.pass_point("query", "".join(event.id for event in found))
+        return [event for event in found if (event.kind, self._reader) not in office.withheld]
 
     def add_signer(self, _signer: object) -> None:
         """Nobody asks for it."""
@@ -151,6 +177,9 @@ class SimFollowing:
     def __init__(self, end: Callable[[], None]) -> None:
         self._end = end
 
+    async def caught_up(self) -> None:
+        """All there is was told when it began."""
+
     async def close(self) -> None:
         """Hear no more."""
         self._end()
@@ -183,6 +212,13 @@ class SimInbox:
         return SimFollowing(self._office.listen(hear))
 
     async def _handle(self, name: str, event: Event, handler: Callable[[Delivery], Awaitable[None]]) -> None:
+        self._office.flying += 1
+        try:
+            await self._deliver(name, event, handler)
+        finally:
+            self._office.flying -= 1
+
+    async def _deliver(self, name: str, event: Event, handler: Callable[[Delivery], Awaitable[None]]) -> None:
         await asyncio.sleep(self._office.draw.random() * self._office.late_seconds)
         key = (name, event.id)
         if key in self._mailbox.handled or key in self._busy:

@@ -18,12 +18,26 @@ CHEATS: Final = (
 )  # fmt: skip
 
 
+CHEATS_OF_REVEAL: Final = (
+    "customer: an early locktime", "customer: another hash", "customer: one sat less", "customer: races the refund",
+    "customer: pays two jobs with one funding",
+    "provider: seals something else", "provider: seals rubbish", "provider: shows another ciphertext",
+    "provider: keeps the key to itself", "provider: takes the coins late",
+)  # fmt: skip
+CHEATS_OF_INVOICE: Final = ("customer: says that it has paid", "customer: pays twice")
+#: By the remainder of a seed: of seven seeds five are escrows.
+METHODS: Final = {2: Method.REVEAL, 3: Method.INVOICE}
+
+
 @dataclass(frozen=True)
 class Plan:
-    """One run. `kills`: party, point of its life, seconds until it is started again."""
+    """One run. `kills`: party, point of its life, seconds until it is started again.
+
+    `on_credit`: the provider works first, and its result carries the invoice. `private`: nobody else can read the job.
+    """
 
     seed: int
-    customer: str = "content"  # content, accepts, silent, disputes, leaves
+    customer: str = "content"  # content, accepts, silent, disputes, leaves; stingy or poor (not in escrow)
     provider: str = "works"  # works, fails, hangs, late, leaves
     arbiter: str = "rules"  # rules, sleeps, leaves
     cheat: str = ""
@@ -34,6 +48,8 @@ class Plan:
     kills: tuple[tuple[str, int, float], ...] = ()
     weather: Weather = field(default_factory=Weather)
     method: Method = Method.ESCROW
+    on_credit: bool = False
+    private: bool = False
 
     @property
     def cheater(self) -> str:
@@ -44,6 +60,8 @@ class Plan:
 def draw_plan(seed: int) -> Plan:
     """The plan of a seed."""
     draw = random.Random(seed)
+    if method := METHODS.get(seed % 7):
+        return _draw_sale(seed, method, draw)
     customer = draw.choices(("content", "accepts", "silent", "disputes", "leaves"), (3, 2, 2, 4, 1))[0]
     provider = draw.choices(("works", "fails", "hangs", "late", "leaves"), (8, 1, 1, 1, 1))[0]
     arbiter = draw.choices(("rules", "sleeps", "leaves"), (6, 2, 1))[0]
@@ -60,17 +78,40 @@ def draw_plan(seed: int) -> Plan:
         arbiter, award_sat = "rules", PRICE_SAT if cheat.startswith("customer") else award_sat
         customer = "content" if cheat.startswith("provider") and customer == "disputes" else customer
     works = draw.uniform(0, 60) if provider != "late" else draw.uniform(DELIVER_SECONDS, 3 * DELIVER_SECONDS)
-    kills = tuple(
-        (name, draw.randrange(2, 45), draw.choice((0.5, 5.0, 30.0, draw.uniform(60, 800))))
-        for name in NAMES
-        for _ in range(draw.choices((0, 1, 2), (6, 2, 1))[0])
-    )
+    kills = _draw_kills(draw)
     if cheat == "provider: dates its result back":  # while its customer is away
         kills = (("customer", draw.randrange(14, 19), draw.uniform(600, 900)),)
     return Plan(
         seed, customer, provider, arbiter, cheat, award_sat, works, draw.uniform(0, 70), draw.uniform(0, 300), kills,
         _draw_weather(draw),
     )  # fmt: skip
+
+
+def _draw_sale(seed: int, method: Method, draw: random.Random) -> Plan:
+    """Of a sealed result, or by invoice: no arbiter, nothing to review."""
+    reveals = method is Method.REVEAL
+    customers, shares = ("content", "stingy", "leaves", "poor"), (8, 1, 1, 0 if reveals else 1)
+    customer = draw.choices(customers, shares)[0]
+    provider = draw.choices(("works", "fails", "hangs", "late", "leaves"), (8, 1, 1, 1, 2))[0]
+    cheat = draw.choice(CHEATS_OF_REVEAL if reveals else CHEATS_OF_INVOICE) if draw.random() < 0.3 else ""
+    if cheat:
+        customer, provider = "content", "works"
+    works = draw.uniform(0, 60) if provider != "late" else draw.uniform(DELIVER_SECONDS, 3 * DELIVER_SECONDS)
+    kills = _draw_kills(draw)
+    if reveals and draw.random() < 0.2:  # just when the coins come, until there is little time left for them
+        kills = (("provider", draw.randrange(12, 20), draw.uniform(300, 700)),)
+    return Plan(
+        seed, customer, provider, "sleeps", cheat, 0, works, draw.uniform(0, 20), kills=kills,
+        weather=_draw_weather(draw), method=method, on_credit=not reveals and not cheat and draw.random() < 0.3,
+    )  # fmt: skip
+
+
+def _draw_kills(draw: random.Random) -> tuple[tuple[str, int, float], ...]:
+    return tuple(
+        (name, draw.randrange(2, 45), draw.choice((0.5, 5.0, 30.0, draw.uniform(60, 800))))
+        for name in NAMES
+        for _ in range(draw.choices((0, 1, 2), (6, 2, 1))[0])
+    )
 
 
 def _draw_weather(draw: random.Random) -> Weather:
@@ -83,4 +124,5 @@ def _draw_weather(draw: random.Random) -> Weather:
         lies=draw.choice((0, 0, 0.1)), mint_late_seconds=draw.choice((0, 0.5, 5)),
         lossy_relays=draw.choice((0, 0.2, 0.5)), late_relays_seconds=draw.choice((0, 1, 20)),
         mint_down=(begins, begins + draw.uniform(20, 200)) if draw.random() < 0.15 else None, skews=skews,
+        slow_disks=draw.choice((0, 0, 0.05, 0.5)),
     )  # fmt: skip

@@ -71,17 +71,17 @@ PLANTS: Final = (
     ),
     Plant(
         "an arbiter may sign one coin of many without a ruling",
-        "dvm.escrow_desk:EscrowDesk._on_signatures", "if not await self._is_all(row, merged):", "if False:",
+        "dvm.escrow_desk:EscrowDesk._has_been_awarded", "and await self._is_all(row, row.signatures)", "",
         seed=7,
     ),
     Plant(
         "a result counts however late it comes to the arbiter",
         "wallet.escrow:_arbiter", "ResultOut()) if now <= terms.deliver_by + MARGIN_SECONDS:", "ResultOut()):",
-        seed=417,
+        seed=1422,
     ),
     Plant(
         "a result counts whoever signed it",
-        "dvm.escrow_parties:is_result", "event.pubkey == terms.provider and", "",
+        "dvm.escrow_results:is_result", "event.pubkey == terms.provider and", "",
         seed=76,
     ),
     Plant(
@@ -93,15 +93,18 @@ PLANTS: Final = (
     Plant(
         "after a restart nobody looks after open escrows",
         "dvm.escrow_desk:EscrowDesk.start", "self.watch(row.request_id)", "pass",
+        seed=2,
     ),
     Plant(
         "a claim that was recorded is not looked for",
         "wallet.escrows:Escrows.claim", "if not await self._wallet.is_recorded(op_id):", "if True:",
-        seed=57,
+        seed=69,
     ),
     Plant(
         "a claim is tried once",
-        "dvm.escrow_desk:EscrowDesk._follow", "continue", "return",
+        "dvm.escrow_desk:EscrowDesk._follow", "await self._try(self._claim, row, RETRY_SECONDS)",
+        "return await self._try(self._claim, row, RETRY_SECONDS)",
+        seed=1,
     ),
     Plant(
         "the arbiter signs all for the provider, whatever it ruled",
@@ -122,17 +125,53 @@ PLANTS: Final = (
                 await self.send(later, row, events)
         tx.after_commit(lambda: asyncio.ensure_future(late()))
 """,
-        seed=266,
+        seed=392,
     ),
     Plant(
         "a customer that locked its coins does not send them after a restart",
-        "dvm.customer:Customer.start", "self._spawn(self._purchases.pay(row.id))", "pass",
+        "dvm.customer:Customer.start", "self._tasks.start(self._purchases.pay(row.id), f\"pay:{row.id}\")", "pass",
         seed=1,
     ),
     Plant(
         "the coins a customer names in a dispute are believed",
-        "dvm.arbiter:Arbiter.hears", "self._checked(row, coins) or row.coins}",
-        "row.coins or self._checked(row, coins)}",
+        "dvm.arbiter:Arbiter._on_seen", '"coins": coins}', '"coins": row.coins or coins}',
         seed=543,
+    ),
+    Plant(
+        "the key of a sealed result is told when the customer is soon to be quicker",
+        "wallet.escrows:Escrows.claim", "if self._is_too_late(row):", "if False:",
+        seed=387,
+    ),
+    Plant(
+        "the key of a sealed result is told for coins with any lock",
+        "dvm.escrow_parties:ProviderDesk.funded", "lock=terms.lock,",
+        "lock=terms.lock if terms.hash is None else __import__('wallet').parse_lock(token.proofs[0].secret),",
+        seed=9,
+    ),
+    Plant(
+        "a customer waits for the key to be told, and asks no mint",
+        "dvm.escrow_parties:CustomerDesk._follow", "await self._look_for_key(request_id)", "pass",
+        seed=86,
+    ),
+    Plant(
+        "the ciphertext is not compared with what the seal promises",
+        "dvm.reveals:sealed_agreement", "or not promise.is_about(ciphertext)", "",
+        seed=198,
+    ),
+    Plant(
+        "an invoice counts as paid without the rail's word",
+        "wallet.rails.lightning:Lightning.look", "seen = await rail.look(invoice.handle)",
+        "seen = Seen(settled=True, received_msat=invoice.amount_msat)",
+        seed=24,
+    ),
+    Plant(
+        "a payment that the rail knows nothing of counts as failed",
+        "wallet.rails.lightning:Lightning._close", "if sent.verdict is Verdict.UNKNOWN:", "if False:",
+        seed=332,
+    ),
+    Plant(
+        "what was paid twice is kept",
+        "dvm.invoices:Invoices._return", "if payment.is_surplus:", "if False:",
+        seed=45,
     ),
 )  # fmt: skip

@@ -7,7 +7,7 @@ one run for each of them in which that party dies there, is started again a seco
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -38,6 +38,10 @@ def _dispute(award_sat: int, order: str) -> Scenario:
     return Scenario(_plan(customer="disputes", award_sat=award_sat), award_sat, order)
 
 
+def _sale(method: Method, provider_sat: int, order: str, **options: object) -> Scenario:
+    return Scenario(_plan(method=method, **options), provider_sat, order)
+
+
 SCENARIOS: Final = {
     "escrow: accepted at once": Scenario(_plan(), PRICE_SAT, "done"),
     "escrow: accepted later": Scenario(_plan(customer="accepts"), PRICE_SAT, "done"),
@@ -54,6 +58,25 @@ SCENARIOS: Final = {
     "prepaid: done": Scenario(_plan(method=Method.PREPAID), PRICE_SAT, "done"),
     # The provider bears the fee of making coins for the customer.
     "prepaid: the work fails": Scenario(_plan(method=Method.PREPAID, provider="fails"), -1, "refunded"),
+    "reveal: sold": _sale(Method.REVEAL, PRICE_SAT, "done"),
+    "reveal: sold in private": _sale(Method.REVEAL, PRICE_SAT, "done", private=True),
+    "reveal: nobody pays": _sale(Method.REVEAL, 0, "failed", customer="stingy"),
+    "reveal: the work fails": _sale(Method.REVEAL, 0, "failed", provider="fails"),
+    "reveal: the customer is gone": _sale(Method.REVEAL, PRICE_SAT, "paid", customer="leaves"),
+    "reveal: the provider is gone": _sale(Method.REVEAL, 0, "refunded", provider="leaves"),
+    "reveal: the seal is false": _sale(
+        Method.REVEAL, PRICE_SAT, "lost", cheat="provider: seals something else"
+    ),
+    "reveal: the key is not told": _sale(
+        Method.REVEAL, PRICE_SAT, "done", cheat="provider: keeps the key to itself"
+    ),
+    "invoice: paid": _sale(Method.INVOICE, PRICE_SAT, "done"),
+    "invoice: nobody pays": _sale(Method.INVOICE, 0, "failed", customer="poor"),
+    "invoice: the work fails": _sale(Method.INVOICE, -1, "refunded", provider="fails"),
+    "invoice: the provider is gone": _sale(Method.INVOICE, PRICE_SAT, "lost", provider="leaves"),
+    "invoice: paid twice": _sale(Method.INVOICE, PRICE_SAT - 1, "done", cheat="customer: pays twice"),
+    "invoice: on credit": _sale(Method.INVOICE, PRICE_SAT, "done", on_credit=True),
+    "invoice: on credit, and not paid": _sale(Method.INVOICE, 0, "done", on_credit=True, customer="poor"),
 }
 
 
@@ -65,6 +88,11 @@ class Point:
     party: str
     number: int
     name: str
+
+    @property
+    def plan(self) -> Plan:
+        """How it goes with this death, and another life a second later."""
+        return replace(SCENARIOS[self.scenario].plan, kills=((self.party, self.number, 1.0),))
 
     def __str__(self) -> str:
         return f"{self.scenario}: the {self.party} dies at its point {self.number}, {self.name}"
@@ -78,31 +106,32 @@ def points() -> Iterator[Point]:
                 yield Point(name, party, number, what)
 
 
-def not_survived(found: Sequence[Point]) -> dict[str, list[str]]:
+def not_survived(
+    found: Sequence[Point], problems_after: Callable[[Point], list[str]] | None = None
+) -> dict[str, list[str]]:
     """The points that are not survived, with what is wrong then. On all cores."""
     spawn = multiprocessing.get_context("spawn")  # a fork would take the caller's threads and loops along
     with ProcessPoolExecutor(os.cpu_count(), spawn, initializer=quiet) as pool:
-        told = list(pool.map(problems_of, found, chunksize=10))
+        told = list(pool.map(problems_after or problems_of, found, chunksize=10))
     return {str(point): problems for point, problems in zip(found, told, strict=True) if problems}
 
 
 def problems_of(point: Point) -> list[str]:
     """What is not as it must be if a party dies there; empty if it is survived."""
-    scenario = SCENARIOS[point.scenario]
-    kills = ((point.party, point.number, 1.0),)
-    return _problems(scenario, _play(replace(scenario.plan, kills=kills)))
+    return problems_with(SCENARIOS[point.scenario], _play(point.plan))
 
 
 @cache
 def _undisturbed(name: str) -> Outcome:
     scenario = SCENARIOS[name]
     outcome = _play(scenario.plan)
-    if found := _problems(scenario, outcome):
+    if found := problems_with(scenario, outcome):
         raise AssertionError(f"{name}, undisturbed: {found}")
     return outcome
 
 
-def _problems(scenario: Scenario, outcome: Outcome) -> list[str]:
+def problems_with(scenario: Scenario, outcome: Outcome) -> list[str]:
+    """What came of it otherwise than it must."""
     found = list(outcome.problems)
     if outcome.provider_sat != scenario.provider_sat:
         found.append(f"the provider has {outcome.provider_sat} sat of {scenario.provider_sat}")

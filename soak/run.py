@@ -8,16 +8,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from dvm import BadRequest, JobFailed, queries
+from dvm import BadRequest, JobFailed, OrderState, queries
 from soak import cheats
 from soak.judge import Judge
+from soak.judge_escrow import EscrowJudge
+from soak.judge_sales import InvoiceJudge, RevealJudge
 from soak.plan import Plan
 from soak.virtual import run_virtually
 from soak.world import (
     DELIVER_SECONDS,
+    EARLIER_SAT,
     KIND,
     NAMES,
     PRICE_SAT,
+    RESULT,
+    Outside,
     Party,
     World,
     ground,
@@ -29,10 +34,10 @@ from wallet.queries_escrows import EscrowRow
 from wallet.terms import Method
 
 STORM_SECONDS: Final = 1_500  # beyond every locktime; then the weather is fair, so that all can end
-LIMIT_SECONDS: Final = 4_000
+LIMIT_SECONDS: Final = 5_000  # what is paid by Lightning counts as lost after 3,900
 LOOK_SECONDS: Final = 45
 ROLES: Final = {"customer": Role.CUSTOMER, "provider": Role.PROVIDER, "arbiter": Role.ARBITER}
-FEES_SAT_MAX: Final = 8
+JUDGES: Final = {Method.ESCROW: EscrowJudge, Method.REVEAL: RevealJudge, Method.INVOICE: InvoiceJudge}
 
 
 @dataclass
@@ -49,14 +54,16 @@ class Outcome:
 
 
 class Run:
-    """A world that follows a plan."""
+    """A world that follows a plan. `outside`: what there is of it already."""
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
+    def __init__(self, plan: Plan, folder: Path, outside: Outside | None = None) -> None:
         self.plan = plan
-        self.world = World(folder, random.Random(plan.seed), plan.weather)
-        self.left: set[str] = set()  # who went for good
-        self.orders: list[str] = []
-        self.disputed = False
+        if outside is None:
+            outside = Outside(random.Random(plan.seed))
+            if plan.customer == "poor":
+                outside.make_poor("customer")
+        self.world = World(folder, outside, plan.weather)
+        self.left, self.orders = outside.left, outside.orders
         self.problems: list[str] = []
 
     async def play(self) -> Outcome:
@@ -65,13 +72,20 @@ class Run:
         world.work = self._work
         if plan.cheater == "provider" and plan.provider == "hangs":
             world.work_seconds_max = 10 * LIMIT_SECONDS  # it does not give the money back
+        world.credit_sat = EARLIER_SAT if plan.on_credit else 0
         async with world:
             for name in NAMES:
                 world[name].began = partial(cheats.begin, plan.cheat, name)
             keepers = [asyncio.create_task(self._keep(world[name])) for name in NAMES]
             actors = [
                 asyncio.create_task(actor())
-                for actor in (self._ask, self._act, self._rule, lambda: cheats.act(plan.cheat, self))
+                for actor in (
+                    self._ask,
+                    self._act,
+                    self._rule,
+                    self._leave_sale,
+                    lambda: cheats.act(plan.cheat, self),
+                )
             ]
             await self._to_the_end()
             for task in (*keepers, *actors):
@@ -80,9 +94,9 @@ class Run:
             for task in actors:
                 if not task.cancelled() and task.exception():
                     self.problems.append(f"an actor failed: {task.exception()!r}")
+            points = {name: list(world[name].fate.points) for name in NAMES}
             provider_sat = await self._check()
             seen = await self._seen()
-            points = {name: world[name].fate.points for name in NAMES}
             lines = world.trace.lines
         return Outcome(plan, world.trace.digest, self.problems, seen, provider_sat, points, lines)
 
@@ -91,15 +105,13 @@ class Run:
     async def _keep(self, party: Party) -> None:
         """Start it, kill it when its time has come, start it again."""
         kills = [kill for kill in self.plan.kills if kill[0] == party.name]
-        while True:
+        while party.name not in self.left:
             party.fate.dies_at = len(party.fate.points) + kills[0][1] if kills else None
             await party.start()
             if party.life is None:
                 return
             await party.life.died.wait()
             await party.end()
-            if party.name in self.left:
-                return
             await asyncio.sleep(kills.pop(0)[2] if kills else 1)
 
     async def leave(self, name: str) -> None:
@@ -126,15 +138,16 @@ class Run:
         while True:
             while not customer.alive or customer.role is None:
                 await asyncio.sleep(1)
-            self.orders = [row.id for row in await queries.recent_orders(customer.post.db, 5)]
+            self.orders[:] = [row.id for row in await queries.recent_orders(customer.post.db, 5)]
             if len(self.orders) >= wanted:
                 return
             await self.doing("customer", lambda: self._ask_once(customer))
 
     async def _ask_once(self, customer: Party) -> None:
         await customer.role.ask(
-            self.world["provider"].key, "hello", kind=KIND, max_sat=10, settle=(self.plan.method,),
-            seconds_max=DELIVER_SECONDS,
+            self.world["provider"].key, "hello", kind=KIND, max_sat=1 if self.plan.customer == "stingy" else 10,
+            settle=(Method.PREPAID, Method.INVOICE) if "pays twice" in self.plan.cheat else (self.plan.method,),
+            seconds_max=DELIVER_SECONDS, private=self.plan.private,
             arbiters=[self.world["arbiter"].key] if self.plan.method is Method.ESCROW else (),
             review=self.plan.customer != "content",
         )  # fmt: skip
@@ -146,13 +159,13 @@ class Run:
                 raise JobFailed("cannot")
             case "hangs":
                 await asyncio.sleep(100_000)
-            case "leaves":
+            case "leaves" if self.plan.method is not Method.REVEAL:
                 await self.leave("provider")
                 await asyncio.sleep(1)
-        return "done"
+        return RESULT
 
     async def _act(self) -> None:
-        if self.plan.customer == "content":
+        if self.plan.method is not Method.ESCROW or self.plan.customer == "content":
             return
         await self.reach("customer", Stage.DELIVERED)
         if self.plan.customer == "leaves":
@@ -168,6 +181,20 @@ class Run:
                         "customer", lambda: customer.role.dispute(self.orders[0], "not what I asked for")
                     )
                     await asyncio.sleep(1)
+
+    async def _leave_sale(self) -> None:
+        """Go when the customer has paid: the customer itself, or the provider with a key to sell."""
+        plan = self.plan
+        if plan.method is Method.REVEAL and plan.provider == "leaves":
+            await self.reach("customer", Stage.HELD)
+            await self.leave("provider")
+        if plan.method is Method.REVEAL and plan.customer == "leaves":
+            await self.reach("provider", Stage.CLAIMING, Stage.PAID)
+            await self.leave("customer")
+        if plan.method is Method.INVOICE and plan.customer == "leaves":
+            while await self.order_state() not in (OrderState.PAID, OrderState.DONE):
+                await self.world.trace.changed("customer")
+            await self.leave("customer")
 
     async def _rule(self) -> None:
         if self.plan.arbiter == "leaves":
@@ -191,6 +218,14 @@ class Run:
             return None
         return await queries_escrows.get(party.life.db, ROLES[name], party.key, self.orders[number])
 
+    async def order_state(self) -> OrderState | None:
+        """Where the order stands, as it is on the customer's disk; None if there is none."""
+        life = self.world["customer"].life
+        if not self.orders or life is None or not hasattr(life, "db"):
+            return None
+        order = await queries.get_order(life.db, self.orders[0])
+        return None if order is None else order.state
+
     async def reach(self, name: str, *stages: Stage) -> EscrowRow:
         """Wait until a party's view is in a stage."""
         while (row := await self.row(name)) is None or row.stage not in stages:
@@ -211,21 +246,29 @@ class Run:
 
     async def unfinished(self) -> list[str]:
         """What is still to come, in words."""
-        found = []
+        found = ["letters are on their way"] if self.world.office.flying else []
         for name in [name for name in NAMES if name not in self.left]:
             party = self.world[name]
-            if not party.alive:
+            if not party.alive or party.role is None:
                 found.append(f"{name} is dead")
                 continue
             db = party.post.db
             rows = await db.all(
                 "SELECT request_id, stage FROM escrows WHERE party = ? AND role = ?", party.key, name
             )
-            if name == "provider" and "customer" in self.left and await self._is_alone():
+            escrow = self.plan.method is Method.ESCROW
+            if escrow and name == "provider" and "customer" in self.left and await self._is_alone():
                 rows = []  # nobody is left who could sign
             found += [f"{name} {row['stage']}" for row in rows if not Stage(row["stage"]).is_final]
             if await db.all("SELECT 1 FROM wallet_operations WHERE state IN ('open', 'planned')"):
                 found.append(f"{name} has an open operation")
+            if await db.all("SELECT 1 FROM lightning_payments WHERE state IN ('recorded', 'asked')"):
+                found.append(f"{name} has a Lightning payment under way")
+            for row in await db.all(
+                "SELECT payment_hash, state FROM invoices WHERE state IN ('open', 'surplus')"
+            ):
+                if self.world.network.bills[row["payment_hash"]].received_msat:
+                    found.append(f"{name} has a paid invoice that is {row['state']}")
             if name == "customer":
                 found += [f"order {row.state}" for row in await queries.open_orders(db, party.key)]
             if name == "provider" and self.plan.cheater != name:
@@ -245,17 +288,17 @@ class Run:
         return "arbiter" in self.left or case is None or case.stage is Stage.VOID
 
     async def _seen(self) -> frozenset[str]:
-        seen = {f"cheat {self.plan.cheat}"} if self.plan.cheat else set()
+        seen = {f"method {self.plan.method}", *([f"cheat {self.plan.cheat}"] if self.plan.cheat else [])}
         customer = await self.row("customer")
         if any(self.world[name].lives > 1 for name in NAMES):
             seen.add("restart")
         if customer is not None and customer.statements:
             seen.add("dispute")
-        if customer is not None and customer.stage is Stage.REFUNDED:
-            seen.add("refund")
         for order in self.orders:
             row = await queries.get_order(self.world["customer"].post.db, order)
             seen.add(f"order {row and row.state}")
+            if row is not None and row.state is OrderState.REFUNDED:
+                seen.add("refund")
         return frozenset(seen)
 
     async def _check(self) -> int:
@@ -270,7 +313,7 @@ class Run:
         self.problems += [
             f"{name}: {e!r}" for name in NAMES if (life := self.world[name].life) for e in life.errors
         ]
-        return await Judge(self).judge()
+        return await JUDGES.get(self.plan.method, Judge)(self).judge()
 
 
 async def _quietly(step: Callable[[], Awaitable[Any]]) -> Any:
@@ -280,15 +323,27 @@ async def _quietly(step: Callable[[], Awaitable[Any]]) -> Any:
         return None
 
 
-def play(plan: Plan, folder: Path) -> Outcome:
-    """One run, in a folder that is empty."""
+def play(
+    plan: Plan,
+    folder: Path,
+    outside: Outside | None = None,
+    *,
+    struck: Callable[[Outside], None] = lambda _outside: None,
+) -> Outcome:
+    """One run, in a folder that is empty; or the rest of one, with what was left of it there and outside.
+
+    `struck` is called when a party is to die, before it does.
+    """
 
     async def main() -> Outcome:
-        return await Run(plan, folder).play()
+        run = Run(plan, folder, outside)
+        run.world.struck = struck
+        return await run.play()
 
     ground()  # not inside the loop
+    seed, time = (plan.seed, 0.0) if outside is None else (plan.seed + 1, outside.time)
     with scans_remembered():
-        return run_virtually(main, plan.seed)
+        return run_virtually(main, seed, time)
 
 
-__all__ = ["FEES_SAT_MAX", "PRICE_SAT", "Outcome", "Run", "play"]
+__all__ = ["PRICE_SAT", "Outcome", "Run", "play"]

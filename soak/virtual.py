@@ -23,9 +23,9 @@ class NothingHappensError(Exception):
 class _Skipping(selectors.SelectSelector):
     """Waits for no file: it moves the loop's time to where the next timer is due."""
 
-    def __init__(self) -> None:
+    def __init__(self, time: float) -> None:
         super().__init__()
-        self.time = 0.0
+        self.time = time
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
@@ -37,12 +37,12 @@ class _Skipping(selectors.SelectSelector):
 class VirtualLoop(asyncio.SelectorEventLoop):
     """A loop whose time jumps from timer to timer. What others do in threads happens here at once, in its turn."""
 
-    def __init__(self) -> None:
-        self._skipping = _Skipping()
+    def __init__(self, time: float) -> None:
+        self._skipping = _Skipping(time)
         super().__init__(self._skipping)
 
     def time(self) -> float:
-        """Seconds since the loop was made."""
+        """Seconds since the run began."""
         return self._skipping.time
 
     def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> "asyncio.Future[T]":  # type: ignore[override]  # of what is returned, callers only await it
@@ -95,9 +95,9 @@ def seeded(seed: int) -> Iterator[None]:
         random.setstate(state)
 
 
-def run_virtually(main: Callable[[], Awaitable[T]], seed: int) -> T:
-    """Run `main` on a virtual loop of its own with everything drawn from `seed`."""
-    loop = VirtualLoop()
+def run_virtually(main: Callable[[], Awaitable[T]], seed: int, time: float = 0.0) -> T:
+    """Run `main` on a virtual loop of its own, from `time` on, with everything drawn from `seed`."""
+    loop = VirtualLoop(time)
     try:
         with seeded(seed):
             asyncio.set_event_loop(loop)

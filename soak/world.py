@@ -2,7 +2,6 @@
 
 import asyncio
 import copy
-import hashlib
 import random
 import shutil
 import tempfile
@@ -14,22 +13,33 @@ from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
-from dvm import Agent, Customer, Job, JobFailed, Post, Provider, ProviderLimits
+from dvm import Agent, Customer, Job, JobFailed, Post, Provider, ProviderLimits, queries_invoices
 from dvm.arbiter import Arbiter, ArbiterLimits
+from dvm.lifecycle import PaymentState
+from dvm.queries import PaymentRow
 from identity import LocalSigner
 from soak.life import Dead, Fate, InlineDatabase, Life, SimDatabase, Trace, adopt_tasks
 from soak.office import Mailbox, Office, SimInbox, SimOutbox, SimPool
-from soak.virtual import VirtualClock, run_virtually
+from soak.virtual import EPOCH, VirtualClock, run_virtually
+from soak.weather import StormyRail, StormyTransport, Weather
+from store import Database
 from tradepost.post import all_migrations
+from tradepost.testing.lightning import MemoryLightning
 from tradepost.testing.mint import MemoryMint
-from wallet import MintError, MintUnavailable, Seed, Wallet, counters
+from wallet import Seed, Wallet, counters
 from wallet.operations import Output, Role
 from wallet.operations_coins import make_outputs
 from wallet.rails import Lightning
 
 FUNDED_SAT: Final = 40
 PRICE_SAT: Final = 7
+EARLIER_SAT: Final = (
+    5 * PRICE_SAT
+)  # what the provider got of the customer before: what it may do first, at its risk
+RAIL_SAT: Final = 40  # in each Lightning wallet
+RAIL_FEE_SAT: Final = 1
 KIND: Final = 5001
+RESULT: Final = "done"
 NAMES: Final = ("customer", "provider", "arbiter")
 WORDS: Final = {
     "customer": "legal winner thank year wave sausage worth useful legal winner thank yellow",
@@ -58,20 +68,6 @@ class Ground:
     fees_sat: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass
-class Weather:
-    """What goes wrong with mint and relays. Shares of requests, seconds."""
-
-    lost_requests: float = 0.0
-    lost_answers: float = 0.0
-    lies: float = 0.0  # answers of the mint that say no although it was done, or nonsense
-    mint_late_seconds: float = 0.0
-    lossy_relays: float = 0.0
-    late_relays_seconds: float = 0.0
-    mint_down: tuple[float, float] | None = None  # from, to
-    skews: dict[str, int] = field(default_factory=dict)
-
-
 @cache
 def ground() -> Ground:
     """Made once for all runs of a process; its folder goes with the process."""
@@ -90,6 +86,8 @@ def ground() -> Ground:
                 )
                 async with wallet:
                     await _fund(wallet, mint, 0 if name == "arbiter" else FUNDED_SAT)
+                    if name == "provider":
+                        await _sold_before(db, seeds)
                     report = await wallet.audit()
                     made.sats[name] = sum((await wallet.balance()).values())
                     made.fees_sat[name] = report.accounts.get("fees/mint", 0) // 1000
@@ -105,6 +103,17 @@ async def _fund(wallet: Wallet, mint: MemoryMint, sat: int) -> None:
         mint.pay(quote.bolt11)
         await wallet.claim(quote.id)
         await wallet.probe(mint.url)
+
+
+async def _sold_before(db: Database, seeds: dict[str, Seed]) -> None:
+    """Let the provider have been paid by this customer once: only such customers are served first."""
+    agent, customer = (seeds[name].identity(name).public_key for name in ("provider", "customer"))
+    payment = PaymentRow(
+        id="earlier", agent=agent, job_id="earlier", payer=customer, public=False, state=PaymentState.REDEEMED,
+        token="spent long ago", amount_sat=EARLIER_SAT, op_id=None, reason="", created_at=EPOCH - 86_400,
+    )  # fmt: skip
+    async with db.transaction() as tx:
+        await queries_invoices.insert_paid(tx, payment)
 
 
 @contextmanager
@@ -135,52 +144,28 @@ def copied(mint: MemoryMint) -> MemoryMint:
         if isinstance(value, dict | set | list)
     }
     twin.asked = copy.copy(mint.asked)
+    twin.__dict__.pop("holder", None)
     return twin
 
 
-def _digest(body: dict[str, Any] | None) -> str:
-    return hashlib.sha256(repr(body).encode()).hexdigest()[:8]
+class Outside:
+    """What outlives the parties' processes: mint, Lightning, relays, what their outboxes and inboxes have on disk."""
 
+    def __init__(self, draw: random.Random) -> None:
+        self.mint = copied(ground().mint)
+        self.network = MemoryLightning(clock=VirtualClock(), fee_msat=1000 * RAIL_FEE_SAT)
+        self.rails = {name: self.network.rail(sat=RAIL_SAT) for name in NAMES}
+        self.rails_sat = dict.fromkeys(NAMES, RAIL_SAT)  # at the start
+        self.office = Office(draw)
+        self.mailboxes = {name: Mailbox() for name in NAMES}
+        self.key_shown = False  # by the provider, to the mint: that of a sealed result
+        self.left: set[str] = set()  # who went for good
+        self.orders: list[str] = []
+        self.time = 0.0
 
-class StormyTransport:
-    """One party's line to the mint, in all weathers."""
-
-    def __init__(self, world: "World", life: Life) -> None:
-        self._world = world
-        self._life = life
-
-    async def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """See `MintTransport.request`."""
-        weather, office, life = self._world.weather, self._world.office, self._life
-        await asyncio.sleep(office.draw.random() * weather.mint_late_seconds)
-        life.check()
-        now = asyncio.get_running_loop().time()
-        if (
-            path == "/v1/info"
-        ):  # one answer lost there, and no escrow is begun at all: that would be a dull run
-            return await self._world.mint.request(method, path, body)
-        if weather.mint_down and weather.mint_down[0] <= now < weather.mint_down[1]:
-            raise MintUnavailable("the mint is down")
-        if office.chance(weather.lost_requests):
-            raise MintUnavailable("the request was lost")
-        try:
-            answer = await self._world.mint.request(method, path, body)
-        except MintError:
-            life.pass_point(f"refused {path[:16]}")
-            raise
-        self._world.requests += 1
-        life.pass_point(f"mint {path[:16]}", _digest(body))
-        if office.chance(weather.lost_answers):
-            raise MintUnavailable("the answer was lost")
-        if method == "POST" and office.chance(weather.lies):
-            if office.chance(0.5):
-                raise MintError(code=11003, detail="no")
-            return {"signatures": "<html>", "states": 7}
-        await asyncio.sleep(office.draw.random() * weather.mint_late_seconds)
-        return answer
-
-    async def close(self) -> None:
-        """Nothing to close."""
+    def make_poor(self, name: str) -> None:
+        """Take what is in a party's Lightning wallet."""
+        self.rails[name].msat = self.rails_sat[name] = 0
 
 
 class Party:
@@ -189,8 +174,8 @@ class Party:
     def __init__(self, world: "World", name: str) -> None:
         self.world = world
         self.name = name
-        self.fate = Fate()
-        self.mailbox = Mailbox()
+        self.fate = Fate(world.strikes)
+        self.mailbox = world.outside.mailboxes[name]
         self.seed = ground().seeds[name]
         self.signer = LocalSigner(self.seed.identity(name))
         self.path = world.folder / name
@@ -217,9 +202,15 @@ class Party:
         """A new process on what the last one left; it may die as it starts. Not `acts`: only its wallet is opened."""
         life = self.life = Life(self.name, self.clock, self.fate, self.world.trace)
         self.lives += 1
-        life.db = await SimDatabase.open_for(life, self.path)
         self.role = None
-        await asyncio.wait([life.spawn(self._open(life, acts))])
+        world = self.world
+        life.disk_seconds = lambda: (
+            world.weather.slow_disks and world.office.draw.random() * world.weather.slow_disks
+        )
+        life.db = await SimDatabase.open_for(life, self.path)
+        dying = asyncio.ensure_future(life.died.wait())
+        await asyncio.wait([life.spawn(self._open(life, acts)), dying], return_when=asyncio.FIRST_COMPLETED)
+        dying.cancel()
 
     async def _open(self, life: Life, acts: bool) -> None:
         world = self.world
@@ -229,9 +220,10 @@ class Party:
         )  # fmt: skip
         outbox = SimOutbox(life, world.office, self.mailbox)
         self.post = Post(
-            db=life.db, clock=self.clock, pool=SimPool(), outbox=outbox,  # type: ignore[arg-type]  # twins
+            db=life.db, clock=self.clock, pool=SimPool(life, world.office, self.key), outbox=outbox,  # type: ignore[arg-type]  # twins
             inbox=SimInbox(life, world.office, self.mailbox, self.key), fetcher=None,  # type: ignore[arg-type]  # nor URLs
-            wallet=wallet, seed=self.seed, lightning=Lightning(life.db, self.clock),
+            wallet=wallet, seed=self.seed,
+            lightning=Lightning(life.db, self.clock, [StormyRail(world, life, world.rails[self.name])]),
         )  # fmt: skip
         await self._recover()
         if not acts:
@@ -246,6 +238,7 @@ class Party:
     async def _recover(self) -> None:
         try:
             await self.post.wallet.recover()
+            await self.post.lightning.recover()
         except Exception as error:  # noqa: BLE001 - it is tried again, and the run fails for it
             assert self.life is not None
             self.life.complain(error)
@@ -270,18 +263,26 @@ class Party:
 class World:
     """One run's parts."""
 
-    def __init__(self, folder: Path, draw: random.Random, weather: Weather | None = None) -> None:
+    def __init__(self, folder: Path, outside: Outside, weather: Weather) -> None:
         self.folder = folder
-        self.weather = weather or Weather()
+        self.outside = outside
+        self.weather = weather
         self.trace = Trace()
         self.requests = 0
-        self.mint = copied(ground().mint)
-        self.office = Office(
-            draw, lossy=self.weather.lossy_relays, late_seconds=self.weather.late_relays_seconds
-        )
+        self.struck: Callable[[Outside], None] = lambda _outside: None
+        self.mint, self.network, self.rails, self.office = (
+            outside.mint, outside.network, outside.rails, outside.office,
+        )  # fmt: skip
+        self.office.lossy, self.office.late_seconds = weather.lossy_relays, weather.late_relays_seconds
         self.parties = {name: Party(self, name) for name in NAMES}
         self.work_seconds_max = WORK_SECONDS_MAX
+        self.credit_sat = 0  # what is done before it is paid by invoice
         self.work: Callable[[Job], Any] = lambda job: job.text.upper()
+
+    def strikes(self) -> None:
+        """A party's time has come."""
+        self.outside.time = asyncio.get_running_loop().time()
+        self.struck(self.outside)
 
     def __getitem__(self, name: str) -> Party:
         return self.parties[name]
@@ -289,7 +290,8 @@ class World:
     async def __aenter__(self) -> "World":
         adopt_tasks(asyncio.get_running_loop())
         for name in NAMES:
-            shutil.copyfile(ground().folder / name, self.folder / name)
+            if not (self.folder / name).exists():
+                shutil.copyfile(ground().folder / name, self.folder / name)
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
@@ -314,6 +316,7 @@ class World:
             arbiters=(self["arbiter"].key,), arrange_seconds=DELIVER_SECONDS // 2,
             review_seconds=REVIEW_SECONDS, dispute_seconds=DISPUTE_SECONDS,
             job_seconds_max=self.work_seconds_max, locktime_seconds=LOCK_SECONDS,
+            reveal_msat_max=1000 * EARLIER_SAT, credit_msat_max=1000 * self.credit_sat,
         )  # fmt: skip
         return Provider(agent, party.signer, party.post, limits)
 

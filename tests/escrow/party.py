@@ -28,6 +28,7 @@ from wallet.escrow import Role, Stage
 from wallet.terms import Method
 
 PRICE_SAT = 7
+FUNDED_SAT = 5000
 OPEN_ORDERS_MAX = 2
 AWARDS = (0, PRICE_SAT, 3)
 left = int(os.environ.get("DIE_AT", "-1"))
@@ -73,7 +74,7 @@ def count_commits(post: Post) -> None:
 
 
 async def buy(post: Post, signer: LocalSigner, provider: str, arbiter: str, stop: Path) -> None:
-    """Ask for work that is good, work that fails, and work that is disputed, in turn."""
+    """Ask in turn for work that is good, work that fails, work that is disputed, and a sealed result once we may."""
     customer = Customer(signer, post)
     await customer.start()
     print("up", flush=True)
@@ -89,8 +90,9 @@ async def buy(post: Post, signer: LocalSigner, provider: str, arbiter: str, stop
         if len(still_open) < OPEN_ORDERS_MAX and not stop.exists():
             number = len(orders)
             await customer.ask(
-                provider, str(number), kind=5050 if number % 3 == 1 else 5001, max_sat=20, settle=(Method.ESCROW,),
-                arbiters=[arbiter], review=number % 3 == 2,
+                provider, str(number), kind=5050 if number % 4 == 1 else 5001, max_sat=20,
+                settle=(Method.REVEAL, Method.ESCROW) if number % 4 == 3 else (Method.ESCROW,),
+                arbiters=[arbiter], review=number % 4 == 2,
             )  # fmt: skip
         for row in await customer.desk.escrows.open(Role.CUSTOMER, signer.public_key):
             if row.stage is Stage.DELIVERED:
@@ -113,7 +115,8 @@ async def sell(post: Post, signer: LocalSigner, arbiter: str) -> None:
     async def fail(job: Job) -> str:
         raise JobFailed("cannot")
 
-    await Provider(agent, signer, post, ProviderLimits(arbiters=(arbiter,), arrange_seconds=120)).start()
+    limits = ProviderLimits(arbiters=(arbiter,), arrange_seconds=120, reveal_msat_max=1000 * FUNDED_SAT)
+    await Provider(agent, signer, post, limits).start()
     print("up", flush=True)
     await asyncio.Event().wait()
 

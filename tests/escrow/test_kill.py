@@ -28,7 +28,7 @@ PARTIES = ("customer", "provider", "arbiter")
 FUNDED_SAT = 5000
 POINTS = {"customer": 60, "provider": 60, "arbiter": 30}  # of a life: later ones are like earlier ones
 DEATHS = {"customer": 10, "provider": 12, "arbiter": 8}
-SECONDS_MAX = float(os.environ.get("TRADEPOST_KILL_SECONDS", "150"))
+SECONDS_MAX = float(os.environ.get("TRADEPOST_KILL_SECONDS", "300"))
 
 
 def drawn_deaths() -> dict[str, list[int]]:
@@ -99,9 +99,9 @@ async def test_every_sat_is_there_after_many_a_sigkill(
             has += sum((await wallet.balance()).values())
             fees += report.accounts.get("fees/mint", 0) // 1000
             assert not await db.all("SELECT 1 FROM wallet_operations WHERE state = 'open'")
-            stages = {
-                row["stage"]
-                for row in await db.all("SELECT DISTINCT stage FROM escrows WHERE role = ?", name)
-            }
-            print(name, sorted(stages))
+            stages = await db.all(
+                "SELECT terms ->> 'method' AS method, stage, COUNT(*) AS n FROM escrows WHERE role = ? GROUP BY 1, 2",
+                name,
+            )
+            print(name, *(f"{row['method']}: {row['n']} {row['stage']}" for row in stages), sep=", ")
     assert has + fees == 2 * FUNDED_SAT

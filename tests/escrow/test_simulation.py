@@ -14,6 +14,7 @@ from soak.virtual import quiet
 
 RUNS = 2_000
 EVENTFUL_MIN = 0.2
+METHODS, METHOD_MIN = ("escrow", "reveal", "invoice"), 0.1
 SECONDS_MAX = 200.0  # of a quarter: on two idle cores it takes 17
 
 
@@ -33,9 +34,10 @@ def test_no_seed_loses_a_sat(first: int) -> None:
     assert told["bad"] == [], "replay one with: python -m soak --seed SEED"
     assert told["runs"] == RUNS // 4
     assert told["seen"]["eventful"] >= EVENTFUL_MIN * told["runs"]
+    assert all(told["seen"][f"method {method}"] >= METHOD_MIN * told["runs"] for method in METHODS)
 
 
-@pytest.mark.parametrize("seed", [3, 14, 159])
+@pytest.mark.parametrize("seed", [2, 3, 14, 159])
 def test_a_seed_replays_exactly(seed: int) -> None:
     assert run_seed(seed).digest == run_seed(seed).digest
 

@@ -56,7 +56,8 @@ MOMENTS: Final = (
 INPUTS: Final[dict[str, EscrowInput]] = {
     "served": Served(), "funded": Funded(), "not funded": NotFunded(), "result": ResultOut(),
     "shown": ResultOut(by_arbiter=True), "accepted": Accepted(), "contested": Contested(), "asked back": AskedBack(),
-    "signatures": SignaturesCame(), "gives back": GivesBack(), "ruling": Ruling(), "taken": Taken(),
+    "signed by customer": SignaturesCame(Role.CUSTOMER), "signed by provider": SignaturesCame(Role.PROVIDER),
+    "signed by arbiter": SignaturesCame(Role.ARBITER), "gives back": GivesBack(), "ruling": Ruling(), "taken": Taken(),
     "gone": Gone(by_right=False), "gone by right": Gone(by_right=True), "tick": Tick(),
     "too late": TooLate(),
 }  # fmt: skip
@@ -74,7 +75,8 @@ CUSTOMER: Final[list[Row]] = [
     ("delivered", "tick", REVIEWED_AT, FOREVER, Stage.RELEASED, Effect.SIGN_FOR_PROVIDER),
     ("held", "tick", DELIVER_BY, LOCKTIME, Stage.OVERDUE, Effect.ASK_BACK),
     ("held overdue disputed", "tick", LOCKTIME + 1, FOREVER, Stage.CLAIMING, Effect.REFUND),
-    ("held overdue delivered disputed", "signatures", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
+    ("held overdue delivered disputed", "signed by provider", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
+    ("overdue disputed", "signed by arbiter", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),  # it was asked
     ("claiming", "taken", *ALWAYS, Stage.REFUNDED, Effect.NONE),
     ("held overdue delivered disputed claiming", "gone", *ALWAYS, Stage.LOST, Effect.NONE),
     ("held overdue delivered disputed claiming", "gone by right", *ALWAYS, Stage.RELEASED, Effect.NONE),
@@ -88,7 +90,8 @@ PROVIDER: Final[list[Row]] = [
     ("held", "shown", *ALWAYS, Stage.DELIVERED, Effect.REPORT),
     ("held delivered disputed", "gives back", *ALWAYS, Stage.YIELDED, Effect.SIGN_FOR_CUSTOMER),
     ("held delivered", "contested", *ALWAYS, Stage.DISPUTED, Effect.ANSWER),
-    ("held delivered disputed", "signatures", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
+    ("held delivered disputed yielded", "signed by customer", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
+    ("delivered disputed", "signed by arbiter", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
     ("claiming", "taken", *ALWAYS, Stage.PAID, Effect.NONE),
     ("claiming", "too late", *ALWAYS, Stage.VOID, Effect.NONE),
     ("held delivered disputed claiming", "gone", *ALWAYS, Stage.LOST, Effect.NONE),
@@ -143,12 +146,46 @@ def test_every_pair_of_stage_and_input_at_every_moment_that_matters(role: Role, 
     assert not wrong, "\n".join(wrong)
 
 
+WAKES: Final[dict[Role, dict[str, int]]] = {
+    Role.CUSTOMER: {"held": DELIVER_BY, "overdue disputed": LOCKTIME + 1, "delivered": REVIEWED_AT},
+    Role.PROVIDER: {"proposed agreed": DELIVER_BY, "held delivered disputed": LOCKTIME + 1},
+    Role.ARBITER: {
+        "agreed disputed": CLAIM_UNTIL, "overdue": DELIVER_BY + MARGIN_SECONDS + 1,
+        "delivered": REVIEWED_AT + MARGIN_SECONDS,
+    },
+}  # fmt: skip
+WAKES_OF_REVEAL: Final = {
+    (Role.CUSTOMER, "held"): LOCKTIME + 1, (Role.PROVIDER, "proposed"): CLAIM_UNTIL, (Role.PROVIDER, "agreed"): CLAIM_UNTIL,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("terms", [ESCROW, REVEAL], ids=lambda terms: terms.method)
+@pytest.mark.parametrize("role", Role)
+def test_each_stage_is_woken_at_the_first_moment_that_matters(role: Role, terms: Terms) -> None:
+    for stage in Stage:
+        wanted = next((at for stages, at in WAKES[role].items() if stage in stages.split()), None)
+        if terms.method is Method.REVEAL:
+            wanted = WAKES_OF_REVEAL.get((role, stage), wanted)
+        assert wakes_at(role, stage, terms, DELIVERED_AT) == wanted, stage
+
+
+def test_what_was_delivered_late_or_not_seen_is_no_reason_to_wake_too_late_or_at_all() -> None:
+    assert wakes_at(Role.ARBITER, Stage.DELIVERED, ESCROW, CLAIM_UNTIL - 1) == CLAIM_UNTIL
+    assert wakes_at(Role.ARBITER, Stage.DELIVERED, ESCROW, None) is None
+    assert wakes_at(Role.CUSTOMER, Stage.DELIVERED, ESCROW, None) is None
+
+
 def test_the_moments_are_those_of_the_terms() -> None:
     check_agreement(ESCROW, 0)
     assert ESCROW.claim_until == CLAIM_UNTIL
     assert DELIVERED_AT + ESCROW.review_seconds == REVIEWED_AT
     with pytest.raises(Exception, match="too early"):
         check_agreement(replace(ESCROW, locktime=LOCKTIME - 1), 0)
+
+
+def test_the_words_that_databases_hold_are_the_names() -> None:
+    for word in (*Role, *Stage, *Effect):
+        assert word.value == word.name.lower()
 
 
 # What holds for any terms. -----------------------------------------------------------------------------------------
@@ -180,9 +217,11 @@ TIMES = st.integers(0, 3 * 10**5)
 def test_what_has_ended_stays_so(
     role: Role, stage: Stage, event: EscrowInput, terms: Terms, now: int, seen: int | None
 ) -> None:
+    crossing = (role, stage, event) == (Role.PROVIDER, Stage.YIELDED, SignaturesCame(Role.CUSTOMER))
     if stage.is_final:
-        assert decide(role, stage, event, terms, now=now, delivered_at=seen) is None
         assert wakes_at(role, stage, terms, seen) is None
+        if not crossing:  # where both gave the coins away, one of them must take them
+            assert decide(role, stage, event, terms, now=now, delivered_at=seen) is None
 
 
 @given(role=ROLES, stage=STAGES, terms=agreed_terms(), seen=TIMES, late=st.integers(0, 10**5))
