@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bench.figures import audit, commits, ecash, encryption, growth, ingestion, jobs, ledger, memory
+from bench.figures import audit, commits, ecash, encryption, escrow, growth, ingestion, jobs, ledger, memory
 from bench.measure import Figure
 
 FIGURES: dict[str, Callable[[int], Figure]] = {
@@ -11,6 +11,7 @@ FIGURES: dict[str, Callable[[int], Figure]] = {
     "memory": memory.measure,
     "growth": growth.measure,
     "ecash": ecash.measure,
+    "escrow": escrow.measure,
     "encryption": encryption.measure,
     "commits": commits.measure,
     "ledger": ledger.measure,

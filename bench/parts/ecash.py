@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -18,33 +18,34 @@ from wallet.crypto import blind, unblind
 COIN_SAT = 64
 
 
-async def fresh_coins(mint: str, count: int) -> list[Token]:
+async def fresh_coins(mint: str, count: int, coin_sat: int = COIN_SAT) -> list[Token]:
     """So many tokens of one coin each, which no wallet has: one quote, paid by FakeWallet, and one issue."""
     transport = HttpTransport(mint)
     try:
         quote = await transport.request(
-            "POST", "/v1/mint/quote/bolt11", {"amount": count * COIN_SAT, "unit": SAT}
+            "POST", "/v1/mint/quote/bolt11", {"amount": count * coin_sat, "unit": SAT}
         )
         keysets = (await transport.request("GET", "/v1/keys"))["keysets"]
         keyset = next(keyset for keyset in keysets if keyset["unit"] == SAT)
-        made = [(secrets.token_hex(32), _scalar()) for _ in range(count)]
-        outputs = [{"amount": COIN_SAT, "id": keyset["id"], "B_": blind(secret, r)} for secret, r in made]
+        made = [(secrets.token_hex(32), random_scalar()) for _ in range(count)]
+        outputs = [{"amount": coin_sat, "id": keyset["id"], "B_": blind(secret, r)} for secret, r in made]
         state = f"/v1/mint/quote/bolt11/{quote['quote']}"
         while (await transport.request("GET", state))["state"] != "PAID":  # noqa: ASYNC110 - it can only be asked
             await asyncio.sleep(0.05)
         issued = await transport.request(
             "POST", "/v1/mint/bolt11", {"quote": quote["quote"], "outputs": outputs}
         )
-        key = keyset["keys"][str(COIN_SAT)]
+        key = keyset["keys"][str(coin_sat)]
         return [
-            Token(mint, (Proof(COIN_SAT, keyset["id"], secret, unblind(signature["C_"], r, key)),))
+            Token(mint, (Proof(coin_sat, keyset["id"], secret, unblind(signature["C_"], r, key)),))
             for (secret, r), signature in zip(made, issued["signatures"], strict=True)
         ]
     finally:
         await transport.close()
 
 
-def _scalar() -> bytes:
+def random_scalar() -> bytes:
+    """A blinding factor."""
     return secrets.token_bytes(31).rjust(32, b"\1")  # always below the group's order
 
 
@@ -95,19 +96,22 @@ async def all_of(steps: Iterable[Callable[[], Awaitable[object]]], parallel: int
             workers.create_task(work())
 
 
-async def replay(mint: str, bodies: Iterable[bytes], parallel: int) -> None:
-    """Send prebuilt swap requests until each is answered with signatures, which nobody looks at.
+async def replay(mint: str, bodies: Sequence[bytes], parallel: int) -> list[bytes]:
+    """Send prebuilt swap requests until each is answered with signatures; returns the answers, in the same order.
 
     Nutshell refuses some swaps for the lock of its own database; as our wallet does, these are asked for again.
     """
+    answers: dict[int, bytes] = {}
     async with aiohttp.ClientSession(headers={"Content-Type": "application/json"}) as session:
 
-        async def swap(body: bytes) -> None:
-            while True:
-                async with session.post(f"{mint}/v1/swap", data=body) as response:
+        async def swap(number: int) -> None:
+            while number not in answers:
+                async with session.post(f"{mint}/v1/swap", data=bodies[number]) as response:
                     answer = await response.read()
                 if response.status == 200:
-                    return
-                assert b"database lock" in answer, answer
+                    answers[number] = answer
+                else:
+                    assert b"database lock" in answer, answer
 
-        await all_of((partial(swap, body) for body in bodies), parallel)
+        await all_of((partial(swap, number) for number in range(len(bodies))), parallel)
+    return [answers[number] for number in range(len(bodies))]

@@ -7,8 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from bench.figures import FIGURES, audit, commits, ecash, encryption, growth, ingestion, jobs, ledger, memory
+from bench.figures import (
+    FIGURES,
+    audit,
+    commits,
+    ecash,
+    encryption,
+    escrow,
+    growth,
+    ingestion,
+    jobs,
+    ledger,
+    memory,
+)
 from bench.measure import Figure
+from bench.parts.escrow_swaps import LOCKED, PRICE_SAT
+from wallet.selection import split_amount
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -49,6 +63,18 @@ def test_growth() -> None:
 def test_ecash(mint_python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRADEPOST_MINT_PYTHON", str(mint_python))
     check(ecash.measure(1, swaps=8), "ecash", bars=1)
+
+
+@pytest.mark.process
+def test_escrow(mint_python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRADEPOST_MINT_PYTHON", str(mint_python))
+    figure = escrow.measure(1, jobs=3, warm_jobs=1)
+    check(figure, "escrow", bars=1)
+    # Both sides are compared for the same swaps; a mint that is slow may have refused one, which is then asked again.
+    lock, redeem = len(LOCKED), len(split_amount(PRICE_SAT))
+    assert f"swap 1 → {lock}: " in figure.notes[0]
+    assert f"swap {lock} → {redeem}: " in figure.notes[0]
+    assert figure.notes[0].count("swap ") == 2
 
 
 def test_encryption() -> None:
