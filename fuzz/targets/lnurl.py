@@ -120,6 +120,7 @@ SEEDS = [
         _OFFICIAL["lnurl"], _OFFICIAL["url"], "lnurlp://pay.example/x", "lightning:a.b@pay.example:8443",
         "http://127.0.0.1:8790/x", "tips@localhost:8790", "http://aaaa.onion/x",
         f"https://shop.example/?lightning={_OFFICIAL['lnurl']}",
+        "lnurlp://pay.example/" + "é" * 900,  # found: a URL that could not be read again, for it had grown
     )),
     ("pay_request", as_json(_REQUEST.to_json())),
     *(

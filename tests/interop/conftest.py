@@ -70,6 +70,12 @@ def ndk(node: Path, node_modules: Path) -> Customer:
 
 
 @pytest.fixture(scope="session")
+def cashu_customer(node: Path, node_modules: Path) -> Customer:
+    """Run the customer with a cashu-ts wallet: `await cashu_customer(relay=…, mint=…, kind=…, input=…, to=…, settle=…)`."""
+    return _customer(node, HERE / "customer_cashu_ts.mjs")
+
+
+@pytest.fixture(scope="session")
 def pynostr() -> Customer:
     """Run the pynostr customer; used like `nostr_tools`."""
     return _customer(sys.executable, HERE / "customer_pynostr.py")

@@ -6,37 +6,15 @@
 // the request sees; "sign" `proofs` with `keys` and print their witnesses; "take" `proofs` with `keys` and print how
 // many sats came. One JSON object on stdout; an error is a stack on stderr and code 1.
 
-import { Amount, PaymentRequest, Wallet, signP2PKProofs } from '@cashu/cashu-ts'
+import { Amount, PaymentRequest, signP2PKProofs } from '@cashu/cashu-ts'
+import { openWallet, payRequest, plain } from './cashu_wallet.mjs'
 
-const FUNDS = 1024
 const wish = { keys: [], ...JSON.parse(process.argv[2]) }
-const wallet = new Wallet(wish.mint)
-await wallet.loadMint()
-
-function plain(proof) {
-  const witness = typeof proof.witness === 'object' ? JSON.stringify(proof.witness) : proof.witness
-  return { ...proof, amount: Amount.from(proof.amount).toNumber(), ...(witness && { witness }) }
-}
-
-async function fund() {
-  const quote = await wallet.createMintQuoteBolt11(FUNDS)
-  for (let tries = 0; tries < 100; tries++) {
-    const { state } = await wallet.checkMintQuoteBolt11(quote.quote)
-    if (state === 'PAID') return wallet.mintProofsBolt11(FUNDS, quote.quote) // the test mint pays by itself
-  }
-  throw new Error('the mint does not pay its own invoice')
-}
+const wallet = await openWallet(wish.mint)
 
 async function pay() {
   const request = PaymentRequest.fromEncodedRequest(wish.request)
-  const amount = request.amount.toNumber()
-  const { send } = await wallet.ops
-    .send(amount, await fund())
-    .asP2PK(request.toP2PKOptions())
-    .includeFees(true)
-    .run()
-  const payload = { id: request.id, mint: wish.mint, unit: request.unit, proofs: send.map(plain) }
-  return { payload, creqb: request.toEncodedCreqB() }
+  return { payload: await payRequest(wallet, wish.mint, request), creqb: request.toEncodedCreqB() }
 }
 
 async function take() {
