@@ -12,7 +12,10 @@ import pytest
 from identity.event import Event, make_template, sign_event
 from identity.keys import SecretKey
 from relay_bridge import Inbox, Outbox, RelayPool
+from relay_bridge.bunker import BunkerSigner, connect_bunker
+from relay_bridge.bunker_line import BunkerLine
 from store import Database, SystemClock, load_migrations
+from tests.relay_bridge.bunker import Bunker, line_to
 from tradepost.testing.relay import MemoryRelay
 
 URL = "ws://relay.test"
@@ -116,3 +119,19 @@ def no_logs_on_stdout() -> Iterator[None]:
     structlog.configure(processors=[structlog.testing.LogCapture()])
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture
+def bunker(relay: MemoryRelay) -> Bunker:
+    return Bunker(relay)
+
+
+@pytest.fixture
+async def line(bunker: Bunker, pool: RelayPool, clock: SystemClock) -> AsyncIterator[BunkerLine]:
+    async with line_to(bunker, pool, clock) as line:
+        yield line
+
+
+@pytest.fixture
+async def signer(line: BunkerLine) -> BunkerSigner:
+    return await connect_bunker(line, secret="s")

@@ -273,7 +273,7 @@ async def test_nobody_listens(site: Site, fetch: Fetch, free_port: int) -> None:
     [
         "", "text", "https://", "https:///path", "file:///etc/passwd", "javascript:alert(1)", "data:text/plain,a", "wss://relay",
         "http://a:b@host/", "http://a@host/", "http://host:99999/", "http://[::1", "https://" + "a" * 3000,
-        "http://[:]@", "http://[a.example:1]/", "http://[:1]", "http://[:]:80", "http://a b/", "http://a\x01b/",
+        "http://[:]@", "http://[a.example:1]/", "http://[:1]", "http://[:]:80", "http://a b/", "http://a\x01b/", "https://a.example/" + "é" * 400,
     ],
 )  # fmt: skip
 def test_urls_that_are_never_fetched(url: str) -> None:

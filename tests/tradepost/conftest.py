@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ import orjson
 import pytest
 import structlog
 
+from dvm import Agent, Job
 from tradepost.cli import run
-from tradepost.testing import MemoryMint
+from tradepost.testing import Market, MemoryMint
 from wallet import HttpTransport
 
 ROOT = Path(__file__).parents[2]
@@ -97,3 +98,34 @@ def memory_mint(home: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryMint:
     monkeypatch.setattr(HttpTransport, "request", request)
     monkeypatch.setenv("TRADEPOST_MINTS", mint.url)
     return mint
+
+
+@pytest.fixture
+async def market() -> AsyncIterator[Market]:
+    async with Market() as market:
+        yield market
+
+
+@pytest.fixture
+def gate() -> asyncio.Event:
+    """What the work of `agent` waits for, open at first."""
+    gate = asyncio.Event()
+    gate.set()
+    return gate
+
+
+@pytest.fixture
+def agent(gate: asyncio.Event) -> Agent:
+    """Shouts for 21 sats (5001) once `gate` is open, whispers for nothing (5002), fails for 21 (5050)."""
+    agent = Agent("Upper")
+
+    @agent.serves(kind=5001, price_sat=21)
+    async def shout(job: Job) -> str:
+        await gate.wait()
+        return job.text.upper()
+
+    @agent.serves(kind=5002)
+    async def whisper(job: Job) -> str:
+        return job.text.lower()
+
+    return agent

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from dvm import Agent, Job, Provider, ProviderLimits
-from dvm.arbiter import Arbiter
+from dvm.arbiter import Arbiter, ArbiterLimits
 from identity import LocalSigner, encode_npub
 from tradepost.post import open_post, own_key
 from tradepost.settings import ARBITER, Settings
@@ -30,9 +30,13 @@ class Town(NamedTuple):
 
 @pytest.fixture
 async def town(
-    configured: str, relay_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    configured: str,
+    relay_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> AsyncIterator[Town]:
-    """An agent that shouts for 21 sat, and an arbiter, each with a post of its own."""
+    """An agent that shouts for 21 sat, and an arbiter (with the fee that the test names), each on its own post."""
     agent = Agent("Loud")
 
     @agent.serves(kind=5001, price_sat=21)
@@ -44,7 +48,8 @@ async def town(
 
     async with AsyncExitStack() as stack:
         posts = [await stack.enter_async_context(open_post(settings(name))) for name in ("court", "shop")]
-        arbiter = Arbiter(posts[0], LocalSigner(own_key(settings("court"), ARBITER)))
+        fee = ArbiterLimits(fee_sat=getattr(request, "param", 0))
+        arbiter = Arbiter(posts[0], LocalSigner(own_key(settings("court"), ARBITER)), fee)
         await arbiter.start()
         stack.push_async_callback(arbiter.stop)
         signer = LocalSigner(own_key(settings("shop"), agent.slug))
@@ -112,6 +117,38 @@ async def test_a_dispute_is_ruled_by_an_arbiter_that_is_running(
     assert job["state"] == "refunded"
     audited = await cli_beside("audit", "--json")
     assert audited.code == 0
+
+
+@pytest.mark.parametrize("town", [5], indirect=True)
+async def test_a_dispute_costs_what_the_arbiter_named(
+    town: Town, cli_beside: "AsyncCli", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cli_beside("wallet", "fund", 100)
+    asked = await cli_beside("ask", town.shop, "hello", "--kind", 5001, "--max-sat", 50, "--review")
+    assert "a dispute would cost you 5 sat more" in asked.err
+    row = await stage_of(cli_beside, Stage.DELIVERED)
+    assert (row["arbiter_fee_sat"], row["fee_order"]) == (5, None)
+    assert "5 sat, if disputed" in (await cli_beside("escrow", "show", str(row["id"]))).out
+    disputed = await cli_beside("escrow", "dispute", str(row["id"]), "--reason", "too loud")
+    assert disputed.code == 0, disputed.err
+    assert "fee of 5 sat is paid" in disputed.err
+    shown = (await cli_beside("escrow", "list")).out
+    assert "5 sat, ordered" in shown
+    with monkeypatch.context() as court:
+        court.setenv("TRADEPOST_DATA", str(town.arbiter_home))
+        async with asyncio.timeout(15):
+            while (
+                case := await town.arbiter.get(str(row["id"]))
+            ) is None or case.stage is not Stage.DISPUTED:
+                await asyncio.sleep(0.02)
+        assert "5 sat, paid" in (await cli_beside("escrow", "list")).out
+        assert (await cli_beside("escrow", "rule", str(row["id"]), "--provider", 0)).code == 0
+    await stage_of(cli_beside, Stage.REFUNDED)
+    async with asyncio.timeout(15):
+        while {job["kind"]: job["state"] for job in (await cli_beside("jobs", "--json")).lines} != {
+            5001: "refunded", 5957: "done",
+        }:  # fmt: skip
+            await cli_beside("settle", "--seconds", 1)
 
 
 async def test_mistakes_are_told(town: Town, cli_beside: "AsyncCli", monkeypatch: pytest.MonkeyPatch) -> None:

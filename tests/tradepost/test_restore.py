@@ -1,81 +1,25 @@
 """The folder of a post is gone. Its words bring back keys, sats, orders and jobs, and nothing is done or paid twice."""
 
-import asyncio
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dvm import Agent, Job, JobFailed, JobState, OrderState, Post, Provider, ProviderLimits
+from dvm import Agent, OrderState
 from dvm.nip90 import Offer, Status, make_feedback
-from dvm.queries import get_job, get_order, recent_jobs
-from identity import LocalSigner, SecretKey, encode_npub, sign_event, write_key_file
+from dvm.queries import get_order
+from identity import SecretKey, sign_event, write_key_file
 from store import Database, Transaction
+from tests.tradepost.lives import eventually, fund, life, lose, order_is, restore, sats, serving
 from tradepost.api import open_customer
 from tradepost.errors import ConfigError
 from tradepost.post import open_post, own_key, read_seed
-from tradepost.restore import Report, keep_record, restore_post
+from tradepost.restore import keep_record, restore_post
 from tradepost.testing import ManualClock, Market, MemoryMint
 from wallet import Seed
-
-SECONDS_MAX = 10.0
-
-
-async def eventually(is_so: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(SECONDS_MAX):
-        while not await is_so():
-            await asyncio.sleep(0.005)
-
-
-@asynccontextmanager
-async def life(market: Market, name: str) -> AsyncIterator[Post]:
-    """One process of a post."""
-    parts = {"connect": market.relay.connect, "transport": market.mint.transport}
-    async with open_post(market.settings(name), clock=market.clock, **parts) as post:
-        yield post
-
-
-async def fund(market: Market, post: Post, sat: int) -> None:
-    quote = await post.wallet.mint_quote(market.mint.url, sat)
-    market.mint.pay(quote.bolt11)
-    assert await post.wallet.claim(quote.id)
-
-
-def lose(market: Market, name: str) -> Seed:
-    """Delete everything of a post; what is left are its words, on paper."""
-    seed = read_seed(market.settings(name))
-    shutil.rmtree(market.settings(name).data)
-    return seed
-
-
-async def restore(market: Market, name: str, seed: Seed | None, **options: Any) -> Report:
-    settings = options.pop("settings", market.settings(name))
-    return await restore_post(
-        settings,
-        seed,
-        clock=market.clock,
-        connect=market.relay.connect,
-        transport=market.mint.transport,
-        **options,
-    )
-
-
-async def sats(post: Post) -> int:
-    return sum((await post.wallet.balance()).values())
-
-
-async def order_is(post: Post, order_id: str, state: OrderState) -> None:
-    async def is_so() -> bool:
-        row = await get_order(post.db, order_id)
-        return row is not None and row.state is state
-
-    await eventually(is_so)
 
 
 class Silent:
@@ -99,12 +43,6 @@ class Silent:
         )  # fmt: skip
         template = make_feedback(request, Status.PAYMENT_REQUIRED, now=now, tags=offer.to_tags())
         self.market.relay.insert(sign_event(template, self.key))
-
-
-@pytest.fixture
-async def market() -> AsyncIterator[Market]:
-    async with Market() as market:
-        yield market
 
 
 # -- the customer
@@ -196,193 +134,6 @@ async def test_a_request_without_a_record_is_waited_for_and_never_paid(market: M
         await silent.offer(priced.id, seconds=600)
         await order_is(post, priced.id, OrderState.FAILED)
         assert await sats(post) == 100
-
-
-# -- the agent
-
-
-@pytest.fixture
-def agent() -> Agent:
-    """Shouts for 21 sats (5001) once it is let, whispers for nothing (5002), fails for 21 (5050)."""
-    agent = Agent("Upper")
-
-    @agent.serves(kind=5001, price_sat=21)
-    async def shout(job: Job) -> str:
-        await GATE.wait()
-        return job.text.upper()
-
-    @agent.serves(kind=5002)
-    async def whisper(job: Job) -> str:
-        return job.text.lower()
-
-    return agent
-
-
-GATE = asyncio.Event()
-GATE.set()
-
-
-@asynccontextmanager
-async def serving(
-    market: Market, agent: Agent, limits: ProviderLimits | None = None
-) -> AsyncIterator[Provider]:
-    async with life(market, "agent") as post:
-        provider = Provider(agent, LocalSigner(own_key(market.settings("agent"), agent.slug)), post, limits)
-        await provider.start()
-        await keep_record(market.settings("agent"), post)
-        yield provider
-        await provider.stop(0)
-
-
-async def job_is(provider: Provider, job_id: str, state: JobState) -> None:
-    async def is_so() -> bool:
-        row = await get_job(provider._post.db, provider.public_key, job_id)
-        return row is not None and row.state is state
-
-    await eventually(is_so)
-
-
-def answers(market: Market, order_id: str) -> int:
-    return len({e.id for e in market.relay.published if e.tag("e") == order_id and 6000 <= e.kind < 7000})
-
-
-def errors(market: Market) -> list[str]:
-    return [e.id for e in market.relay.published if e.kind == 7000 and e.tag("status") == "error"]
-
-
-async def test_an_agent_that_lost_everything_answers_nothing_twice(market: Market, agent: Agent) -> None:
-    customer = await market.customer(sat=200)
-    async with serving(market, agent) as provider:
-        who = provider.public_key
-        orders = [await customer.ask(who, "loud", kind=5001, max_sat=50) for _ in range(3)]
-        orders.append(await customer.ask(who, "QUIET", kind=5002))
-        orders.append(await customer.ask(who, "secret", kind=5001, max_sat=50, private=True))
-        for order in orders:
-            await order.result()
-        earned_sat = await sats(provider._post)
-    report = await restore(market, "agent", lose(market, "agent"))
-    assert (report.balance_sat, earned_sat) == (84, 84)
-    assert report.jobs["upper"].done == 5
-    assert {key.name: key.public_key for key in report.keys}["upper"] == who
-    async with serving(market, agent) as provider:
-        assert provider.public_key == who
-        fresh = await customer.ask(who, "again", kind=5001, max_sat=50)
-        assert await fresh.result() == "AGAIN"
-        assert [answers(market, order.id) for order in [*orders, fresh]] == [1] * 6
-        assert errors(market) == []
-        assert len(await recent_jobs(provider._post.db, 100)) == 6
-        assert (await provider._post.wallet.audit(ask_mints=True)).ok
-
-
-@pytest.mark.parametrize("is_private", [False, True])
-@pytest.mark.parametrize("is_told", ["begun", "offered", "forgotten"])
-async def test_a_job_that_was_paid_and_not_answered_is_done(
-    market: Market, agent: Agent, is_told: str, is_private: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Redeemed before the loss; the relays hold that it was begun, or the offer alone, or neither of them any more."""
-    gate = asyncio.Event()
-    monkeypatch.setitem(globals(), "GATE", gate)
-    customer = await market.customer(sat=100)
-    async with serving(market, agent) as provider:
-        order = await customer.ask(provider.public_key, "loud", kind=5001, max_sat=50, private=is_private)
-        await job_is(provider, order.id, JobState.RUNNING)
-        await provider._post.outbox.flush(5)
-        await provider.stop(0)
-        await provider._post.outbox.flush(5)
-        earned_sat = await sats(provider._post)
-    seed = lose(market, "agent")
-    for event in market.relay.events:
-        status = event.tag("status") if event.kind == 7000 else None
-        if (status == "processing" and is_told != "begun") or (
-            status == "payment-required" and is_told == "forgotten"
-        ):
-            del market.relay._stored[next(key for key, one in market.relay._stored.items() if one is event)]
-    gate.set()
-    report = await restore(market, "agent", seed)
-    assert (report.balance_sat, earned_sat) == (21, 21)
-    jobs = report.jobs["upper"]
-    assert (jobs.under_way, jobs.offered) == {"begun": (1, 0), "offered": (0, 1), "forgotten": (0, 0)}[
-        is_told
-    ]
-    async with serving(market, agent) as provider:
-        assert await order.result() == "LOUD"
-        await job_is(provider, order.id, JobState.DONE)
-        assert (answers(market, order.id), errors(market)) == (1, [])
-        assert await sats(provider._post) == 21
-        assert (await provider._post.wallet.audit(ask_mints=True)).ok
-
-
-@pytest.mark.parametrize("is_offer_known", [True, False])
-async def test_a_payment_that_nobody_redeemed_is_taken(
-    market: Market, agent: Agent, is_offer_known: bool
-) -> None:
-    customer = await market.customer(sat=100)
-    async with serving(market, agent) as provider:
-        for _ in range(200):
-            market.mint.lose_request("/v1/checkstate")  # it cannot look at the coins
-        order = await customer.ask(provider.public_key, "loud", kind=5001, max_sat=50)
-
-        async def is_paid() -> bool:
-            return any(e.kind == 1059 and e.tag("p") == provider.public_key for e in market.relay.published)
-
-        await eventually(is_paid)
-        await provider._post.outbox.flush(5)
-        await provider.stop(0)
-    market.mint._next_faults.clear()
-    seed = lose(market, "agent")
-    if not is_offer_known:
-        for key, event in list(market.relay._stored.items()):
-            if event.kind == 7000:
-                del market.relay._stored[key]
-    await restore(market, "agent", seed)
-    async with serving(market, agent) as provider:
-        assert await order.result() == "LOUD"
-        assert (answers(market, order.id), errors(market)) == (1, [])
-        assert await sats(provider._post) == 21
-
-
-async def test_an_old_copy_learns_what_was_answered_since(
-    market: Market, agent: Agent, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    gate = asyncio.Event()
-    monkeypatch.setitem(globals(), "GATE", gate)
-    customer = await market.customer(sat=100)
-    async with serving(market, agent) as provider:
-        order = await customer.ask(provider.public_key, "loud", kind=5001, max_sat=50)
-        await job_is(provider, order.id, JobState.RUNNING)
-    shutil.copytree(market.settings("agent").data, tmp_path / "copy")
-    gate.set()
-    async with serving(market, agent) as provider:
-        assert await order.result() == "LOUD"
-        await provider._post.outbox.flush(5)
-    shutil.rmtree(market.settings("agent").data)
-    shutil.copytree(tmp_path / "copy", market.settings("agent").data)
-    report = await restore(market, "agent", None)
-    assert (report.jobs["upper"].done, report.balance_sat) == (1, 21)
-    async with serving(market, agent) as provider:
-        await job_is(provider, order.id, JobState.DONE)
-    assert answers(market, order.id) == 1
-
-
-async def test_a_restore_over_a_whole_database_leaves_owed_what_is_owed(market: Market) -> None:
-    agent = Agent("Fails")
-
-    @agent.serves(kind=5001, price_sat=21)
-    async def work(job: Job) -> str:
-        for _ in range(50):
-            market.mint.refuse("/v1/swap")
-        raise JobFailed("no")
-
-    async with life(market, "me") as post, open_customer(market.settings("me"), post) as customer:
-        await fund(market, post, 100)
-        async with serving(market, agent) as provider:
-            order = await customer.ask(provider.public_key, "loud", kind=5001, max_sat=50)
-            await order_is(post, order.id, OrderState.AWAITING_REFUND)
-        market.mint._next_faults.clear()
-        await restore(market, "agent", None)
-        async with serving(market, agent) as provider:
-            await job_is(provider, order.id, JobState.RETURNED)
-            await order_is(post, order.id, OrderState.REFUNDED)
 
 
 async def test_a_restore_that_is_killed_anywhere_is_run_again(
@@ -513,46 +264,3 @@ async def test_a_mint_and_a_relay_that_are_down_are_told_and_the_rest_goes_on(ma
     other.down = market.relay.switches.down = False
     report = await restore_post(both, None, **parts)
     assert (report.balance_sat, report.troubles) == (42, ())
-
-
-# -- the command
-
-
-def test_the_command_reads_words_from_stdin_and_a_file_and_never_shows_them(
-    cli: Any, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("TRADEPOST_RELAYS", "ws://127.0.0.1:9")
-    seed = Seed.generate()
-    file = tmp_path / "words"
-    file.write_text(seed.words.upper() + "\n")
-    ran = cli("restore", "--words", file)
-    assert ran.code == 0
-    assert f"key customer: {encode_npub(seed.identity('customer').public_key)}" in ran.out
-    assert "0 sat can be spent" in ran.out
-    assert "--mint URL" in ran.err.replace("\n", " ")
-    assert not any(word in (ran.out + ran.err).split() for word in seed.words.split()[:3])
-    assert (home / "seed").read_text().strip() == seed.words
-    (told,) = cli("restore", "--agent", "shop", "--json").lines
-    assert told["keys"][1]["public_key"] == seed.identity("shop").public_key  # type: ignore[index]
-    assert "no short name" in cli("restore", "--agent", "Big Shop").err
-    wrong = cli("restore", "--words", tmp_path / "none")
-    assert (wrong.code, "--words" in wrong.err) == (1, True)
-    file.write_text("one two three")
-    assert "BIP-39" in cli("restore", "--words", file).err
-
-
-def test_words_come_from_stdin_and_without_a_terminal_only_so(home: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "TRADEPOST_RELAYS": "ws://127.0.0.1:9"}
-    seed = Seed.generate()
-
-    def run(*options: str, words: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "tradepost", "restore", *options], input=words, env=environment, text=True,
-            capture_output=True, timeout=60, start_new_session=True, check=False,
-        )  # fmt: skip
-
-    asked = run()
-    assert (asked.returncode, "--words -" in asked.stderr.replace("\n", " ")) == (1, True)
-    ran = run("--words", "-", words=seed.words)
-    assert ran.returncode == 0, ran.stderr
-    assert (home / "seed").read_text().strip() == seed.words
