@@ -5,6 +5,7 @@ signature: an offer needs to name no more than the arbiter, its key for the job,
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -15,6 +16,7 @@ from wallet.terms import Terms
 ACCEPTANCE: Final = 3955  # regular events in a range that no NIP has taken
 RULING: Final = 3956
 ARBITRATION: Final = 5957  # a job: hear a dispute; its result is the ruling
+_SATS: Final = re.compile("[0-9]{1,16}")  # Python raises over thousands of digits
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def is_ruling(event: Event, terms: Terms) -> bool:
 def award_of(ruling: Event, party: str) -> int:
     """How many sat a ruling awards to the `provider` or the `customer`; 0 if it does not say so."""
     said = [tag[2] for tag in ruling.tags_named("award") if tag[1:2] == (party,) and len(tag) > 2]
-    return int(said[0]) if len(said) == 1 and said[0].isascii() and said[0].isdigit() else 0
+    return int(said[0]) if len(said) == 1 and _SATS.fullmatch(said[0]) else 0
 
 
 def ruling_of(

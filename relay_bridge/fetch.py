@@ -49,7 +49,8 @@ def check_url(text: str) -> URL:
     try:
         url = URL(text) if len(text) <= URL_CHARACTERS_MAX else URL()
         # yarl takes anything in brackets for a host, `[a.example:1]` too, and writes it without them.
-        usable = url.scheme in ("http", "https") and url.port is not None and ascii_host(url.raw_host or "")
+        named = url.scheme in ("http", "https") and url.port is not None and ascii_host(url.raw_host or "")
+        usable = bool(named) and len(str(url)) <= URL_CHARACTERS_MAX  # escapes make it longer
     except (ValueError, IndexError):  # the latter where yarl meets `http://[:]@`
         usable = False
     if not usable:

@@ -224,7 +224,7 @@ async def test_a_case_is_heard_for_one_fee(trade: Trade) -> None:
 async def test_a_customer_that_dies_once_it_has_disputed_pays_one_fee(trade: Trade) -> None:
     order = await delivered(trade)
     customer = trade.customer
-    customer._tasks.start = lambda work, _name: work.close()  # type: ignore[assignment,misc]  # now it is dead
+    customer._tasks.start = lambda work, _name: work.close()  # type: ignore[assignment,return-value]  # now it is dead
     await customer.dispute(order.id, "no")
     assert (await trade.reach(Role.CUSTOMER, order, Stage.DISPUTED)).fee_order is None
     await customer.stop()
