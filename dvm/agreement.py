@@ -37,7 +37,7 @@ class Agreement(NamedTuple):
 
 def acceptance_of(terms: Terms, created_at: int) -> EventTemplate:
     """The event by which the arbiter of these terms says that it serves them."""
-    tags = [
+    tags: list[tuple[str, ...]] = [
         ("e", terms.request_id),
         ("p", terms.provider, "", "provider"),
         ("p", terms.customer, "", "customer"),
@@ -50,6 +50,8 @@ def acceptance_of(terms: Terms, created_at: int) -> EventTemplate:
         ("locktime", str(terms.locktime)),
         ("fee", str(1000 * terms.arbiter_fee_sat)),
     ]
+    if terms.arbiter_relays:
+        tags.append(("relays", *terms.arbiter_relays))
     return make_template(ACCEPTANCE, tags=tags, created_at=created_at)
 
 

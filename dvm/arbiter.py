@@ -4,7 +4,6 @@ It learns secrets and amounts of coins, never the coins: it can sign for a party
 both are silent it follows the rules by itself; a dispute waits for `rule`.
 """
 
-import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -12,9 +11,9 @@ from typing import ClassVar, Final
 import structlog
 
 from dvm.agreement import acceptance_of, ruling_of
-from dvm.arbitration import Hearings
+from dvm.arbitration import LETTER_SECONDS_MAX, Hearings
 from dvm.errors import BadRequest
-from dvm.escrow_desk import EscrowDesk, Letter
+from dvm.escrow_desk import RETRY_SECONDS, EscrowDesk, Letter
 from dvm.escrow_messages import (
     Answers,
     AsksBack,
@@ -37,7 +36,6 @@ from dvm.post import WRAP_MARGIN_SECONDS, Post
 from identity import DecryptionError, Event, InvalidEvent, Rumor, SecretKey, Signer, parse_event
 from identity.nip59 import KIND_EPHEMERAL_GIFT_WRAP, KIND_GIFT_WRAP, unwrap
 from relay_bridge import Delivery, Filter, Following
-from relay_bridge.timing import within
 from store import Transaction
 from wallet import WalletError, queries_escrows
 from wallet.errors import WrongTerms
@@ -47,12 +45,13 @@ from wallet.locks import check_lock
 from wallet.mint import CoinState
 from wallet.queries_escrows import EscrowRow
 from wallet.selection import subset_of
-from wallet.terms import Method, Terms, check_agreement
+from wallet.terms import ARBITER_RELAYS_MAX, Method, Terms, check_agreement
 
 log = structlog.get_logger(__name__)
 
 CATCH_UP_SECONDS_MAX: Final = 60
 READ_SECONDS: Final = 10  # what relays had is on disk then, and with its handlers
+Coins = tuple[tuple[str, int], ...]
 _SIGNING: Final = (Effect.SIGN_FOR_PROVIDER, Effect.SIGN_FOR_CUSTOMER, Effect.SIGN_AS_RULED)
 
 
@@ -93,8 +92,6 @@ class Arbiter(EscrowDesk):
                 limits=job_limits or ProviderLimits(),
             )  # fmt: skip
         self._following: Following | None = None
-        self._catching_up: asyncio.Task[None] | None = None
-        self._caught_up = asyncio.Event()
 
     @property
     def public_key(self) -> str:
@@ -121,7 +118,6 @@ class Arbiter(EscrowDesk):
             f"arbiter:{self.public_key}", [wraps], self._on_wrap, margin_seconds=WRAP_MARGIN_SECONDS,
             backlog_seconds=WRAP_MARGIN_SECONDS,
         )  # fmt: skip
-        self._catching_up = asyncio.create_task(self._catch_up(self._following), name="arbiter catches up")
         if self._hearings is not None:
             await self._hearings.start()
 
@@ -129,27 +125,29 @@ class Arbiter(EscrowDesk):
         """Stop listening and waiting; all cases are in the store."""
         if self._hearings is not None:
             await self._hearings.stop()
-        if self._catching_up is not None:
-            self._catching_up.cancel()
-            await asyncio.wait([self._catching_up])
         if self._following is not None:
             await self._following.close()
         await self._search.stop()
         await super().stop()
 
-    async def _catch_up(self, following: Following) -> None:
-        """Read what was written to us while we were away."""
-        try:
-            await within(self._post.clock, CATCH_UP_SECONDS_MAX, following.caught_up())
-        except TimeoutError:
-            log.warning("arbiter_not_caught_up", reason="a relay does not tell what it has")
-        await self._post.clock.sleep(READ_SECONDS)
-        self._caught_up.set()
-
     async def _tick(self, row: EscrowRow) -> bool:
         """Nobody was silent whose letter waits for us, though its time has passed: first we read."""
-        await self._caught_up.wait()
+        is_silence = row.stage in (Stage.DELIVERED, Stage.OVERDUE)
+        while is_silence and self._post.clock.now() < row.terms.claim_until and not await self._has_read(row):
+            await self._post.clock.sleep(RETRY_SECONDS)  # a letter that comes meanwhile cancels this
         return await super()._tick(row)
+
+    async def _has_read(self, row: EscrowRow) -> bool:
+        """Whether we know now all that was written to us; never while we are cut off from all relays.
+
+        A customer that has said why it will not pay may have yet to learn that we are back, and pay the fee.
+        """
+        if self._following is None:
+            return False
+        since = await self._following.current_since(patience_seconds=CATCH_UP_SECONDS_MAX)
+        is_contested = self._hearings is not None and any(said["by"] == "customer" for said in row.statements)
+        now, seconds = self._post.clock.now(), LETTER_SECONDS_MAX if is_contested else READ_SECONDS
+        return bool(since) and now >= max(since) + READ_SECONDS and now >= min(since) + seconds
 
     async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> bool:
         """Rule. See `EscrowDesk.wish`."""
@@ -162,14 +160,20 @@ class Arbiter(EscrowDesk):
         """Award so much of a disputed price to the provider, the rest to the customer, and publish that.
 
         Whole coins change hands, each side's fee for swapping them included. Raises `BadRequest` if the coins cannot be
-        shared so, if there is no dispute, or if it is too late; `MintUnavailable`.
+        shared so or are not known yet, if there is no dispute, or if it is too late; `MintUnavailable`.
         """
         row = await self.get(request_id)
         if row is None or row.stage is not Stage.DISPUTED:
             raise BadRequest("there is no dispute to rule on; `tradepost escrow list` shows what is open")
         if not 0 <= provider_sat <= row.terms.price_sat:
             raise BadRequest(f"award 0 … {row.terms.price_sat} sat, the price, to the provider")
-        awarded = await self._share(row, provider_sat)
+        coins = _known_coins(row)
+        if not _are_all(coins, row):
+            raise BadRequest(
+                f"the parties have named coins of {_worth(coins)} of {row.terms.price_sat} sat so far: wait for the "
+                "agent's report or another letter of the customer, then rule again"
+            )
+        awarded = await self._share(row, coins, provider_sat)
         template = ruling_of(
             row.terms, provider_sat=provider_sat, customer_sat=row.terms.price_sat - provider_sat,
             statements=[one["text"] for one in row.statements], now=self._post.clock.now(),
@@ -182,17 +186,17 @@ class Arbiter(EscrowDesk):
                 await also(tx)
 
         ruled = await self.happens(
-            request_id, Ruling(), also=publish, awarded=awarded, ruling=ruling.to_json().decode()
+            request_id, Ruling(), also=publish, coins=coins, awarded=awarded, ruling=ruling.to_json().decode()
         )
         if ruled is None:
             raise BadRequest("it is too late to rule: the locktime is too near")
         return ruled
 
-    async def _share(self, row: EscrowRow, provider_sat: int) -> tuple[str, ...]:
+    async def _share(self, row: EscrowRow, coins: Coins, provider_sat: int) -> tuple[str, ...]:
         """The secrets of coins that are worth so much to the provider after the mint's fee."""
-        amounts = [sat for _, sat in row.coins]
+        amounts = [sat for _, sat in coins]
         if provider_sat in (0, row.terms.price_sat):
-            return tuple(secret for secret, _ in row.coins) if provider_sat else ()
+            return tuple(secret for secret, _ in coins) if provider_sat else ()
         for fee_sat in range(await self._post.wallet.fee_of(row.terms.mint, len(amounts)) + 1):
             chosen = subset_of(amounts, provider_sat + fee_sat)
             rest = len(amounts) - len(chosen or ())
@@ -204,7 +208,7 @@ class Arbiter(EscrowDesk):
                 and await self._post.wallet.fee_of(row.terms.mint, len(chosen)) <= fee_sat
                 and rest_sat > 0
             ):
-                return tuple(row.coins[number][0] for number in chosen)
+                return tuple(coins[number][0] for number in chosen)
         raise BadRequest("the coins of this escrow cannot be shared so; award some sats more or less")
 
     async def letters(self, row: EscrowRow, then: Effect) -> list[Letter]:
@@ -258,21 +262,28 @@ class Arbiter(EscrowDesk):
         answer: EscrowMessage
         try:
             await self._check(terms, message)
+            if (case := await self.get(request_id)) is not None and case.terms.provider != provider:
+                raise WrongTerms("another agent has this request already")
         except (WrongTerms, BadRequest, InvalidEvent) as error:
             serves, answer = False, Declines(str(error)[:1000])
         else:
             acceptance = await self._signer.sign(acceptance_of(terms, now))
             answer = Serves(
-                terms.arbiter_key or "", acceptance.created_at, acceptance.sig, terms.arbiter_fee_sat
-            )
+                terms.arbiter_key or "", acceptance.created_at, acceptance.sig, terms.arbiter_fee_sat,
+                [*terms.arbiter_relays],
+            )  # fmt: skip
         row = self.escrows.new(self.role, self.public_key, Stage.AGREED, terms, message.request)
         events = await self.seal(row, [(provider, answer)])
         async with self._post.db.transaction() as tx:
-            if not serves or await self.escrows.add(tx, row):
+            is_first = not serves or await self.escrows.add(tx, row)
+            if is_first:
                 await self.send(tx, row, events)
-            await delivery.done(tx)
+                await delivery.done(tx)
+        if not is_first and (case := await self.get(request_id)) and case.terms.provider != provider:
+            return await self._on_serve(request_id, provider, message, delivery)  # overtaken: decline
         if serves:
             self.watch(request_id)
+        return None
 
     def _terms(self, request_id: str, provider: str, message: Serve) -> Terms:
         return Terms(
@@ -281,10 +292,11 @@ class Arbiter(EscrowDesk):
             price_sat=message.price_sat, deliver_by=message.deliver_by, review_seconds=message.review_seconds,
             dispute_seconds=message.dispute_seconds, locktime=message.locktime, arbiter=self.public_key,
             arbiter_key=self._key(request_id, provider).compressed_public_key, arbiter_fee_sat=self._limits.fee_sat,
+            arbiter_relays=self._post.pool.urls[:ARBITER_RELAYS_MAX],
         )  # fmt: skip
 
     async def _check(self, terms: Terms, message: Serve) -> None:
-        """Raise unless the customer itself asked for us and for that key, and we serve such terms."""
+        """Raise unless the customer itself asked for us, this agent and that key, and we serve such terms."""
         message.request.verify()
         request = parse_request(message.request)
         now, limits = self._post.clock.now(), self._limits
@@ -292,6 +304,9 @@ class Arbiter(EscrowDesk):
             raise WrongTerms("the request is another one, or its lock key is")
         if self.public_key not in request.arbiters or terms.mint not in request.mints:
             raise WrongTerms("the customer named neither this arbiter nor this mint")
+        asked = {tag[1] for tag in message.request.tags_named("p") if len(tag) > 1}
+        if asked and terms.provider not in asked:
+            raise WrongTerms("the customer asked other agents")
         if terms.mint not in self._post.wallet.mints:
             raise WrongTerms("this arbiter does not know the mint")
         if why_not := await self.doubts_of_time(terms.mint):
@@ -324,9 +339,7 @@ class Arbiter(EscrowDesk):
             case _:
                 pass
 
-    async def _on_dispute(
-        self, row: EscrowRow, reason: str, coins: tuple[tuple[str, int], ...], delivery: Delivery
-    ) -> None:
+    async def _on_dispute(self, row: EscrowRow, reason: str, coins: Coins, delivery: Delivery) -> None:
         """The customer says why it will not pay. Is there a fee, the dispute begins when that is paid: `Hearings`.
 
         A case that was signed for another fee than ours is now is heard for nothing: we could not ask for it.
@@ -334,12 +347,12 @@ class Arbiter(EscrowDesk):
         if not row.terms.arbiter_fee_sat or row.terms.arbiter_fee_sat != self._limits.fee_sat:
             await self.happens(
                 row.request_id, Contested(), also=delivery.done, statements=said(row, "customer", reason),
-                coins=row.coins or coins,
+                coins=_known_coins(row, coins),
             )  # fmt: skip
         elif row.stage in (Stage.AGREED, Stage.OVERDUE, Stage.DELIVERED):
             await self.escrows.note(
                 row.key,
-                lambda now: {"statements": said(now, "customer", reason), "coins": now.coins or coins},
+                lambda now: {"statements": said(now, "customer", reason), "coins": _known_coins(now, coins)},
             )
             self.watch(row.request_id)
 
@@ -356,20 +369,20 @@ class Arbiter(EscrowDesk):
 
     async def _on_seen(self, row: EscrowRow, result: Event) -> None:
         """We have the result ourselves: the customer shall have it, too."""
-        assert row.reported is not None
-        coins = tuple((secret, sat) for secret, sat in row.reported["coins"])
-        if row.stage is Stage.DISPUTED:  # the customer was quicker; its coins may be none of the escrow's
-            await self.escrows.note(row.key, lambda _row: {"result": result, "coins": coins})
+        if row.stage is Stage.DISPUTED:  # the customer was quicker
+            await self.escrows.note(row.key, lambda now: {"result": result, "coins": _known_coins(now)})
             return
 
         async def show(tx: Transaction) -> None:
             await self.send(tx, row, [result])
 
-        await self.happens(row.request_id, ResultOut(), also=show, result=result, coins=coins)
+        await self.happens(row.request_id, ResultOut(), also=show, result=result, coins=_known_coins(row))
 
-    def _checked(self, row: EscrowRow, coins: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
-        """The coins if each is locked exactly as agreed, else none: we sign nothing else with this key."""
+    def _checked(self, row: EscrowRow, coins: Iterable[tuple[str, int]]) -> Coins:
+        """The coins if each is named once and locked exactly as agreed, else none: our key signs nothing else."""
         found = tuple(coins)
+        if len(dict(found)) < len(found):
+            return ()
         try:
             for secret, _ in found:
                 check_lock(secret, row.terms.lock)
@@ -377,3 +390,22 @@ class Arbiter(EscrowDesk):
             log.info("escrow_message_ignored", request=row.request_id, reason=str(error))
             return ()
         return found
+
+
+def _known_coins(row: EscrowRow, named: Coins = ()) -> Coins:
+    """The coins of a case: the provider's list if that is all, else another that is (`named`: by a letter just now).
+
+    Any party can lie about coins. The provider's lies harm itself: what is not signed the customer takes back after
+    the locktime. Of lists that are not all it is the one that is worth most.
+    """
+    reported = tuple((secret, sat) for secret, sat in (row.reported or {}).get("coins", ()))
+    lists = (reported, row.coins, named)
+    return next((one for one in lists if _are_all(one, row)), max(lists, key=_worth))
+
+
+def _are_all(coins: Coins, row: EscrowRow) -> bool:
+    return _worth(coins) >= row.terms.price_sat
+
+
+def _worth(coins: Coins) -> int:
+    return sum(dict(coins).values())

@@ -7,6 +7,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
+from itertools import chain, zip_longest
 from typing import Any, ClassVar, Final
 
 import structlog
@@ -234,13 +235,14 @@ class EscrowDesk(ABC):
         if by is self.role or key is None or not has_coins:
             return
         ours = {secret for secret, _ in await self.secrets(row)}
-        given = {secret: sig for secret, sig in message.signatures.items() if secret in ours}
+        named = {secret: sig for secret, sig in message.signatures.items() if secret in ours}
+        given = self.escrows.genuine(named, key)
         if by is not Role.ARBITER and given.keys() != ours:
             log.info("escrow_message_ignored", request=row.request_id, reason="it does not sign all coins")
-        elif by is not Role.ARBITER and (merged := self.escrows.merge(row, given, key)) is not None:
+        elif by is not Role.ARBITER and (merged := self.escrows.merge(row, given)) is not None:
             await self.happens(row.request_id, event, also=delivery.done, signatures=merged)
         elif by is Role.ARBITER:  # used when we have asked for them, and have all that it awards us
-            await self.escrows.note(row.key, lambda now: _signatures(self.escrows.merge(now, given, key)))
+            await self.escrows.note(row.key, lambda now: _signatures(self.escrows.merge(now, given)))
             self.watch(row.request_id)
 
     async def _on_ruling(self, row: EscrowRow, sender: str, message: Ruled) -> None:
@@ -303,8 +305,10 @@ class EscrowDesk(ABC):
             await self._post.outbox.add(tx, event, urls, enough=len(urls), until=row.terms.locktime)
 
     def _relays(self, row: EscrowRow) -> list[str]:
+        """The arbiter's, the customer's and ours in turn: no party's list crowds out another's."""
         wanted = [url for tag in row.request.tags_named("relays") for url in tag[1:]]
-        return [*usable_relays([*self._post.pool.urls, *wanted])]
+        turns = zip_longest(row.terms.arbiter_relays, wanted, self._post.pool.urls, fillvalue="")
+        return [*usable_relays(chain.from_iterable(turns))]
 
     async def seal(self, row: EscrowRow, letters: Iterable[Letter]) -> list[Event]:
         """The gift wraps of letters."""
@@ -352,7 +356,8 @@ class EscrowDesk(ABC):
                 await self._post.clock.sleep(left_seconds)
             else:
                 # Coins that nobody has taken since the locktime may stay so for ever: ask less and less often.
-                wait_seconds = max(LOOK_AGAIN_SECONDS, min(-left_seconds // 4, LOOK_AGAIN_SECONDS_MAX))
+                since_seconds = self._post.clock.now() - row.terms.locktime
+                wait_seconds = max(LOOK_AGAIN_SECONDS, min(since_seconds // 4, LOOK_AGAIN_SECONDS_MAX))
                 await self._try(self._tick, row, wait_seconds)
 
     async def _claim(self, row: EscrowRow) -> bool:

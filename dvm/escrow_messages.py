@@ -10,7 +10,7 @@ import msgspec
 from dvm.errors import BadRequest
 from dvm.nip90 import RELAYS_MAX
 from identity import Event, EventTemplate, Rumor, make_template
-from wallet.terms import Terms
+from wallet.terms import ARBITER_RELAYS_MAX, RELAY_CHARS_MAX, Terms
 
 ESCROW_MESSAGE: Final = 3957
 SECRET_CHARS_MAX: Final = 1024
@@ -24,7 +24,8 @@ Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=SECRET_CHARS_MAX)]
 Text = Annotated[str, msgspec.Meta(max_length=TEXT_CHARS_MAX)]
 Sats = Annotated[int, msgspec.Meta(gt=0, le=2**53)]
 Time = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-Relays = Annotated[list[Annotated[str, msgspec.Meta(max_length=512)]], msgspec.Meta(max_length=RELAYS_MAX)]
+Url = Annotated[str, msgspec.Meta(max_length=RELAY_CHARS_MAX)]
+Relays = Annotated[list[Url], msgspec.Meta(max_length=RELAYS_MAX)]
 Coins = Annotated[list[tuple[Secret, Sats]], msgspec.Meta(min_length=1, max_length=COINS_MAX)]
 Signatures = Annotated[dict[Secret, Hex128], msgspec.Meta(min_length=1, max_length=COINS_MAX)]
 
@@ -50,13 +51,14 @@ class Serve(_Message, frozen=True, tag="serve"):
 class Serves(_Message, frozen=True, tag="serves"):
     """Arbiter to provider: yes, with this key; the signature is over the acceptance (`agreement.acceptance_of`).
 
-    `fee_sat`: what hearing a dispute costs whoever begins it.
+    `fee_sat`: what hearing a dispute costs whoever begins it. `relays`: where letters reach the arbiter.
     """
 
     arbiter_key: Key
     signed_at: Time
     sig: Hex128
     fee_sat: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+    relays: Annotated[list[Url], msgspec.Meta(max_length=ARBITER_RELAYS_MAX)] = []
 
 
 class Declines(_Message, frozen=True, tag="declines"):
@@ -137,7 +139,7 @@ def write_message(message: EscrowMessage, terms: Terms, recipient: str, now: int
 
 def read_message(rumor: Rumor) -> tuple[str, EscrowMessage]:
     """The request it is about, and the message. Raises `BadRequest` without repeating it."""
-    request_id = next((tag[1] for tag in rumor.tags if tag[0] == "e" and len(tag) > 1), "")
+    request_id = next((tag[1] for tag in rumor.tags if tag[:1] == ("e",) and len(tag) > 1), "")
     try:
         return request_id, _DECODER.decode(rumor.content)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):

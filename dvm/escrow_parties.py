@@ -9,7 +9,7 @@ import structlog
 
 from dvm import queries
 from dvm.agreement import Agreement, Signed, check_acceptance
-from dvm.errors import JobFailed
+from dvm.errors import BadRequest, JobFailed
 from dvm.escrow_desk import EscrowDesk
 from dvm.escrow_messages import (
     COINS_MAX,
@@ -63,6 +63,9 @@ log = structlog.get_logger(__name__)
 DELIVER_SECONDS_MIN: Final = 30
 LOOK_FOR_KEY_SECONDS: Final = 15
 STATEMENTS_MAX: Final = 20
+STATEMENT_BYTES_MAX: Final = (
+    4_000  # with the coins beside it, wrapped twice, a letter is a third of what relays take
+)
 
 
 def provider_key(post: Post, party: str, request_id: str) -> SecretKey:
@@ -76,6 +79,7 @@ def escrow_offer(row: EscrowRow) -> EscrowOffer:
     return EscrowOffer(
         terms.arbiter or "", terms.arbiter_key or "", signed.created_at, signed.sig,
         1000 * terms.arbiter_fee_sat, terms.deliver_by, terms.review_seconds, terms.dispute_seconds,
+        terms.arbiter_relays,
     )  # fmt: skip
 
 
@@ -173,7 +177,9 @@ class ProviderDesk(EscrowDesk):
         row = await self.get(request_id)
         if row is None or row.stage is not Stage.HELD:
             return
-        if self._post.clock.now() > row.terms.deliver_by + MARGIN_SECONDS:
+        if (
+            self._post.clock.now() > row.terms.deliver_by
+        ):  # the margin is for the arbiter, which must have seen it
             raise JobFailed("the work took longer than was agreed")
         try:
             if await self.escrows.gone(row):
@@ -229,7 +235,10 @@ class ProviderDesk(EscrowDesk):
                 pass
 
     async def _on_serves(self, row: EscrowRow, message: Serves, delivery: Delivery) -> None:
-        terms = replace(row.terms, arbiter_key=message.arbiter_key, arbiter_fee_sat=message.fee_sat)
+        terms = replace(
+            row.terms, arbiter_key=message.arbiter_key, arbiter_fee_sat=message.fee_sat,
+            arbiter_relays=tuple(message.relays),
+        )  # fmt: skip
         signed = Signed(message.signed_at, message.sig)
         try:
             check_agreement(terms, self._post.clock.now())
@@ -306,6 +315,12 @@ class CustomerDesk(EscrowDesk):
             case "accept":
                 return await self.happens(request_id, Accepted(), also=also) is not None
             case "dispute" if row is not None:
+                if not wish.reason.strip():
+                    raise BadRequest("say why: it is all that the arbiter hears from you")
+                if len(wish.reason.encode()) > STATEMENT_BYTES_MAX:
+                    raise BadRequest(
+                        f"say it in {STATEMENT_BYTES_MAX} bytes at most, with a link to what is longer"
+                    )
                 statements = said(row, "customer", wish.reason)
                 return (
                     await self.happens(request_id, Contested(), also=also, statements=statements) is not None
@@ -319,7 +334,7 @@ class CustomerDesk(EscrowDesk):
                 reported = report_of(message)
                 await self.escrows.note(row.key, lambda _row: {"reported": reported})
                 self.watch(row.request_id)
-            case Answers() if sender == row.terms.provider:
+            case Answers() if sender == row.terms.provider and row.stage is Stage.DISPUTED:
                 await self.escrows.note(
                     row.key, lambda now: {"statements": said(now, "provider", message.statement)}
                 )
@@ -391,6 +406,6 @@ def offered_terms(offer: Offer, request: JobRequest, provider: str) -> Agreement
         provider=provider, provider_key=offer.lock, customer=request.customer, customer_key=request.lock,
         deliver_by=said.deliver_by, review_seconds=said.review_seconds, dispute_seconds=said.dispute_seconds,
         locktime=offer.locktime, arbiter=said.arbiter, arbiter_key=said.arbiter_key,
-        arbiter_fee_sat=-(-said.fee_msat // 1000),
+        arbiter_fee_sat=-(-said.fee_msat // 1000), arbiter_relays=said.arbiter_relays,
     )  # fmt: skip
     return Agreement(terms, Signed(said.signed_at, said.sig))

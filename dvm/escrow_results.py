@@ -28,9 +28,12 @@ LOOK_SECONDS_MAX: Final = 15
 
 
 def is_result(event: Event, terms: Terms, kind: int) -> bool:
-    """Whether an event, which somebody named or passed on, is the provider's result of this job."""
+    """Whether an event, which somebody named or passed on, is the provider's result of this job.
+
+    One that expires (NIP-40) is none: the arbiter could see what the customer cannot fetch any more.
+    """
     result = parse_result(event)
-    if result is None or result.request_id != terms.request_id:
+    if result is None or result.request_id != terms.request_id or event.has_tag("expiration"):
         return False
     try:
         event.verify()
@@ -63,10 +66,13 @@ class ResultSearch:
         self._wanted = wanted
         self._found = found
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._again: set[str] = set()  # what was begun anew since its row was read last
 
     def begin(self, request_id: str) -> None:
         """Look for the result of one escrow if there is one to look for; once at a time."""
-        if request_id not in self._tasks:
+        if request_id in self._tasks:
+            self._again.add(request_id)
+        else:
             task = asyncio.create_task(self._look(request_id), name=f"result:{request_id}")
             self._tasks[request_id] = task
             task.add_done_callback(lambda done: self._ended(request_id, done))
@@ -80,7 +86,7 @@ class ResultSearch:
 
     async def _look(self, request_id: str) -> None:
         wait_seconds = 1
-        while (row := await self._read(request_id)) is not None and row.result is None:
+        while (row := await self._fresh(request_id)) is not None and row.result is None:
             if row.reported is None or not self._wanted(row):
                 return
             if (result := await self._find(row, row.reported)) is not None:
@@ -96,7 +102,17 @@ class ResultSearch:
         log.info("escrow_message_ignored", request=row.request_id, reason="what it names is not the result")
         return None
 
+    async def _fresh(self, request_id: str) -> EscrowRow | None:
+        self._again.discard(request_id)
+        return await self._read(request_id)
+
     def _ended(self, request_id: str, task: asyncio.Task[None]) -> None:
         del self._tasks[request_id]
-        if not task.cancelled() and (error := task.exception()):
+        is_due_again = request_id in self._again
+        self._again.discard(request_id)
+        if task.cancelled():
+            return
+        if error := task.exception():
             log.error("task_failed", task=task.get_name(), exc_info=error)
+        elif is_due_again:
+            self.begin(request_id)

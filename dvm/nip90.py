@@ -29,6 +29,7 @@ ENVELOPE_BYTES: Final = 1_500  # of these for all but the content and what is pu
 TAG_BYTES_MAX: Final = 1024  # strfry refuses events with a longer value in a tag of one letter
 INPUTS_MAX: Final = 100
 RELAYS_MAX: Final = 8
+_ARBITER_RELAYS: Final = "arbiter_relays"
 
 Said = Event | EventTemplate  # an event, or what was encrypted in one
 
@@ -175,7 +176,7 @@ def make_request(
 @dataclass(frozen=True)
 class EscrowOffer:
     """What an offer of an escrow says besides: who judges, under which key, signed when, for which fee if there is a
-    dispute; and how long it all takes.
+    dispute; how long it all takes; and relays that reach the arbiter.
     """
 
     arbiter: str
@@ -186,15 +187,19 @@ class EscrowOffer:
     deliver_by: int
     review_seconds: int
     dispute_seconds: int
+    arbiter_relays: tuple[str, ...] = ()
 
     def to_tags(self) -> list[tuple[str, ...]]:
         """The tags of the offer that say it."""
-        return [
+        tags: list[tuple[str, ...]] = [
             ("arbiter", self.arbiter, self.arbiter_key, str(self.signed_at), self.sig, str(self.fee_msat)),
             ("deliver_by", str(self.deliver_by)),
             ("review", str(self.review_seconds)),
             ("dispute", str(self.dispute_seconds)),
         ]
+        if self.arbiter_relays:
+            tags.append((_ARBITER_RELAYS, *self.arbiter_relays))
+        return tags
 
 
 @dataclass(frozen=True)
@@ -400,7 +405,8 @@ def _parse_escrow(event: Said) -> EscrowOffer | None:
             int(review),
             int(dispute),
         ]:
-            return EscrowOffer(pubkey, key, at, sig, fee, deliver_by, review, dispute)
+            relays = _values(event, _ARBITER_RELAYS)
+            return EscrowOffer(pubkey, key, at, sig, fee, deliver_by, review, dispute, relays)
     return None
 
 

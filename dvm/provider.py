@@ -277,10 +277,14 @@ class Provider:
                     return None
                 if job.price_msat and outgoing.events and (decision.offer or decision.result):
                     await self._invoices.carried(tx, job, outgoing.events[-1])
-                for more in (also, report):
-                    if more:
-                        await more(tx)
-        except Overtaken:  # by a message about the escrow, in this very moment
+                if also:
+                    await also(tx)  # if this one is overtaken, its caller decides again
+                if report:
+                    try:
+                        await report(tx)
+                    except Overtaken as error:
+                        raise _ReportOvertakenError from error
+        except _ReportOvertakenError:  # by a message about the escrow, in this very moment
             return await self._write(stored, job, event, decision, also=also, result=result)
         return moved
 
@@ -469,3 +473,7 @@ class Provider:
         self._tasks.pop(name, None)
         if not task.cancelled() and (error := task.exception()):
             log.error("task_failed", task=name, exc_info=error)
+
+
+class _ReportOvertakenError(Exception):
+    """The escrow was changed between the decision what it is told and the writing."""

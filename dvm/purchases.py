@@ -15,6 +15,7 @@ import structlog
 from dvm import queries
 from dvm.agreement import Agreement, check_acceptance
 from dvm.bolt11_purchases import Bolt11Purchases, is_by_invoice, obstacle, wants_invoice
+from dvm.escrow_desk import Overtaken
 from dvm.escrow_parties import CustomerDesk, offered_terms
 from dvm.kinds import CHAT_MESSAGE
 from dvm.lifecycle_orders import CoinsLocked, MoneyBack, MoneyGone, OrderInput, OrderState, PaymentImpossible
@@ -26,6 +27,7 @@ from dvm.restore_orders import order_record
 from dvm.reveals import REVEAL_SECONDS_MAX, sealed_agreement
 from identity import SecretKey, Signer, make_template
 from identity.nip59 import wrap
+from relay_bridge import usable_relays
 from store import Transaction
 from wallet import (
     AlreadySpent,
@@ -42,7 +44,7 @@ from wallet import (
     encode_payload,
 )
 from wallet.errors import WrongTerms
-from wallet.escrow import Funded, NotFunded
+from wallet.escrow import EscrowInput, Funded, NotFunded
 from wallet.selection import escrow_amounts
 from wallet.terms import Method, Terms, check_agreement
 
@@ -125,6 +127,8 @@ class Purchases:
             return "the agent would deliver too late"
         if escrow.signed is None or not check_acceptance(terms, escrow.signed):
             return "the arbiter has not signed the terms that the agent offers"
+        if terms.arbiter_relays and not usable_relays(terms.arbiter_relays):
+            return "none of the relays that the arbiter names can be used: a dispute would not reach it"
         return ""
 
     def _unsound(self, terms: Terms) -> str:
@@ -175,9 +179,8 @@ class Purchases:
             return
         outcome = await self.settle(row.op_id)
         if outcome.token is None:
-            also = await self._desk.writes(order_id, NotFunded())
             impossible = PaymentImpossible(outcome.error or "the coins could not be locked")
-            await self._apply(row.id, impossible, also=also)
+            await self._with_escrow(order_id, impossible, NotFunded())
             return
         token, now, locktime = outcome.token, self._post.clock.now(), row.locktime
         payload = PaymentPayload(mint=token.mint, unit=token.unit, proofs=token.proofs, id=row.id)
@@ -189,15 +192,31 @@ class Purchases:
         )
         envelope = await wrap(self._signer, row.provider, message, now=now)
         record = await order_record(self._post.seed, row, token, now=now)
-        held = await self._desk.writes(order_id, Funded())
 
-        async def write(tx: Transaction) -> None:
-            if held is not None:
-                await held(tx)
+        async def send(tx: Transaction) -> None:
             await self._post.outbox.add(tx, record, until=locktime)
             await self._post.outbox.add(tx, envelope, until=locktime)
 
-        await self._apply(order_id, CoinsLocked(), also=write)
+        await self._with_escrow(order_id, CoinsLocked(), Funded(), also=send)
+
+    async def _with_escrow(
+        self, order_id: str, event: OrderInput, news: EscrowInput, *, also: Also | None = None
+    ) -> None:
+        """Move an order on, and in the same transaction its escrow, if it has one; again if a letter changed that."""
+        while True:
+            told = await self._desk.writes(order_id, news)
+
+            async def write(tx: Transaction, told: Also | None = told) -> None:
+                for more in (told, also):
+                    if more is not None:
+                        await more(tx)
+
+            try:
+                await self._apply(order_id, event, also=write)
+            except Overtaken:
+                await self._post.clock.sleep(0)  # so that the other's change is committed, and read then
+            else:
+                return
 
     async def reclaim(self, order_id: str) -> None:
         """After the locktime, take our locked coins back, unless the provider took them or sent a refund.

@@ -60,6 +60,8 @@ class Feed:
         self._told = asyncio.Event()
         self._caught_up = asyncio.Event()
         self._asked_at = 0
+        self._open = False
+        self._complete_at: int | None = None
         self._oldest: dict[int, int] = {}
         self._tasks = Tasks()
         self._staying: asyncio.Task[None] | None = None
@@ -78,6 +80,17 @@ class Feed:
         if await self._connection.tried():
             await self._caught_up.wait()
 
+    def is_telling(self, seconds_max: int) -> bool:
+        """Whether the relay was connected to so lately that it may still tell what it had stored."""
+        return self._open and self._complete_at is None and self._clock.now() < self._asked_at + seconds_max
+
+    async def current_since(self) -> int | None:
+        """Since when all that the relay has is on disk without a gap, if the relay proves that now."""
+        if self._complete_at is None:
+            return None
+        proof = await self._connection.fetch(_NOTHING, _FETCH_SECONDS_MAX)
+        return self._complete_at if proof.complete else None
+
     # What a session calls
 
     def filters(self) -> Sequence[Filter]:
@@ -91,6 +104,7 @@ class Feed:
         """See `session.Feed.opened`."""
         self._told.clear()
         self._caught_up.clear()
+        self._open, self._complete_at = True, None
         self._oldest = {}
         self._asked_at = self._clock.now()
         self._staying = self._tasks.start(self._stay_current(), f"inbox {self._name} {self._connection.url}")
@@ -114,6 +128,7 @@ class Feed:
 
     def lost(self) -> None:
         """See `session.Feed.lost`."""
+        self._open, self._complete_at = False, None
         if self._staying is not None:
             self._staying.cancel()
         self._caught_up.set()
@@ -127,6 +142,7 @@ class Feed:
         while True:
             if complete:
                 await self._advance(asked_at)
+                self._complete_at = self._complete_at or self._clock.now()
             self._caught_up.set()
             await self._clock.sleep(_PROVE_SECONDS)
             asked_at = self._clock.now()

@@ -117,6 +117,17 @@ class Following:
         """
         await asyncio.gather(*(feed.caught_up() for feed in self._feeds))
 
+    async def current_since(self, *, patience_seconds: int) -> list[int]:
+        """Since when all that a relay has is on disk: a time for each relay that proves now that it is.
+
+        Empty if none does, so also while we are cut off; and as long as a relay that was connected to less than
+        `patience_seconds` ago still tells what it had stored. That is on disk; its handlers may be running.
+        """
+        if any(feed.is_telling(patience_seconds) for feed in self._feeds):
+            return []
+        times = await asyncio.gather(*(feed.current_since() for feed in self._feeds))
+        return [time for time in times if time is not None]
+
     async def close(self) -> None:
         """Stop listening and cancel the handlers under way: their events stay open for the next `follow`."""
         self.closed = True

@@ -174,11 +174,13 @@ class SimDelivery(Delivery):
 class SimFollowing:
     """One name that is followed."""
 
-    def __init__(self, end: Callable[[], None]) -> None:
+    def __init__(self, end: Callable[[], None], began_at: int) -> None:
         self._end = end
+        self._began_at = began_at
 
-    async def caught_up(self) -> None:
+    async def current_since(self, *, patience_seconds: int) -> list[int]:
         """All there is was told when it began."""
+        return [self._began_at]
 
     async def close(self) -> None:
         """Hear no more."""
@@ -209,7 +211,7 @@ class SimInbox:
             if matches_any(filters, event) and not withheld and not self._life.died.is_set():
                 self._life.spawn(self._handle(name, event, handler))
 
-        return SimFollowing(self._office.listen(hear))
+        return SimFollowing(self._office.listen(hear), self._life.clock.now())
 
     async def _handle(self, name: str, event: Event, handler: Callable[[Delivery], Awaitable[None]]) -> None:
         self._office.flying += 1

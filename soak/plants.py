@@ -66,7 +66,7 @@ PLANTS: Final = (
     ),
     Plant(
         "signatures are not verified",
-        "wallet.escrows:Escrows.merge", "not signers(secret, witness, [by])", "False",
+        "wallet.escrows:Escrows.genuine", "if signers(", "if True or signers(",
         seed=15,
     ),
     Plant(
@@ -134,7 +134,7 @@ PLANTS: Final = (
     ),
     Plant(
         "the coins a customer names in a dispute are believed",
-        "dvm.arbiter:Arbiter._on_seen", '"coins": coins}', '"coins": row.coins or coins}',
+        "dvm.arbiter:_known_coins", "(reported, row.coins, named)", "(row.coins, named, reported)",
         seed=543,
     ),
     Plant(

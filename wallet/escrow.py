@@ -248,6 +248,10 @@ def _customer(
             )  # the arbiter would sign now in our place
         case Stage.DELIVERED, Contested() if not _reviewed(terms, now, delivered_at):
             return Decision(Stage.DISPUTED, Effect.DISPUTE)
+        case Stage.OVERDUE, Contested() if (
+            now < terms.claim_until
+        ):  # it was shown a result that it cannot have
+            return Decision(Stage.DISPUTED, Effect.DISPUTE)
 
         case Stage.HELD, Tick() if (
             terms.method is Method.ESCROW and terms.deliver_by <= now <= terms.locktime
@@ -291,7 +295,7 @@ def _provider(stage: Stage, event: EscrowInput, terms: Terms, now: int) -> Decis
             return Decision(Stage.DELIVERED, Effect.REPORT)
         case ((Stage.HELD | Stage.DELIVERED | Stage.DISPUTED), GivesBack()):
             return Decision(Stage.YIELDED, Effect.SIGN_FOR_CUSTOMER)
-        case ((Stage.HELD | Stage.DELIVERED), Contested()):
+        case Stage.DELIVERED, Contested():  # whoever disputes what it cannot have seen stops no delivery
             return Decision(Stage.DISPUTED, Effect.ANSWER)
         # A customer that accepts while we give back has ended too: somebody must take the coins.
         case ((Stage.HELD | Stage.DELIVERED | Stage.DISPUTED | Stage.YIELDED), SignaturesCame(Role.CUSTOMER)) | (

@@ -140,19 +140,22 @@ class Escrows:
         return {secret: sign_secret(secret, key) for secret in secrets}
 
     @staticmethod
-    def merge(row: EscrowRow, given: dict[str, str], by: str) -> dict[str, list[str]] | None:
-        """The escrow's signatures with those that the one-job key `by` gave for its coins; None if nothing is new.
+    def genuine(given: dict[str, str], by: str) -> dict[str, str]:
+        """Those of some signatures, by secret, that the one-job key `by` made over that very secret."""
+        return {
+            secret: signature
+            for secret, signature in given.items()
+            if signers(secret, f'{{"signatures":["{signature}"]}}', [by])
+        }
 
-        What is no signature by that key over a secret of this escrow is left out.
-        """
+    @staticmethod
+    def merge(row: EscrowRow, given: dict[str, str]) -> dict[str, list[str]] | None:
+        """The escrow's signatures with these, which are genuine; None if nothing is new."""
         known = {secret: list(signatures) for secret, signatures in row.signatures.items()}
         for secret, signature in given.items():
             have = known.setdefault(secret, [])
-            witness = f'{{"signatures":["{signature}"]}}'
-            if signature in have or len(have) >= SIGNATURES_OF_ONE_MAX or not signers(secret, witness, [by]):
-                continue
-            have.append(signature)
-        known = {secret: signatures for secret, signatures in known.items() if signatures}
+            if signature not in have and len(have) < SIGNATURES_OF_ONE_MAX:
+                have.append(signature)
         return None if known == row.signatures else known
 
     # Coins ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from wallet.errors import WrongTerms
+from wallet.errors import WrongLock, WrongTerms
 from wallet.locks import check_terms
 from wallet.proofs import Lock
 
@@ -17,6 +17,8 @@ MARGIN_SECONDS: Final = (
 )
 LOCK_SECONDS_MAX: Final = 30 * 86_400
 PRICE_SAT_MAX: Final = 10_000_000
+ARBITER_RELAYS_MAX: Final = 4
+RELAY_CHARS_MAX: Final = 512
 
 
 class Method(StrEnum):
@@ -34,7 +36,7 @@ class Terms:
 
     The result is due at `deliver_by`; then the customer has `review_seconds` to dispute it, the arbiter
     `dispute_seconds` to rule, and after `locktime` the customer may take the coins back alone. `arbiter_fee_sat` is
-    what hearing a dispute costs whoever begins it; it is no part of the price.
+    what hearing a dispute costs whoever begins it; it is no part of the price. `arbiter_relays` are where it reads.
     """
 
     method: Method
@@ -53,6 +55,7 @@ class Terms:
     arbiter_key: str | None = None
     hash: str | None = None
     arbiter_fee_sat: int = 0
+    arbiter_relays: tuple[str, ...] = ()
 
     @property
     def lock(self) -> Lock:
@@ -75,13 +78,14 @@ class Terms:
         return self.claim_until if self.method is Method.REVEAL else self.deliver_by
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; `Terms(**…)` of it is equal again."""
+        """Plain data for JSON; `read_terms` of it is equal again."""
         return asdict(self)
 
 
 def read_terms(raw: dict[str, Any]) -> Terms:
     """From `Terms.to_dict` out of our own database."""
-    return Terms(**(raw | {"method": Method(raw["method"])}))
+    relays = tuple(raw.get("arbiter_relays", ()))
+    return Terms(**(raw | {"method": Method(raw["method"]), "arbiter_relays": relays}))
 
 
 def check_agreement(terms: Terms, now: int) -> None:
@@ -101,6 +105,11 @@ def check_agreement(terms: Terms, now: int) -> None:
         raise WrongTerms("a sealed result has the hash of its key, and nothing else has one")
     if not 0 <= terms.arbiter_fee_sat <= (PRICE_SAT_MAX if terms.arbiter else 0):
         raise WrongTerms(f"a fee is 0 … {PRICE_SAT_MAX} sat, and an arbiter's")
+    relays = terms.arbiter_relays
+    if len(relays) > ARBITER_RELAYS_MAX or any(len(url) > RELAY_CHARS_MAX for url in relays):
+        raise WrongTerms(
+            f"an arbiter names at most {ARBITER_RELAYS_MAX} relays of {RELAY_CHARS_MAX} characters each"
+        )
     if not 0 < terms.price_sat <= PRICE_SAT_MAX:
         raise WrongTerms(f"a price is 1 … {PRICE_SAT_MAX} sat")
     if min(terms.review_seconds, terms.dispute_seconds) < 0:
@@ -115,4 +124,7 @@ def check_agreement(terms: Terms, now: int) -> None:
         )
     if terms.locktime > now + LOCK_SECONDS_MAX:
         raise WrongTerms(f"the coins would be locked for more than {LOCK_SECONDS_MAX // 86_400} days")
-    check_terms(terms.lock)
+    try:
+        check_terms(terms.lock)
+    except WrongLock as error:
+        raise WrongTerms(str(error)) from None

@@ -62,6 +62,7 @@ class Rogue:
                 arbiter=offered.arbiter or "", arbiter_key=offered.arbiter_key or "", signed_at=now,
                 sig=acceptance.sig, fee_msat=1000 * offered.arbiter_fee_sat, deliver_by=offered.deliver_by,
                 review_seconds=offered.review_seconds, dispute_seconds=offered.dispute_seconds,
+                arbiter_relays=offered.arbiter_relays,
             ),
         )  # fmt: skip
         template = make_feedback(request, Status.PAYMENT_REQUIRED, now=now, tags=offer.to_tags())
@@ -91,6 +92,11 @@ OFFERS: dict[str, tuple[Change, str]] = {
     "a key of the provider's": (offered_only(provider_key=OTHER.compressed_public_key), "not signed"),
     "a sat more": (offered_only(price_sat=PRICE + 1), "not signed"),
     "a fee of the arbiter's": (offered_only(arbiter_fee_sat=1), "not signed"),
+    "relays that the arbiter never named": (offered_only(arbiter_relays=("wss://other.test",)), "not signed"),
+    "relays without those that it signed": (
+        lambda t: (replace(t, arbiter_relays=("wss://a.test",)), t, JUDGE), "not signed"
+    ),
+    "no usable relay of the arbiter's": (signed_too(lambda _: {"arbiter_relays": ("https://a.test",)}), "not reach"),
     "a second more": (lambda t: (t, replace(t, locktime=t.locktime + 1), JUDGE), "not signed"),
     "signed by somebody else": (lambda t: (t, t, OTHER), "not signed"),
     "another arbiter": (signed_too(lambda _: {"arbiter": OTHER.public_key}, OTHER), "did not name"),

@@ -111,6 +111,12 @@ async def test_a_dispute_is_ruled_by_an_arbiter_that_is_running(
         ruled = await cli_beside("escrow", "rule", str(row["id"]), "--provider", 0)
         assert ruled.code == 0
         assert "was told" in ruled.err
+        async with asyncio.timeout(
+            15
+        ):  # what its post would refuse is refused here, by what is in the database
+            while (again := await cli_beside("escrow", "rule", str(row["id"]), "--provider", 0)).code == 0:
+                await asyncio.sleep(0.02)
+        assert "the escrow is ruled" in again.err
     refunded = await stage_of(cli_beside, Stage.REFUNDED)
     assert refunded["received_sat"] == 21 or int(str(refunded["received_sat"])) >= 20
     (job,) = (await cli_beside("jobs", "--json")).lines
@@ -126,10 +132,16 @@ async def test_a_dispute_costs_what_the_arbiter_named(
     await cli_beside("wallet", "fund", 100)
     asked = await cli_beside("ask", town.shop, "hello", "--kind", 5001, "--max-sat", 50, "--review")
     assert "a dispute would cost you 5 sat more" in asked.err
+    assert "21 sat are locked, and not paid yet" in asked.err
     row = await stage_of(cli_beside, Stage.DELIVERED)
     assert (row["arbiter_fee_sat"], row["fee_order"]) == (5, None)
     assert "5 sat, if disputed" in (await cli_beside("escrow", "show", str(row["id"]))).out
-    disputed = await cli_beside("escrow", "dispute", str(row["id"]), "--reason", "too loud")
+    dispute = ("escrow", "dispute", str(row["id"]), "--reason")
+    unasked = await cli_beside(*dispute, "too loud")
+    assert (unasked.code, "say --yes" in unasked.err) == (1, True)
+    silent = await cli_beside(*dispute, " ", "--yes")
+    assert (silent.code, "say why" in silent.err) == (1, True)
+    disputed = await cli_beside(*dispute, "too loud", "--yes")
     assert disputed.code == 0, disputed.err
     assert "fee of 5 sat is paid" in disputed.err
     shown = (await cli_beside("escrow", "list")).out

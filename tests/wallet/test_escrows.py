@@ -57,7 +57,8 @@ class Case(NamedTuple):
         return await self.escrows.claim(self.row, KEYS[self.row.role])
 
     def signed(self, *roles: Role) -> dict[str, list[str]]:
-        return {p.secret: [sign_secret(p.secret, KEYS[role]) for role in roles] for p in self.coins.proofs}
+        given = [Escrows.sign((p.secret for p in self.coins.proofs), KEYS[role]) for role in roles]
+        return {p.secret: [one[p.secret] for one in given] for p in self.coins.proofs}
 
 
 @pytest.fixture
@@ -132,7 +133,8 @@ async def test_what_somebody_left_of_the_coins_is_taken_by_a_second_claim(
     left_sat = sum(proof.amount for proof in case.coins.proofs[1:])
     assert (ended.stage, ended.attempts) == (Stage.PAID, 1)
     assert left_sat - 1 <= ended.amount_sat < left_sat
-    assert claim_id(ended) != claim_id(case.row)
+    assert claim_id(case.row) == f"escrow:provider:{case.row.party[:16]}:{case.row.request_id}:0"
+    assert claim_id(ended) == f"escrow:provider:{case.row.party[:16]}:{case.row.request_id}:1"
 
 
 async def test_only_coins_that_are_signed_are_taken(hire: Any) -> None:
@@ -209,6 +211,17 @@ async def test_after_the_locktime_a_customer_needs_nobody_and_not_a_second_befor
     ended = await case.claim()
     assert ended.stage is Stage.REFUNDED
     assert 0 < ended.amount_sat < PRICE_SAT
+
+
+async def test_after_the_locktime_all_coins_come_back_not_only_those_that_were_signed(
+    hire: Any, clock: ManualClock
+) -> None:
+    case = await hire(Role.CUSTOMER)
+    some = dict(list(case.signed(Role.ARBITER).items())[:1])
+    assert await case.escrows.note(case.row.key, lambda _row: {"signatures": some})
+    await clock.advance(case.row.terms.locktime + 1 - clock.now())
+    case = await case.go(Tick())
+    assert (await case.claim()).amount_sat == PRICE_SAT
 
 
 @pytest.mark.parametrize(
@@ -303,21 +316,25 @@ async def test_the_first_key_is_kept(hire: Any) -> None:
 # What is written down. ---------------------------------------------------------------------------------------------
 
 
-async def test_signatures_of_the_right_key_are_kept_once_and_not_without_end(hire: Any) -> None:
+async def test_only_signatures_by_the_right_key_over_the_right_secret_are_genuine(hire: Any) -> None:
     case = await hire(Role.PROVIDER)
     by = KEYS[Role.ARBITER].compressed_public_key
-    [good, *_] = [proof.secret for proof in case.coins.proofs]
-    first, second, third = (sign_secret(good, KEYS[Role.ARBITER]) for _ in range(3))
-    wrong = sign_secret(good, KEYS[Role.CUSTOMER])
-    assert Escrows.merge(case.row, {good: wrong}, by) is None
-    assert Escrows.merge(case.row, {}, by) is None
-    assert Escrows.merge(case.row, {good: first}, by) == {good: [first]}
-    known = replace(case.row, signatures={good: [first]})
-    assert Escrows.merge(known, {good: first}, by) is None
-    assert Escrows.merge(known, {good: second}, by) in ({good: [first, second]}, None)
-    if len({first, second, third}) == 3:
-        full = replace(case.row, signatures={good: [first, second]})
-        assert Escrows.merge(full, {good: third}, by) is None
+    one, other, *_ = [proof.secret for proof in case.coins.proofs]
+    good = sign_secret(one, KEYS[Role.ARBITER])
+    given = {one: good, other: good}
+    assert Escrows.genuine(given, by) == {one: good}
+    assert Escrows.genuine({one: sign_secret(one, KEYS[Role.CUSTOMER])}, by) == {}
+
+
+async def test_signatures_are_kept_once_and_not_without_end(hire: Any) -> None:
+    case = await hire(Role.PROVIDER)
+    assert Escrows.merge(case.row, {}) is None
+    assert Escrows.merge(case.row, {"a": "1"}) == {"a": ["1"]}
+    known = replace(case.row, signatures={"a": ["1"]})
+    assert Escrows.merge(known, {"a": "1"}) is None
+    assert Escrows.merge(known, {"a": "2", "b": "1"}) == {"a": ["1", "2"], "b": ["1"]}
+    full = replace(case.row, signatures={"a": ["1", "2"]})
+    assert Escrows.merge(full, {"a": "3"}) is None
 
 
 async def test_what_is_no_step_of_an_escrow_writes_nothing(hire: Any) -> None:
@@ -332,6 +349,7 @@ async def test_what_is_no_step_of_an_escrow_writes_nothing(hire: Any) -> None:
 
 async def test_a_step_is_decided_on_the_row_as_it_is_when_it_is_written(hire: Any) -> None:
     case = await hire(Role.CUSTOMER)
+    assert case.row.delivered_at is None
     seen: list[Stage] = []
 
     async def prepare(row: EscrowRow, decision: Decision) -> None:
@@ -347,6 +365,17 @@ async def test_a_step_is_decided_on_the_row_as_it_is_when_it_is_written(hire: An
     assert row is not None
     assert row.delivered_at is not None
     assert row.wake_at == row.delivered_at + row.terms.review_seconds
+
+
+async def test_what_would_be_decided_is_what_is_written(hire: Any) -> None:
+    case = await hire(Role.CUSTOMER)
+    delivered = Decision(Stage.DELIVERED)
+    assert case.escrows.decide(case.row, ResultOut()) == delivered
+    async with case.wallet._desk.db.transaction() as tx:
+        assert await case.escrows.write(tx, case.row, ResultOut(), reason="here it is") == delivered
+    row = await case.escrows.get(*case.row.key)
+    assert row is not None
+    assert (row.stage, row.reason, row.version) == (Stage.DELIVERED, "here it is", case.row.version + 1)
 
 
 async def test_notes_are_made_by_all_who_make_them_at_once(hire: Any) -> None:

@@ -24,6 +24,7 @@ from tradepost.errors import TradepostError
 from tradepost.post import open_post, reach
 from tradepost.secrets import CUSTOMER, Key, open_signer
 from tradepost.settings import Settings
+from wallet.escrow import Stage
 from wallet.terms import Method
 
 Target = Annotated[
@@ -158,8 +159,15 @@ async def _ask(wanted: _Wanted, settings: Settings, key: Key, as_json: bool) -> 
                 )
                 raise
             content = await order.result()
+            escrow = await customer.desk.get(order.id)
     if not as_json:
         print_text(content)
+    if escrow is not None and escrow.stage is Stage.DELIVERED and escrow.wake_at is not None:
+        say(
+            f"[yellow]{escrow.terms.price_sat} sat are locked, and not paid yet. `tradepost escrow accept "
+            f"{order.id[:12]}` pays, `tradepost escrow dispute {order.id[:12]} --reason …` refuses; who says nothing "
+            f"pays at {local_time(escrow.wake_at)}[/]"
+        )
 
 
 def _methods(word: str, settings: Settings, private: bool) -> tuple[Method, ...]:

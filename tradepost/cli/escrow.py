@@ -28,13 +28,17 @@ from tradepost.post import open_database, open_post
 from tradepost.secrets import Key, find_key, open_signer
 from tradepost.settings import Settings
 from wallet import queries_escrows as queries
-from wallet.escrow import Role, Stage
+from wallet.escrow import Accepted, Contested, EscrowInput, GivesBack, Role, Ruling, Stage, decide
 from wallet.queries_escrows import EscrowRow
 
 FEE_SECONDS_MAX: Final = 30
 FEE_LOOKS_PER_SECOND: Final = 5
 EscrowId = Annotated[str, typer.Argument(metavar="ID", help="The id of the job, or the beginning of one.")]
 _ABOUT = "Money in escrow: what is held, accepted, disputed and ruled."
+
+_MEANS: Final[dict[str, EscrowInput]] = {
+    "accept": Accepted(), "dispute": Contested(), "give_back": GivesBack(), "rule": Ruling(),
+}  # fmt: skip
 
 
 def register(root: typer.Typer) -> None:
@@ -89,7 +93,11 @@ def dispute(
     If it named a fee for that, you pay it now, and have it back if it does not rule in time.
     """
     fee_sat = asyncio.run(_one(escrow_id, Role.CUSTOMER)).terms.arbiter_fee_sat
-    if fee_sat and not yes and sys.stdin.isatty():
+    if fee_sat and not yes:
+        if not sys.stdin.isatty():
+            raise TradepostError(
+                f"the arbiter takes {fee_sat} sat for hearing it; say --yes if you will pay that"
+            )
         typer.confirm(f"The arbiter takes {fee_sat} sat for hearing it. Go on?", abort=True, err=True)
     asyncio.run(_wish(escrow_id, Role.CUSTOMER, Wishes("dispute", reason), as_json))
 
@@ -118,16 +126,34 @@ async def _wish(escrow_id: str, role: Role, wish: Wishes, as_json: bool) -> None
         try:
             async with open_post(settings) as post, _desk(settings, post, signer, role) as desk:
                 if not await desk.wish(row.request_id, wish):
-                    raise TradepostError(
-                        f"the escrow is {row.stage}: that is not possible any more, or not yet"
-                    )
+                    raise _not_now(row)
                 now = await queries.get(post.db, *row.key)
                 assert now is not None
                 _print([now], as_json)
-                if fee_is_due(now) or now.fee_order:
+                if wish.action == "dispute" and (fee_is_due(now) or now.fee_order):
                     say(await _fee_paid(post, now))
         except PostBusy:
+            _check(row, wish)
             await _tell(settings, signer, row, wish)
+
+
+def _check(row: EscrowRow, wish: Wishes) -> None:
+    """Refuse here what the running post would refuse, where nobody would see it."""
+    now = SystemClock().now()
+    if (
+        decide(row.role, row.stage, _MEANS[wish.action], row.terms, now=now, delivered_at=row.delivered_at)
+        is None
+    ):
+        raise _not_now(row)
+    if wish.provider_sat > row.terms.price_sat:
+        raise TradepostError(f"award 0 … {row.terms.price_sat} sat, the price, to the provider")
+
+
+def _not_now(row: EscrowRow) -> TradepostError:
+    return TradepostError(
+        f"the escrow is {row.stage}: that is not possible any more, or not yet; `tradepost escrow show "
+        f"{row.request_id[:12]}` tells its deadlines"
+    )
 
 
 async def _fee_paid(post: Post, row: EscrowRow) -> str:
