@@ -56,11 +56,13 @@ def service_url(text: str, *, allow_private: bool) -> URL:
     Looks at the text only; whether its host is public is seen when it is fetched.
     """
     try:
-        url = check_url(text)
+        url = (
+            check_url(text) if text.isprintable() else None
+        )  # yarl would write control characters in another way
     except FetchFailed:
-        raise InvalidLnurl(
-            "the LNURL leads to something that is no URL of the web (https://host/…)"
-        ) from None
+        url = None
+    if url is None:
+        raise InvalidLnurl("the LNURL leads to something that is no URL of the web (https://host/…)")
     if (url.host or "").lower().removesuffix(".").endswith(".onion"):
         raise InvalidLnurl("the LNURL leads to a Tor service, and this wallet does not speak Tor")
     if url.scheme != "https" and not allow_private:

@@ -71,6 +71,8 @@ def test_on_this_machine_there_is_no_tls_but_only_where_that_is_allowed():
         (LNURL[:-1] + "Q", "checksum"),
         (LNURL[:40] + LNURL[40:].lower(), "mixes"),
         (bech32.encode("lnurl", b"\xff\xfe"), "no text"),
+        (bech32.encode("lnurl", b"https://x.example/\0a"), "no URL of the web"),
+        ("https://x.example/a\x7fb", "no URL of the web"),
         (encode_lnurl("javascript:alert(1)"), "no URL of the web"),
         (encode_lnurl("file:///etc/passwd"), "no URL of the web"),
         (encode_lnurl("ftp://host.example/"), "no URL of the web"),
