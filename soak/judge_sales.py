@@ -1,5 +1,6 @@
 """What must be so when a sealed result, or work for an invoice, was for sale: hashes and rails judge there."""
 
+from abc import ABC, abstractmethod
 from typing import Final
 
 from dvm import OrderState, queries, queries_invoices
@@ -18,7 +19,7 @@ BAD_COINS: Final = {*LOCKS, "customer: one sat less"}
 SLACK_SECONDS: Final = 10  # what messages and turns take in fair weather
 
 
-class SaleJudge(Judge):
+class SaleJudge(Judge, ABC):
     """What both have in common: the price or nothing, and an order that says which."""
 
     async def _verdict(self) -> None:
@@ -43,11 +44,11 @@ class SaleJudge(Judge):
         """Whether a provider whose work fails has to send coins, and bears their fee."""
         return False
 
-    async def _the_provider_has_its_due(self, order: OrderRow) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _the_provider_has_its_due(self, order: OrderRow) -> None: ...
 
-    async def _the_customer_has_its_due(self, order: OrderRow) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _the_customer_has_its_due(self, order: OrderRow) -> None: ...
 
 
 class RevealJudge(SaleJudge):
