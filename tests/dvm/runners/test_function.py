@@ -9,7 +9,7 @@ import pytest
 from dvm import Job, JobFailed, JobTimeout, ProviderLimits
 from dvm.agent import Work
 from dvm.nip90 import parse_request
-from dvm.runner import run
+from dvm.runners.function import run
 from identity import SecretKey, make_template, sign_event
 
 

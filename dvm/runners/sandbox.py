@@ -1,0 +1,236 @@
+"""The sandbox in which commands run: bubblewrap's namespaces, the kernel's limits, and a watch over all of it together.
+
+A program in it sees the system's programs and the files it was given, read-only, and three things of its own: /task,
+/tmp (both in memory, of limited size) and /proc with none but its own processes. No network at all, no other user's
+files, no keys, no environment but what it was given. It has no privileges and can get none.
+
+Everything dies with it: killing bubblewrap, or our own death, kills the first process of its PID namespace, and the
+kernel then all others. It never runs without any of this: what is missing raises `RunnerUnusable`.
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from dvm.errors import JobFailed, JobTimeout, RunnerUnusable
+from dvm.runners.seccomp import system_call_filter
+from dvm.runners.usage import usage_of
+
+MB: Final = 1024 * 1024
+WATCH_SECONDS: Final = 0.05
+OPEN_FILES_MAX: Final = 256
+LINE_CHARACTERS_MAX: Final = 300
+SAID_BYTES_MAX: Final = MB  # on stdout and stderr together
+_CHECK_SECONDS_MAX: Final = 20
+# The range in which systemd makes up users too: they own nothing.
+_UIDS: Final = range(61184, 65520)
+_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+_SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
+# Of /etc only what programs cannot do without; the rest tells of this machine and its people.
+_ETC: Final = (
+    "/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime",
+    "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/fonts", "/etc/mime.types",
+)  # fmt: skip
+# What the program says goes to its owner's log; only the result leaves by the pipe that is read as such.
+_SCRIPT: Final = """\
+exec 3>&1 1>&2
+"$@" 3>&- || exit
+[ -f /task/output.json ] || { echo 'it wrote no /task/output.json'; exit 65; }
+exec head -c "$0" /task/output.json >&3
+"""
+
+
+@dataclass(frozen=True)
+class SandboxLimits:
+    """What one run may use. Memory and CPU time are those of all its processes together; `disk_mb` is memory too."""
+
+    seconds: int = 60
+    cpu_seconds: int = 60
+    memory_mb: int = 512
+    processes: int = 32
+    disk_mb: int = 64
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise RunnerUnusable(f"{name} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: its exit code, /task/output.json (cut at one byte more than was allowed), its last words."""
+
+    code: int
+    output: bytes = field(repr=False)
+    last_line: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """Runs `argv` in /task, where `input.json` is; `binds` are more files it can read: outer path by inner path."""
+
+    argv: Sequence[str]
+    limits: SandboxLimits = SandboxLimits()
+    binds: Mapping[str, Path] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    output_bytes_max: int = MB
+
+    async def run(self, given: bytes) -> Outcome:
+        """Run it on `given`, as /task/input.json.
+
+        Raises `JobFailed` (`JobTimeout`) if it had to be stopped, with a message for the customer. However it ends, a
+        cancellation included, no process of it is left.
+        """
+        with _file(given) as task, _file(system_call_filter()) as calls:
+            process = await asyncio.create_subprocess_exec(
+                *self._command(task.fileno(), calls.fileno()),
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+                pass_fds=(task.fileno(), calls.fileno()), env=_environment(self.environment), start_new_session=True,
+            )  # fmt: skip
+        try:
+            async with asyncio.timeout(self.limits.seconds), asyncio.TaskGroup() as group:
+                output = group.create_task(_read(process.stdout, self.output_bytes_max + 1))
+                said = group.create_task(_read(process.stderr, SAID_BYTES_MAX))
+                group.create_task(self._watch(process))
+        except TimeoutError:
+            raise JobTimeout(f"the work took longer than {self.limits.seconds} s and was stopped") from None
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.communicate()  # what is left in the pipes: asyncio waits for their ends too
+        lines = said.result().decode(errors="replace").strip().splitlines()
+        return Outcome(
+            process.returncode or 0, output.result(), lines[-1][:LINE_CHARACTERS_MAX] if lines else ""
+        )
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Return when it has ended; raise `JobFailed` when its processes together use more than they may."""
+        limits = self.limits
+        while process.returncode is None:
+            used = usage_of(process.pid)
+            if used.memory > limits.memory_mb * MB:
+                raise JobFailed(f"the work needed more memory than {limits.memory_mb} MB and was stopped")
+            if used.cpu_seconds > limits.cpu_seconds:
+                raise JobFailed(
+                    f"the work needed more computing time than {limits.cpu_seconds} s and was stopped"
+                )
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), WATCH_SECONDS)
+
+    def _command(self, task: int, calls: int) -> list[str]:
+        """bubblewrap, the limits, then the program. `task` and `calls` are open files: the input, the filter."""
+        limits = self.limits
+        system = [part for name in _SYSTEM for part in _system_folder(Path(name))]
+        binds = [
+            part
+            for inner, outer in self.binds.items()
+            for part in (*_folders(inner), "--ro-bind", str(outer), inner)
+        ]
+        etc = [part for name in _ETC for part in (*_folders(name), "--ro-bind-try", name, name)]
+        memory = ["--perms", "1777", "--size", str(limits.disk_mb * MB), "--tmpfs"]
+        return [
+            _program("bwrap"), *_privileges(),
+            "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
+            "--die-with-parent", "--new-session", "--hostname", "sandbox",
+            *system, *etc, "--proc", "/proc", "--dev", "/dev", *memory, "/tmp", *memory, "/task",  # noqa: S108 - its own
+            *binds, "--perms", "0444", "--ro-bind-data", str(task), "/task/input.json",
+            "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/task", "--seccomp", str(calls), "--",
+            *_unprivileged(), _program("prlimit"), f"--data={limits.memory_mb * MB}", f"--cpu={limits.cpu_seconds}",
+            f"--nproc={limits.processes}", f"--fsize={limits.disk_mb * MB}", f"--nofile={OPEN_FILES_MAX}",
+            "--core=0", "--msgqueue=0", "--memlock=0", "--",
+            "/bin/sh", "-c", _SCRIPT, str(self.output_bytes_max + 1), *self.argv,
+        ]  # fmt: skip
+
+
+@cache
+def check_sandbox() -> None:
+    """Run a program that does nothing in a sandbox, once per process. Raises `RunnerUnusable` if there is none."""
+    with _file(b"{}") as task, _file(system_call_filter()) as calls:
+        try:
+            tried = subprocess.run(
+                Sandbox(["cp", "input.json", "output.json"])._command(task.fileno(), calls.fileno()),
+                stdin=subprocess.DEVNULL, capture_output=True, timeout=_CHECK_SECONDS_MAX, check=False,
+                pass_fds=(task.fileno(), calls.fileno()), env=_environment({}),
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise RunnerUnusable(f"the sandbox for commands cannot be had: {error}") from None
+    if tried.stdout != b"{}":
+        why = (tried.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"])[-1]
+        raise RunnerUnusable(
+            f"the sandbox for commands cannot be had, and without it none is run: {why[:LINE_CHARACTERS_MAX]}; "
+            "see docs/runners.md on what it needs"
+        )
+
+
+def _file(data: bytes) -> BinaryIO:
+    """An open file without a name, at its beginning, for a process to inherit."""
+    file = os.fdopen(os.memfd_create("tradepost"), "w+b")
+    file.write(data)
+    file.seek(0)
+    return file
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """All the environment there is, in place of ours, which holds keys."""
+    return {"PATH": _PATH, "HOME": "/task", "TMPDIR": "/tmp", "LANG": "C.UTF-8", **extra}  # noqa: S108 - its own
+
+
+def _program(name: str) -> str:
+    if found := shutil.which(name):
+        return found
+    package = {"bwrap": "bubblewrap"}.get(name, "util-linux")
+    raise RunnerUnusable(
+        f"commands run only in a sandbox, and {name} is not installed; run `apt-get install {package}`"
+    )
+
+
+def _privileges() -> list[str]:
+    """As an ordinary user: a user namespace, and none below it. As root: what it takes to become somebody else."""
+    if os.geteuid() == 0:
+        return ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"]
+    return ["--unshare-user", "--disable-userns"]
+
+
+def _unprivileged() -> list[str]:
+    """For root, whom the kernel allows any number of processes: become a user made up for this one run."""
+    if os.geteuid() != 0:
+        return []
+    uid = secrets.choice(_UIDS)
+    return [
+        _program("setpriv"), f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--bounding-set=-all",
+        "--inh-caps=-all", "--",
+    ]  # fmt: skip
+
+
+def _folders(path: str) -> list[str]:
+    """Make the folders above `path` where everybody may pass: bubblewrap's own are root's alone if root runs it."""
+    above = [str(folder) for folder in reversed(Path(path).parents) if folder != Path("/")]
+    return [part for folder in above for part in ("--perms", "0755", "--dir", folder)]
+
+
+def _system_folder(path: Path) -> list[str]:
+    """How the sandbox gets a folder of the system: as a link if it is one here (/bin to usr/bin), else as it is."""
+    if path.is_symlink():
+        return ["--symlink", str(path.readlink()), str(path)]
+    return ["--ro-bind", str(path), str(path)] if path.is_dir() else []
+
+
+async def _read(stream: asyncio.StreamReader | None, bytes_max: int) -> bytes:
+    """All of it. Raises `JobFailed` where it goes on after `bytes_max`."""
+    assert stream is not None
+    data = bytearray()
+    while piece := await stream.read(65536):
+        data += piece
+        if len(data) > bytes_max:
+            raise JobFailed(f"the work wrote more than {bytes_max} bytes and was stopped")
+    return bytes(data)

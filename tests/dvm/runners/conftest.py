@@ -1,0 +1,35 @@
+"""A job to run, and the sandbox: a machine that has none skips its tests, but never in CI."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from dvm import Job
+from dvm.errors import RunnerUnusable
+from dvm.nip90 import parse_request
+from dvm.runners.sandbox import check_sandbox
+from identity import SecretKey, make_template, sign_event
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> None:
+    try:
+        check_sandbox()
+    except RunnerUnusable as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def make_job() -> Callable[..., Job]:
+    def make(text: str = "some text", *tags: tuple[str, ...], kind: int = 5050) -> Job:
+        template = make_template(kind, tags=[("i", text, "text"), *tags], created_at=1)
+        request = parse_request(sign_event(template, SecretKey.generate()))
+
+        async def report(message: str, content: str) -> None: ...
+
+        return Job(request, report)
+
+    return make
