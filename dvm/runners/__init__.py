@@ -4,5 +4,9 @@ Each makes a `Work`, so an agent serves it like any function: `agent.serves(5050
 """
 
 from dvm.runners.command import command
+from dvm.runners.http import http
+from dvm.runners.mcp import mcp
+from dvm.runners.openai import openai
+from dvm.runners.sandbox import SandboxLimits
 
-__all__ = ["command"]
+__all__ = ["SandboxLimits", "command", "http", "mcp", "openai"]

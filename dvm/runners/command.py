@@ -15,7 +15,9 @@ from dvm.runners.task import ANSWER_BYTES_MAX, read_answer, task_json
 log = structlog.get_logger(__name__)
 
 APP: Final = "/app"  # where the sandbox has the files of the project's folder
-DATA: Final = ".tradepost"  # keys and coins: no command sees it
+# What a post's keys and coins are in: no command sees it.
+DATA: Final = ".tradepost"
+DATABASE: Final = "post.sqlite"
 
 
 def command(
@@ -76,7 +78,12 @@ def _bind(base: Path, name: str) -> tuple[str, Path]:
         raise RunnerUnusable(f"there is no {base / given}")
     if not given.is_absolute() and (outer == base or not outer.is_relative_to(base)):
         raise RunnerUnusable(f"{name} is not below {base}; name it by its absolute path")
-    if DATA in outer.parts or outer == Path("/") or any(outer.glob(f"**/{DATA}")):
+    if DATA in outer.parts or outer == Path("/") or _holds_post(outer):
         raise RunnerUnusable(f"{outer} holds the keys and coins of a post; name what the command needs of it")
     inner = given if given.is_absolute() else Path(APP) / os.path.normpath(given)
     return str(inner), outer
+
+
+def _holds_post(folder: Path) -> bool:
+    """Whether a post has its data in it, wherever."""
+    return any(DATA in folders or DATABASE in files for _, folders, files in os.walk(folder))

@@ -12,6 +12,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -89,12 +90,7 @@ class Sandbox:
         Raises `JobFailed` (`JobTimeout`) if it had to be stopped, with a message for the customer. However it ends, a
         cancellation included, no process of it is left.
         """
-        with _file(given) as task, _file(system_call_filter()) as calls:
-            process = await asyncio.create_subprocess_exec(
-                *self._command(task.fileno(), calls.fileno()),
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-                pass_fds=(task.fileno(), calls.fileno()), env=_environment(self.environment), start_new_session=True,
-            )  # fmt: skip
+        process = await self._start(given)
         try:
             async with asyncio.timeout(self.limits.seconds), asyncio.TaskGroup() as group:
                 output = group.create_task(_read(process.stdout, self.output_bytes_max + 1))
@@ -105,13 +101,27 @@ class Sandbox:
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.communicate()  # what is left in the pipes: asyncio waits for their ends too
+            await _end(process)
         lines = said.result().decode(errors="replace").strip().splitlines()
         return Outcome(
             process.returncode or 0, output.result(), lines[-1][:LINE_CHARACTERS_MAX] if lines else ""
         )
+
+    async def _start(self, given: bytes) -> asyncio.subprocess.Process:
+        with _file(given) as task, _file(system_call_filter()) as calls:
+            starting = asyncio.create_task(
+                asyncio.create_subprocess_exec(
+                    *self._command(task.fileno(), calls.fileno()),
+                    stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+                    pass_fds=(task.fileno(), calls.fileno()), env=_environment(self.environment),
+                    start_new_session=True,
+                )
+            )  # fmt: skip
+            try:
+                return await asyncio.shield(starting)
+            except asyncio.CancelledError:  # asyncio itself would kill bubblewrap alone
+                await _end(await starting)
+                raise
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         """Return when it has ended; raise `JobFailed` when its processes together use more than they may."""
@@ -223,6 +233,15 @@ def _system_folder(path: Path) -> list[str]:
     if path.is_symlink():
         return ["--symlink", str(path.readlink()), str(path)]
     return ["--ro-bind", str(path), str(path)] if path.is_dir() else []
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill what is left of it, and wait for that."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            # Its group, which the sandbox leaves only after asking the kernel to die with bubblewrap.
+            os.killpg(process.pid, signal.SIGKILL)
+    await process.communicate()  # what is left in the pipes: asyncio waits for their ends too
 
 
 async def _read(stream: asyncio.StreamReader | None, bytes_max: int) -> bytes:

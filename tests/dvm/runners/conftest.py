@@ -1,25 +1,12 @@
-"""A job to run, and the sandbox: a machine that has none skips its tests, but never in CI."""
+"""A job to run."""
 
-import os
 from collections.abc import Callable
 
 import pytest
 
 from dvm import Job
-from dvm.errors import RunnerUnusable
 from dvm.nip90 import parse_request
-from dvm.runners.sandbox import check_sandbox
 from identity import SecretKey, make_template, sign_event
-
-
-@pytest.fixture(scope="session")
-def sandbox() -> None:
-    try:
-        check_sandbox()
-    except RunnerUnusable as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
 
 
 @pytest.fixture

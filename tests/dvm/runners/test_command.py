@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ from dvm import Job, JobFailed, JobTimeout
 from dvm.errors import RunnerUnusable
 from dvm.runners import command
 from dvm.runners.sandbox import SandboxLimits
-from dvm.runners.usage import usage_of
 
 pytestmark = pytest.mark.usefixtures("sandbox")
 
@@ -21,19 +21,32 @@ PYTHON = Path(sys.executable).resolve()
 MakeJob = Callable[..., Job]
 
 
-def children() -> frozenset[int]:
-    return usage_of(os.getpid()).pids - {os.getpid()}
+MARK = "TRADEPOST_TEST_MARK"
+
+
+def left() -> list[str]:
+    """The processes of our sandboxes that there are, wherever they went."""
+    mark, found = f"{MARK}={os.environ[MARK]}".encode(), []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if process.name != str(os.getpid()) and mark in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_text())
+    return found
+
+
+@pytest.fixture(autouse=True)
+def mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MARK, os.urandom(8).hex())
 
 
 async def sh(job: Job, script: str, *, files: Sequence[str] = (), **limits: int) -> str:
     """Run the script; its answer is what it wrote. Whatever happens, nothing of it may be left."""
-    before = children()
-    work = command("sh", "-c", script, files=files, limits=SandboxLimits(**limits))
+    work = command("sh", "-c", script, files=files, environment=[MARK], limits=SandboxLimits(**limits))
     try:
         return await work(job)
     finally:
         async with asyncio.timeout(5):
-            while children() - before:
+            while left():
                 await asyncio.sleep(0.01)
 
 
@@ -84,6 +97,10 @@ def test_keys_are_never_among_the_files(tmp_path: Path) -> None:
     for folder, name in ((tmp_path, "shop"), (tmp_path / "shop", ".tradepost"), (tmp_path / "shop", "..")):
         with pytest.raises(RunnerUnusable):
             command("sh", folder=folder, files=[name])
+    (tmp_path / "shop" / "data").mkdir()
+    (tmp_path / "shop" / "data" / "post.sqlite").touch()
+    with pytest.raises(RunnerUnusable, match="keys and coins"):
+        command("sh", folder=tmp_path / "shop", files=["data"])
     (tmp_path / "shop" / "link").symlink_to(".tradepost")
     with pytest.raises(RunnerUnusable, match="keys and coins"):
         command("sh", folder=tmp_path / "shop", files=["link"])
@@ -240,10 +257,19 @@ async def test_what_it_leaves_behind_dies_with_it(make_job: MakeJob) -> None:
 
 
 async def test_a_cancelled_job_leaves_nothing(make_job: MakeJob) -> None:
+    """At whatever moment: while bubblewrap starts, too."""
+    for turns in (1, 2, 5, 10, 20, 40, 80, 160, 320, 640):
+        running = asyncio.create_task(sh(make_job(), "sleep 60"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        async with asyncio.timeout(10):
+            await asyncio.wait([running])
+        assert running.cancelled()
     running = asyncio.create_task(sh(make_job(), "sleep 60"))
     async with asyncio.timeout(10):
-        while not children():
-            await asyncio.sleep(0.01)
+        while not any(line.startswith("sleep") for line in left()):
+            await asyncio.sleep(0.001)
     running.cancel()
     await asyncio.wait([running])
     assert running.cancelled()

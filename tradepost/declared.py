@@ -1,0 +1,63 @@
+"""Makes the agents of a project: those that its code makes, and those that its `tradepost.yaml` describes."""
+
+from pathlib import Path
+from typing import assert_never
+
+import dvm
+from dvm.agent import Work
+from dvm.errors import RunnerUnusable
+from dvm.runners import SandboxLimits, command, http, mcp, openai
+from tradepost.errors import ConfigError
+from tradepost.manifest import DeclaredAgent, Run, RunCommand, RunHttp, RunMcp, RunOpenai
+from tradepost.project import check_agents, load_agents
+from tradepost.settings import FILE, Settings
+
+
+def agents_of(settings: Settings, folder: Path) -> list[dvm.Agent]:
+    """All agents of the project in `folder`; its code may be missing if the file describes some.
+
+    Raises `ConfigError` naming what to mend, and where.
+    """
+    code = Path(settings.code)
+    coded = load_agents(code) if code.exists() or not settings.agents else []
+    agents = coded + [_agent(number, told, folder) for number, told in enumerate(settings.agents)]
+    check_agents(agents, folder / FILE)
+    return agents
+
+
+def _agent(number: int, told: DeclaredAgent, folder: Path) -> dvm.Agent:
+    try:
+        agent = dvm.Agent(told.name, about=told.about, picture=told.picture)
+        for capability in told.serves:
+            work = work_of(capability.run, folder)
+            work.__doc__ = capability.about
+            agent.serves(capability.kind, capability.price_sat)(work)
+    except (ValueError, RunnerUnusable) as error:
+        raise ConfigError(f"{folder / FILE}: agents.{number} ({told.name}): {error}") from None
+    return agent
+
+
+def work_of(run: Run, folder: Path) -> Work:
+    """What `run` describes, with the project in `folder`. Raises `RunnerUnusable`."""
+    match run:
+        case RunCommand():
+            limits = run.model_dump(include=set(SandboxLimits.__dataclass_fields__), exclude_none=True)
+            return command(
+                *run.command,
+                folder=folder, files=run.files, environment=run.environment, limits=SandboxLimits(**limits),
+            )  # fmt: skip
+        case RunHttp():
+            return http(run.http, key=run.key, seconds=run.seconds)
+        case RunOpenai():
+            return openai(
+                run.openai, run.model,
+                key=run.key, system=run.system, max_tokens=run.max_tokens, seconds=run.seconds,
+            )  # fmt: skip
+        case RunMcp():
+            return mcp(
+                run.mcp,
+                url=run.url, argv=run.argv, folder=folder, key=run.key, environment=run.environment,
+                text=run.text, arguments=run.arguments, seconds=run.seconds,
+            )  # fmt: skip
+        case _:
+            assert_never(run)
