@@ -44,7 +44,8 @@ def work_of(run: Run, folder: Path) -> Work:
             limits = run.model_dump(include=set(SandboxLimits.__dataclass_fields__), exclude_none=True)
             return command(
                 *run.command,
-                folder=folder, files=run.files, environment=run.environment, limits=SandboxLimits(**limits),
+                folder=folder, files=run.files, environment=run.environment,
+                network=run.network, limits=SandboxLimits(**limits),
             )  # fmt: skip
         case RunHttp():
             return http(run.http, key=run.key, seconds=run.seconds)

@@ -24,6 +24,7 @@ class RunCommand(_Part):
     command: Words
     files: Names = ()
     environment: Names = ()
+    network: Names = ()
     seconds: Positive | None = None
     cpu_seconds: Positive | None = None
     memory_mb: Positive | None = None

@@ -9,6 +9,7 @@ import structlog
 
 from dvm.agent import Job
 from dvm.errors import JobFailed, RunnerUnusable
+from dvm.runners.proxy import read_hosts
 from dvm.runners.sandbox import Sandbox, SandboxLimits, check_sandbox
 from dvm.runners.task import ANSWER_BYTES_MAX, read_answer, task_json
 
@@ -25,13 +26,15 @@ def command(
     folder: Path | str = ".",
     files: Sequence[str] = (),
     environment: Sequence[str] = (),
+    network: Sequence[str] = (),
     limits: SandboxLimits | None = None,
 ) -> Callable[[Job], Awaitable[str]]:
     """Make a `Work` of a program and its arguments.
 
     A program with a slash is a file below `folder`, any other one of the system. It sees that file, and those (or
     folders) that `files` names, read-only: below /app, or where they are if named by an absolute path. `environment`
-    names the variables that it gets of ours, for instance an API key.
+    names the variables that it gets of ours, for instance an API key. `network` lists the hosts that it may reach, by
+    the proxy that its environment names; without any it has no network.
 
     Raises `RunnerUnusable` if it cannot work: no sandbox here, no such file or variable.
     """
@@ -49,12 +52,14 @@ def command(
         program = inner
     if missing := [name for name in environment if name not in os.environ]:
         raise RunnerUnusable(f"the environment variable {missing[0]}, which {argv[0]} is to get, is not set")
+    hosts = read_hosts(network)
     check_sandbox()
     sandbox = Sandbox(
         argv=(program, *argv[1:]),
         limits=limits or SandboxLimits(),
         binds=binds,
         environment={name: os.environ[name] for name in environment},
+        network=hosts,
         output_bytes_max=ANSWER_BYTES_MAX,
     )
 

@@ -1,8 +1,8 @@
 """The sandbox in which commands run: bubblewrap's namespaces, the kernel's limits, and a watch over all of it together.
 
 A program in it sees the system's programs and the files it was given, read-only, and three things of its own: /task,
-/tmp (both in memory, of limited size) and /proc with none but its own processes. No network at all, no other user's
-files, no keys, no environment but what it was given. It has no privileges and can get none.
+/tmp (both in memory, of limited size) and /proc with none but its own processes. No network, unless a proxy to listed
+hosts; no other files, no keys, no environment but what it was given. It has no privileges and can get none.
 
 Everything dies with it: killing bubblewrap, or our own death, kills the first process of its PID namespace, and the
 kernel then all others. It never runs without any of this: what is missing raises `RunnerUnusable`.
@@ -13,7 +13,9 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from dvm.errors import JobFailed, JobTimeout, RunnerUnusable
+from dvm.runners.proxy import HELPER, PORT, Hosts, serve
 from dvm.runners.seccomp import system_call_filter
 from dvm.runners.usage import usage_of
 
@@ -82,6 +85,7 @@ class Sandbox:
     limits: SandboxLimits = SandboxLimits()
     binds: Mapping[str, Path] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    network: Hosts = frozenset()
     output_bytes_max: int = MB
 
     async def run(self, given: bytes) -> Outcome:
@@ -90,30 +94,37 @@ class Sandbox:
         Raises `JobFailed` (`JobTimeout`) if it had to be stopped, with a message for the customer. However it ends, a
         cancellation included, no process of it is left.
         """
-        process = await self._start(given)
-        try:
-            async with asyncio.timeout(self.limits.seconds), asyncio.TaskGroup() as group:
-                output = group.create_task(_read(process.stdout, self.output_bytes_max + 1))
-                said = group.create_task(_read(process.stderr, SAID_BYTES_MAX))
-                group.create_task(self._watch(process))
-        except TimeoutError:
-            raise JobTimeout(f"the work took longer than {self.limits.seconds} s and was stopped") from None
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        finally:
-            await _end(process)
+        control, inner = socket.socketpair()
+        with control:
+            with inner:
+                process = await self._start(given, inner)
+            try:
+                async with asyncio.timeout(self.limits.seconds), asyncio.TaskGroup() as group:
+                    output = group.create_task(_read(process.stdout, self.output_bytes_max + 1))
+                    said = group.create_task(_read(process.stderr, SAID_BYTES_MAX))
+                    proxy = group.create_task(serve(control, self.network))
+                    await self._watch(process)
+                    proxy.cancel()
+            except TimeoutError:
+                raise JobTimeout(
+                    f"the work took longer than {self.limits.seconds} s and was stopped"
+                ) from None
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from None
+            finally:
+                await _end(process)
         lines = said.result().decode(errors="replace").strip().splitlines()
         return Outcome(
             process.returncode or 0, output.result(), lines[-1][:LINE_CHARACTERS_MAX] if lines else ""
         )
 
-    async def _start(self, given: bytes) -> asyncio.subprocess.Process:
+    async def _start(self, given: bytes, control: socket.socket) -> asyncio.subprocess.Process:
         with _file(given) as task, _file(system_call_filter()) as calls:
             starting = asyncio.create_task(
                 asyncio.create_subprocess_exec(
-                    *self._command(task.fileno(), calls.fileno()),
+                    *self._command(task.fileno(), calls.fileno(), control.fileno()),
                     stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-                    pass_fds=(task.fileno(), calls.fileno()), env=_environment(self.environment),
+                    pass_fds=(task.fileno(), calls.fileno(), control.fileno()), env=self._environment(),
                     start_new_session=True,
                 )
             )  # fmt: skip
@@ -137,8 +148,8 @@ class Sandbox:
             with suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), WATCH_SECONDS)
 
-    def _command(self, task: int, calls: int) -> list[str]:
-        """bubblewrap, the limits, then the program. `task` and `calls` are open files: the input, the filter."""
+    def _command(self, task: int, calls: int, control: int) -> list[str]:
+        """bubblewrap, the limits, then the program. All three are open files: the input, the filter, the proxy's."""
         limits = self.limits
         system = [part for name in _SYSTEM for part in _system_folder(Path(name))]
         binds = [
@@ -148,9 +159,9 @@ class Sandbox:
         ]
         etc = [part for name in _ETC for part in (*_folders(name), "--ro-bind-try", name, name)]
         memory = ["--perms", "1777", "--size", str(limits.disk_mb * MB), "--tmpfs"]
+        net = self._shared_net(control) if self.network else [_program("bwrap"), "--unshare-net"]
         return [
-            _program("bwrap"), *_privileges(),
-            "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
+            *net, *_privileges(), "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
             "--die-with-parent", "--new-session", "--hostname", "sandbox",
             *system, *etc, "--proc", "/proc", "--dev", "/dev", *memory, "/tmp", *memory, "/task",  # noqa: S108 - its own
             *binds, "--perms", "0444", "--ro-bind-data", str(task), "/task/input.json",
@@ -161,16 +172,33 @@ class Sandbox:
             "/bin/sh", "-c", _SCRIPT, str(self.output_bytes_max + 1), *self.argv,
         ]  # fmt: skip
 
+    def _shared_net(self, control: int) -> list[str]:
+        """bubblewrap within another one, whose network, as empty, has the proxy's socket."""
+        as_root = ["--cap-add", "ALL"] if os.geteuid() == 0 else ["--unshare-user"]
+        bwrap = _program("bwrap")
+        return [
+            bwrap, *as_root, "--unshare-net", "--die-with-parent", "--dev-bind", "/", "/", "--",
+            sys.executable, "-I", "-S", "-c", HELPER, str(control), bwrap,
+        ]  # fmt: skip
+
+    def _environment(self) -> dict[str, str]:
+        """All the environment there is, in place of ours, which holds keys."""
+        own = {"PATH": _PATH, "HOME": "/task", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108 - the sandbox's
+        proxy = f"http://127.0.0.1:{PORT}"
+        to_proxy = {"HTTPS_PROXY": proxy, "https_proxy": proxy} if self.network else {}
+        return {**own, **to_proxy, **self.environment}
+
 
 @cache
 def check_sandbox() -> None:
     """Run a program that does nothing in a sandbox, once per process. Raises `RunnerUnusable` if there is none."""
+    sandbox = Sandbox(["cp", "input.json", "output.json"])
     with _file(b"{}") as task, _file(system_call_filter()) as calls:
         try:
             tried = subprocess.run(
-                Sandbox(["cp", "input.json", "output.json"])._command(task.fileno(), calls.fileno()),
+                sandbox._command(task.fileno(), calls.fileno(), control=-1),
                 stdin=subprocess.DEVNULL, capture_output=True, timeout=_CHECK_SECONDS_MAX, check=False,
-                pass_fds=(task.fileno(), calls.fileno()), env=_environment({}),
+                pass_fds=(task.fileno(), calls.fileno()), env=sandbox._environment(),
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:
             raise RunnerUnusable(f"the sandbox for commands cannot be had: {error}") from None
@@ -188,11 +216,6 @@ def _file(data: bytes) -> BinaryIO:
     file.write(data)
     file.seek(0)
     return file
-
-
-def _environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """All the environment there is, in place of ours, which holds keys."""
-    return {"PATH": _PATH, "HOME": "/task", "TMPDIR": "/tmp", "LANG": "C.UTF-8", **extra}  # noqa: S108 - its own
 
 
 def _program(name: str) -> str:
@@ -238,9 +261,13 @@ def _system_folder(path: Path) -> list[str]:
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Kill what is left of it, and wait for that."""
     if process.returncode is None:
+        # While bubblewrap starts, its child first is in its group, then on its own, and last dies with it.
+        descendants = usage_of(process.pid).pids - {process.pid}
         with suppress(ProcessLookupError):
-            # Its group, which the sandbox leaves only after asking the kernel to die with bubblewrap.
             os.killpg(process.pid, signal.SIGKILL)
+        for pid in descendants:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     await process.communicate()  # what is left in the pipes: asyncio waits for their ends too
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from dvm import Job
 from dvm.nip90 import parse_request
+from dvm.runners.sandbox import check_sandbox
 from identity import SecretKey, make_template, sign_event
 from tradepost.declared import agents_of
 from tradepost.errors import ConfigError
@@ -88,3 +89,24 @@ async def test_a_command_is_found_in_the_project(tmp_path: Path, sandbox: None) 
     async def report(message: str, content: str) -> None: ...
 
     assert await agent.capabilities[5050].work(Job(parse_request(request), report)) == "LOUD\n"
+
+
+def test_where_no_sandbox_can_be_had_nothing_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "agents: [{name: Sh, serves: [{kind: 5050, run: {command: [sh]}}]}]\n"
+    check_sandbox.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        ConfigError, match=r"only in a sandbox, and .* is not installed; run `apt-get install"
+    ):
+        agents_in(tmp_path, text)
+    for name in ("prlimit", "setpriv", "bwrap"):  # one that says no, as where namespaces are forbidden
+        (tmp_path / name).write_text(
+            "#!/bin/sh\necho 'bwrap: setting up uid map: Permission denied' >&2\nexit 1\n"
+        )
+        (tmp_path / name).chmod(0o755)
+    with pytest.raises(
+        ConfigError, match=r"without it none is run: bwrap: setting up uid map: Permission denied"
+    ):
+        agents_in(tmp_path, text)

@@ -258,7 +258,7 @@ async def test_what_it_leaves_behind_dies_with_it(make_job: MakeJob) -> None:
 
 async def test_a_cancelled_job_leaves_nothing(make_job: MakeJob) -> None:
     """At whatever moment: while bubblewrap starts, too."""
-    for turns in (1, 2, 5, 10, 20, 40, 80, 160, 320, 640):
+    for turns in (1, 3, 10, 30, 100, 200, 300, 400, 500, 600, 700, 800):
         running = asyncio.create_task(sh(make_job(), "sleep 60"))
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -273,3 +273,20 @@ async def test_a_cancelled_job_leaves_nothing(make_job: MakeJob) -> None:
     running.cancel()
     await asyncio.wait([running])
     assert running.cancelled()
+
+
+async def test_a_killed_post_leaves_nothing(tmp_path: Path) -> None:
+    code = """
+import asyncio, os
+from dvm.runners.sandbox import Sandbox
+mark = "TRADEPOST_TEST_MARK"
+asyncio.run(Sandbox(["sh", "-c", "sleep 60"], environment={mark: os.environ[mark]}).run(b"{}"))
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
+    async with asyncio.timeout(20):
+        while not any(line.startswith("sleep") for line in left()):
+            await asyncio.sleep(0.01)
+        process.kill()
+        await process.wait()
+        while left():
+            await asyncio.sleep(0.01)
