@@ -12,6 +12,7 @@ from dvm.nip90 import Input
 from dvm.order import Order, Update
 from dvm.post import Post
 from dvm.provider import Provider
+from dvm.schemas import Param
 from wallet.errors import Action
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Order",
     "OrderFailed",
     "OrderState",
+    "Param",
     "PaymentState",
     "Post",
     "Provider",

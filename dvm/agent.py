@@ -2,13 +2,14 @@
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from dvm.errors import BadRequest
-from dvm.kinds import check_request_kind, name_of
+from dvm.kinds import check_request_kind, kind_of
 from dvm.nip90 import Input, JobRequest
+from dvm.schemas import Param, Schema, schema_of
 
 Work = Callable[["Job"], Any]
 Report = Callable[[str, str], Awaitable[None]]
@@ -19,21 +20,28 @@ SLUG_LENGTH_MAX: Final = 13  # also the name of the agent's site (NIP-5A)
 
 @dataclass(frozen=True)
 class Capability:
-    """One kind of job an agent does, and its price in sats (0: free)."""
+    """One kind of job an agent does, its price in sats (0: free), and what it takes and gives."""
 
     kind: int
     price_sat: int
     work: Work
-    name: str
+    schema: Schema
     about: str
+
+    @property
+    def name(self) -> str:
+        """What people call this kind of job."""
+        return self.schema.name
 
 
 class Job:
     """One job, as the agent's function sees it.
 
     `inputs` are in the customer's order, URLs and events fetched: each has its `text`, a URL's `media_type`, an event's
-    `event`. `text` is all of them joined by a blank line. `private`: the customer encrypted the request; the answers
-    are encrypted by themselves, and the function should not log what it reads.
+    `event`; an input of type job is the result event of that other job. Where a kind works on links (video, malware),
+    a URL's `text` is the URL. `text` is all of them joined by a blank line. `params` are checked, and under the names
+    that the kind's schema has. `private`: the customer encrypted the request; the answers are encrypted by themselves,
+    and the function should not log what it reads.
     """
 
     def __init__(self, request: JobRequest, report: Report) -> None:
@@ -80,26 +88,43 @@ class Agent:
             raise ValueError(f"an agent's name needs at least one letter or digit of a–z and 0–9: {name!r}")
         self.capabilities: dict[int, Capability] = {}
 
-    def serves(self, kind: int, price_sat: int = 0) -> Callable[[Work], Work]:
+    def serves(
+        self,
+        kind: int | str,
+        price_sat: int = 0,
+        *,
+        name: str = "",
+        params: Sequence[Param] = (),
+        outputs: Sequence[str] = (),
+    ) -> Callable[[Work], Work]:
         """Decorate the function that does jobs of `kind` for `price_sat`.
+
+        `kind` is a number or what a registered kind is called (`"translation"`); a kind of your own has a `name`.
+        `params` are your own parameters, or what you allow for registered ones; `outputs` the media types you give,
+        by default the registry's. Requests that do not fit are refused with a sentence that says what is allowed.
 
         The function takes a `Job` and returns the result as text. `async def` runs on the loop; `def` runs in a thread
         of its own, where it can read the job but not `await job.progress(…)`.
         Raise `JobFailed("why")` in it to tell the customer why; what was paid then goes back.
-        Raises `ValueError` for a kind that is no job, a kind served already, or a negative price.
+        Raises `ValueError` for a kind that is no job, a kind served already, a negative price, or two parameters of
+        one name.
         """
         try:
-            check_request_kind(kind)
+            kind = check_request_kind(kind) if isinstance(kind, int) else kind_of(kind)
         except BadRequest as error:
             raise ValueError(str(error)) from None
         if kind in self.capabilities:
             raise ValueError(f"{self.name} serves kind {kind} already")
         if price_sat < 0:
             raise ValueError("price_sat must not be negative")
+        registered = schema_of(kind).with_params(params)
+        schema = replace(
+            registered, name=name or registered.name, outputs=tuple(outputs) or registered.outputs
+        )
 
         def register(work: Work) -> Work:
             about = inspect.getdoc(work) or ""
-            self.capabilities[kind] = Capability(kind, price_sat, work, name_of(kind), about.split("\n\n")[0])
+            self.capabilities[kind] = Capability(kind, price_sat, work, schema, about.split("\n\n")[0])
             return work
 
         return register

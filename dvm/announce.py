@@ -11,6 +11,7 @@ from dvm.directory import Listing, called, listings, ranked
 from dvm.errors import NoAgentFound
 from dvm.kinds import ANNOUNCEMENT, DELETION, HEARTBEAT
 from dvm.post import Post
+from dvm.schemas import TEXT, Param
 from identity import EventTemplate, Signer, make_template
 from relay_bridge import Filter, RelayPool
 from relay_bridge.timing import within
@@ -84,6 +85,7 @@ def announcement(agent: Agent, now: int) -> EventTemplate:
         "supportsEncryption": True,
         "encryptionSupported": True,  # what nostrdvm called it before
         "acceptsNutZaps": False,
+        "nip90Params": {p.name: _described(p) for c in capabilities for p in c.schema.params},
     }
     if agent.picture:
         content["picture"] = content["image"] = agent.picture
@@ -94,6 +96,13 @@ def announcement(agent: Agent, now: int) -> EventTemplate:
     return make_template(
         ANNOUNCEMENT, content=msgspec.json.encode(content).decode(), tags=tags, created_at=now
     )
+
+
+def _described(param: Param) -> dict[str, object]:
+    """A parameter as nostrdvm announces it, and what shows its announcements reads."""
+    form = param.form.what if not param.values and param.form is not TEXT else ""
+    about = "; ".join(filter(None, (param.about, form)))
+    return {"required": param.required, "values": list(param.values), "description": about}
 
 
 def heartbeat(agent: Agent, now: int) -> EventTemplate:

@@ -43,9 +43,10 @@ class Outgoing:
 
     events: Sequence[Event]
     relays: Sequence[str]
+    reader: str
 
 
-NOTHING: Final = Outgoing((), ())
+NOTHING: Final = Outgoing((), (), "")
 
 
 class Answers:
@@ -85,7 +86,7 @@ class Answers:
             events.append(await self._sign(job, request, self._feedback(job, decision.say)))
         if decision.result and isinstance(result, str):
             events.append(await self._result(job, result))
-        return Outgoing(events, self._relays(job, request))
+        return Outgoing(events, self._relays(job, request), job.customer)
 
     async def report(self, job: JobRow, message: str, content: str) -> Outgoing:
         """How far the work is, or a part of the result. Raises `JobFailed` if that is too large for an event."""
@@ -93,15 +94,18 @@ class Answers:
         request = await self._read(job) if job.request.has_tag(ENCRYPTED) else None
         say = Say(Status.PARTIAL if content else Status.PROCESSING, message)
         event = await self._sign(job, request, self._feedback(job, say, content))
-        return Outgoing((event,), self._relays(job, request))
+        return Outgoing((event,), self._relays(job, request), job.customer)
 
     async def send(self, tx: Transaction, outgoing: Outgoing) -> None:
-        """Put answers into the outbox. They go to all relays: which one the customer reads we do not know."""
+        """Put answers into the outbox. They go to our relays, the request's, and where the customer reads (NIP-65)."""
         for event in outgoing.events:
             await self._post.outbox.add(
                 tx, event, outgoing.relays, enough=len(outgoing.relays),
                 until=self._post.clock.now() + ANSWER_SECONDS,
             )  # fmt: skip
+        mailboxes = self._post.mailboxes
+        if outgoing.events and mailboxes.relays_of(outgoing.reader) is None:
+            tx.after_commit(lambda: mailboxes.send_on(outgoing.reader, outgoing.events, outgoing.relays))
 
     async def _read(self, job: JobRow) -> JobRequest | None:
         return await self._requests.read_again(job.request)
@@ -143,10 +147,11 @@ class Answers:
             bolt11=await self._invoices.for_offer(job, request), expires_at=job.offer_expires_at,
             escrow=escrow_offer(escrow) if escrow is not None and agreed else None,
         )  # fmt: skip
-        now = self._post.clock.now()
+        low = request.bid_msat is not None and request.bid_msat < job.price_msat
         return make_feedback(
-            job.request, Status.PAYMENT_REQUIRED, now=now, relay=job.relay, tags=offer.to_tags()
-        )
+            job.request, Status.PAYMENT_REQUIRED, now=self._post.clock.now(), relay=job.relay, tags=offer.to_tags(),
+            message=f"the price is {job.price_msat} msat, more than your bid of {request.bid_msat}" if low else "",
+        )  # fmt: skip
 
     async def _sealed_offer(self, job: JobRow, result: SealedResult) -> EventTemplate:
         """The offer of the key of a sealed result, which is in it under a layer for the customer's eyes alone."""
@@ -180,7 +185,10 @@ class Answers:
             wanted = [url for tag in job.request.tags_named("relays") for url in tag[1:]][:RELAYS_MAX]
         else:
             wanted = list(request.relays)
-        return usable_relays([*self._post.pool.urls, job.relay, *wanted])
+        relays = usable_relays([*self._post.pool.urls, job.relay, *wanted])
+        if mailbox := self._post.mailboxes.relays_of(job.customer):
+            relays = tuple(dict.fromkeys((*relays, *mailbox)))
+        return relays
 
 
 def check_sealed_size(part: str | Event) -> None:

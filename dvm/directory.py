@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from dvm.kinds import FEEDBACK, NAMES, check_request_kind, is_request_kind, name_of
+from dvm.kinds import FEEDBACK, NAMES, check_request_kind, folded, is_request_kind, name_of
 from dvm.nip90 import parse_feedback, parse_result
 from identity import Event
 from identity.nip40 import is_expired
@@ -74,12 +74,12 @@ class Wanted:
         """From a kind's number, its name or a part of that, or any words. Raises `BadRequest` for no job's kind."""
         if text.isascii() and text.isdigit():
             return cls(text, (check_request_kind(int(text[:6])),))
-        return cls(text, tuple(kind for kind, name in NAMES.items() if _fold(text) in _fold(name)))
+        return cls(text, tuple(kind for kind, name in NAMES.items() if folded(text) in folded(name)))
 
     def fits(self, listing: Listing) -> bool:
         """Whether the agent does one of the kinds, or says all of the words of itself."""
-        told = _fold(" ".join((listing.name, listing.about, *listing.words)))
-        words = _fold(self.text).split()
+        told = folded(" ".join((listing.name, listing.about, *listing.words)))
+        words = folded(self.text).split()
         return bool(set(self.kinds) & set(listing.kinds)) or (
             bool(words) and all(word in told for word in words)
         )
@@ -234,12 +234,9 @@ def _msat(price: object) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 16 else None
 
 
-def _fold(text: str) -> str:
-    """For comparing: case, dashes, and the two ways of spelling -isation mean nothing."""
-    return text.casefold().replace("z", "s").replace("_", " ").replace("-", " ")
-
-
 def called(listing: Listing, kind: int, wanted: str) -> bool:
-    """Whether a word that names a capability means this agent: the kind, what it is called, or the agent's name."""
-    word = _fold(wanted)
-    return word in (str(kind), _fold(name_of(kind))) or word in _fold(listing.name)
+    """Whether a word that names a capability means this agent: the kind, what it or the agent calls it, or its name."""
+    word = folded(wanted)
+    return word in (str(kind), folded(name_of(kind)), *map(folded, listing.words)) or word in folded(
+        listing.name
+    )

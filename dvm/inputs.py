@@ -19,8 +19,6 @@ _EVENT_ID: Final = re.compile(r"[0-9a-fA-F]{64}")
 
 def check(inputs: tuple[Input, ...], limits: ProviderLimits) -> None:
     """Raise `BadRequest` if these inputs cannot be worked on, as far as can be told without fetching."""
-    if not inputs:
-        raise BadRequest('the request has no input; add a tag ["i", text, "text"]')
     _check_size(inputs, limits)
     to_fetch = [part for part in inputs if part.type != "text"]
     if len(to_fetch) > limits.inputs_fetched_max:
@@ -34,25 +32,23 @@ def check(inputs: tuple[Input, ...], limits: ProviderLimits) -> None:
                     check_url(part.data)
                 except FetchFailed as error:
                     raise BadRequest(str(error)) from None
-            case "event":
-                _pointer(part)
-            case other:
-                raise BadRequest(
-                    f"inputs of type {other!r} are not supported by this agent yet; "
-                    "send what it stands for as an input of type text"
-                )
+            case _:
+                pointer(part)
 
 
-async def gather(inputs: tuple[Input, ...], post: Post, limits: ProviderLimits) -> tuple[Input, ...]:
-    """Fetch what is not at hand, all of it at once, within the limits.
+async def gather(
+    inputs: tuple[Input, ...], post: Post, limits: ProviderLimits, *, links: bool = False
+) -> tuple[Input, ...]:
+    """Fetch what is not at hand, all of it at once, within the limits; URLs not if the work is on `links`.
 
-    Raises `JobFailed`, whose message is for the customer: one input that cannot be had ends it.
+    Results of other jobs are there already (`chaining.py`). Raises `JobFailed`, whose message is for the customer: one
+    input that cannot be had ends it.
     """
     if all(part.type == "text" for part in inputs):
         return inputs
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_fetch(part, post, limits)) for part in inputs]
+            tasks = [group.create_task(_fetch(part, post, limits, links)) for part in inputs]
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
     found = tuple(task.result() for task in tasks)
@@ -69,7 +65,9 @@ def _check_size(inputs: tuple[Input, ...], limits: ProviderLimits) -> None:
         raise BadRequest(f"the input has {size} bytes; this agent takes at most {limits.input_bytes_max}")
 
 
-async def _fetch(part: Input, post: Post, limits: ProviderLimits) -> Input:
+async def _fetch(part: Input, post: Post, limits: ProviderLimits, links: bool) -> Input:
+    if part.type == "url" and links:
+        return replace(part, fetched=part.data)
     if part.type == "url":
         try:
             found = await post.fetcher.text(
@@ -86,7 +84,7 @@ async def _fetch(part: Input, post: Post, limits: ProviderLimits) -> Input:
 
 async def _find(part: Input, post: Post, limits: ProviderLimits) -> Event:
     """The event that an input names."""
-    event_id, hints = _pointer(part)
+    event_id, hints = pointer(part)
     relays = usable_relays([part.relay, *hints, *post.pool.urls], relays_max=EVENT_RELAYS_MAX)
     event = await find_event(post, event_id, relays, seconds_max=limits.fetch_seconds_max)
     if event is not None:
@@ -96,7 +94,7 @@ async def _find(part: Input, post: Post, limits: ProviderLimits) -> Event:
     )
 
 
-def _pointer(part: Input) -> tuple[str, tuple[str, ...]]:
+def pointer(part: Input) -> tuple[str, tuple[str, ...]]:
     """The event id and the relay hints that an input names: hex, note or nevent. Raises `BadRequest`."""
     text = part.data.strip()
     if _EVENT_ID.fullmatch(text):
@@ -109,4 +107,6 @@ def _pointer(part: Input) -> tuple[str, tuple[str, ...]]:
                 return event_id, relays
     except InvalidKey:
         pass
-    raise BadRequest("an input of type event is the id of an event: 64 hex digits, a note or an nevent")
+    raise BadRequest(
+        f"an input of type {part.type} is the id of an event: 64 hex digits, a note or an nevent"
+    )

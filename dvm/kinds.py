@@ -1,6 +1,6 @@
-"""Which kinds are NIP-90 jobs, and what the registered ones are called.
+"""Which kinds are NIP-90 jobs, and what the registered ones are called: a map that is read both ways.
 
-Source: NIP-90 and the data-vending-machines registry.
+Source: NIP-90 and the data-vending-machines registry. What a kind takes and gives is in `schemas.py`.
 """
 
 from typing import Final
@@ -59,3 +59,24 @@ def check_request_kind(kind: int) -> int:
 def name_of(kind: int) -> str:
     """What people call this kind of job."""
     return NAMES.get(kind, f"job {kind}")
+
+
+def kind_of(word: str) -> int:
+    """The kind that a number or a name means: the other way of `name_of`. Raises `BadRequest` if there is none."""
+    if word.isascii() and word.isdigit():
+        return check_request_kind(int(word[:6]))
+    kind = _KINDS.get(folded(word))
+    if kind is None:
+        raise BadRequest(
+            f"no kind of job is called {word[:40]!r}; a kind's number, 5000–5999, is understood, and one of: "
+            + ", ".join(NAMES.values())
+        )
+    return kind
+
+
+def folded(name: str) -> str:
+    """For comparing: case, dashes, and the two ways of spelling -isation mean nothing."""
+    return name.casefold().replace("z", "s").replace("_", " ").replace("-", " ")
+
+
+_KINDS: Final = {folded(name): kind for kind, name in NAMES.items()}

@@ -11,6 +11,8 @@ class ProviderLimits:
     input_bytes_max: int = 256 * 1024  # of all inputs together, what was fetched included
     inputs_fetched_max: int = 8  # URLs and events of one job
     fetch_seconds_max: int = 20
+    chain_seconds_max: int = 1200  # how long a job waits for the results of others that it is to work on
+    chained_jobs_max: int = 100  # that wait so at one time
     result_bytes_max: int = (
         60_000  # in the event, escaped or encrypted: relays commonly refuse events above 64 KiB
     )

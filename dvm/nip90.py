@@ -4,7 +4,7 @@ Everything of ours that NIP-90 does not know is in tags that other clients ignor
 `locktime`, `creq`, `action`, `refund`); the table is in docs/architecture.md.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -22,6 +22,7 @@ from identity.seal import Promise
 PREPAID: Final = "prepaid"
 ENCRYPTED: Final = "encrypted"
 INPUT_TYPES: Final = frozenset({"text", "url", "event", "job"})
+_INPUT_TYPES_TOO: Final = {"": "text", "prompt": "text"}  # left out by some; what the registry's 5050 writes
 
 TAGS_MAX: Final = 500
 EVENT_BYTES_MAX: Final = 64_000  # of an event of ours, as JSON; strfry and nostr-sdk refuse more than 65,536
@@ -78,7 +79,7 @@ class JobRequest:
 
     event: Event
     inputs: tuple[Input, ...] = field(repr=False)
-    params: dict[str, tuple[str, ...]] = field(repr=False)
+    params: Mapping[str, tuple[str, ...]] = field(repr=False)
     output: str | None
     bid_msat: int | None
     relays: tuple[str, ...]
@@ -412,7 +413,7 @@ def _parse_escrow(event: Said) -> EscrowOffer | None:
 
 def _parse_input(tag: tuple[str, ...]) -> Input:
     data, kind, relay, marker = (*tag[1:5], *("",) * (5 - len(tag[:5])))
-    kind = kind or "text"  # some clients leave the type out
+    kind = _INPUT_TYPES_TOO.get(kind, kind)
     if len(tag) < 2:
         raise BadRequest('an i tag has no data; write ["i", data, type]')
     if kind not in INPUT_TYPES:

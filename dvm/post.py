@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from relay_bridge import Fetcher, Inbox, Outbox, RelayPool
+from relay_bridge import Fetcher, Inbox, Mailboxes, Outbox, RelayPool
 from store import Clock, Database
 from wallet import Seed, Wallet
 from wallet.rails import Lightning
@@ -21,6 +21,7 @@ class Post:
     pool: RelayPool
     inbox: Inbox
     outbox: Outbox
+    mailboxes: Mailboxes
     fetcher: Fetcher
     wallet: Wallet
     lightning: Lightning

@@ -18,6 +18,7 @@ from dvm.agent import Agent, Job
 from dvm.announce import Announcer
 from dvm.answers import Answers, Outgoing, check_size
 from dvm.cancellations import Cancellations
+from dvm.chaining import Chains
 from dvm.errors import BadRequest, JobFailed
 from dvm.escrow_desk import Overtaken
 from dvm.escrow_messages import ESCROW_MESSAGE
@@ -40,7 +41,7 @@ from dvm.lifecycle import (
     decide_job,
 )
 from dvm.limits import ProviderLimits
-from dvm.nip90 import JobRequest
+from dvm.nip90 import ENCRYPTED, Input, JobRequest
 from dvm.patience import PatientSigner
 from dvm.payment_book import PaymentBook
 from dvm.payments import Payments
@@ -49,7 +50,7 @@ from dvm.queries import JobRow
 from dvm.reception import Reception
 from dvm.requests import Requests
 from dvm.reveals import SealedResult
-from dvm.runner import run
+from dvm.runners.function import run
 from dvm.sealing import Sealing
 from identity import DecryptionError, EncryptionError, InvalidEvent, LocalSigner, Signer
 from identity.nip59 import KIND_EPHEMERAL_GIFT_WRAP, KIND_GIFT_WRAP, unwrap
@@ -92,6 +93,7 @@ class Provider:
             payments=self._payments, invoices=self._invoices, desk=self._desk, sealing=self._sealing,
             apply=self.apply, cancel=self._cancel, start_now=self._start_now, count_waiting=self._count_waiting,
         )  # fmt: skip
+        self._chains = Chains(post, self._desk, self._limits, self._reporter)
         self._slots = Turns(self._limits.concurrent_jobs_max)
         #: All that is under way for jobs and payments, by name.
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -113,7 +115,7 @@ class Provider:
         for payment in await queries.open_payments(self._post.db, self.public_key):
             self._spawn(f"payment:{payment.id}", self._payments.take(payment.id))
         for job in await queries.jobs_in(self._post.db, self.public_key, JobState.QUEUED, JobState.RUNNING):
-            self._spawn(f"work:{job.id}", self._work(job.id))
+            self._start_work(job)
         for job in await queries.jobs_in(self._post.db, self.public_key, JobState.RETURNING):
             self._spawn(f"return:{job.id}", self._payments.pay_back(job.id))
         await self._desk.start()
@@ -241,7 +243,7 @@ class Provider:
                 moved := await self._write(stored, job, event, decision, also=also, result=result)
             ):
                 log.debug("job", job=job.id, state=decision.state)
-                await self._go_on(job.id, decision.then)
+                await self._go_on(moved, decision.then)
                 return moved
             # Somebody else moved the job on since it was read: decide on what it is now.
             now = await queries.get_job(self._post.db, job.agent, job.id)
@@ -313,16 +315,19 @@ class Provider:
             await self._answers.send(tx, outgoing)
         return written
 
-    async def _go_on(self, job_id: str, then: Next) -> None:
+    async def _go_on(self, job: JobRow, then: Next) -> None:
         if then in (Next.PAY, Next.PAY_AND_WORK):
-            for payment in await queries.payments_of(self._post.db, self.public_key, job_id):
+            for payment in await queries.payments_of(self._post.db, self.public_key, job.id):
                 self._spawn(f"payment:{payment.id}", self._payments.take(payment.id))
         if then in (Next.WORK, Next.PAY_AND_WORK):
-            self._spawn(f"work:{job_id}", self._work(job_id))
+            self._start_work(job)
         if then is Next.RETURN:
-            self._spawn(f"return:{job_id}", self._payments.pay_back(job_id))
-        if then is Next.STOP and (working := self._tasks.get(f"work:{job_id}")):
+            self._spawn(f"return:{job.id}", self._payments.pay_back(job.id))
+        if then is Next.STOP and (working := self._tasks.get(f"work:{job.id}")):
             working.cancel()
+        waiting = self._tasks.get(f"chain:{job.id}")
+        if then in (Next.STOP, Next.RETURN) and waiting and waiting is not asyncio.current_task():
+            waiting.cancel()
 
     async def _cancel(self, job: JobRow) -> None:
         """The customer took the request back. A job that is being paid is looked at again before it is begun.
@@ -360,18 +365,36 @@ class Provider:
             self._slots.release()
         return written
 
+    def _start_work(self, job: JobRow) -> None:
+        """Begin a job as soon as there is a slot; one that may build on others looks for their results first."""
+        event = job.request
+        if event.has_tag(ENCRYPTED) or any(tag[2:3] == ("job",) for tag in event.tags_named("i")):
+            self._spawn(f"chain:{job.id}", self._chain(job))
+        else:
+            self._spawn(f"work:{job.id}", self._work(job.id))
+
+    async def _chain(self, job: JobRow) -> None:
+        """Wait for what a job builds on, without a slot: the one it waits for may need that."""
+        request = await self._requests.read_again(job.request)
+        try:
+            inputs = await self._chains.inputs(job, request) if request else ()
+        except JobFailed as error:
+            await self._fail(job, str(error))
+            return
+        self._spawn(f"work:{job.id}", self._work(job.id, inputs))
+
     def _begin(self, running: JobRow, request: JobRequest) -> None:
         if not self._spawn(f"work:{running.id}", self._run_in_slot(running, request)):
             self._slots.release()
 
-    async def _work(self, job_id: str) -> None:
+    async def _work(self, job_id: str, inputs: tuple[Input, ...] = ()) -> None:
         await self._slots.take()
         try:
-            await self._work_in_slot(job_id)
+            await self._work_in_slot(job_id, inputs)
         finally:
             self._slots.release()
 
-    async def _work_in_slot(self, job_id: str) -> None:
+    async def _work_in_slot(self, job_id: str, inputs: tuple[Input, ...]) -> None:
         job = await queries.get_job(self._post.db, self.public_key, job_id)
         if job is None or self._stopping:
             return
@@ -390,7 +413,7 @@ class Provider:
         if running is None:
             await self._fail(job, "the agent broke down on this job several times")
             return
-        await self._run(running, request)
+        await self._run(running, replace(request, inputs=inputs) if inputs else request)
 
     async def _run_in_slot(self, job: JobRow, request: JobRequest) -> None:
         try:
@@ -406,9 +429,10 @@ class Provider:
         try:
             if capability is None:
                 raise JobFailed(f"the agent does not serve kind {job.kind} any more")
-            inputs = await job_inputs.gather(request.inputs, self._post, self._limits)
-            if inputs is not request.inputs:
-                request = replace(request, inputs=inputs)
+            schema = capability.schema
+            inputs = await job_inputs.gather(request.inputs, self._post, self._limits, links=schema.links)
+            if inputs is not request.inputs or request.params:
+                request = replace(request, inputs=inputs, params=schema.read(request.params))
             result = await run(capability.work, Job(request, self._reporter(job)), self._limits)
             if sealed := await self._sealed(job, request, result):
                 await self.apply(
@@ -419,7 +443,12 @@ class Provider:
             if job.price_msat:
                 await self._desk.check_coins(job.id)
             await self.apply(job, WorkFinished(), result=result)
-        except (JobFailed, EncryptionError, InvalidEvent) as error:  # the latter two: it cannot be signed
+        except (
+            JobFailed,
+            BadRequest,
+            EncryptionError,
+            InvalidEvent,
+        ) as error:  # the latter two: cannot be signed
             await self._fail(job, str(error))
         except asyncio.CancelledError:
             # Stopped, not crashed: this start does not count as an attempt. (If it was cancelled, that is decided.)

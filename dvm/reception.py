@@ -12,6 +12,7 @@ from dvm import inputs as job_inputs
 from dvm import queries
 from dvm.agent import Agent
 from dvm.cancellations import Cancellations
+from dvm.chaining import builds_on_jobs
 from dvm.errors import BadRequest
 from dvm.escrow_parties import ProviderDesk
 from dvm.invoices import Invoices
@@ -101,10 +102,14 @@ class Reception:
             return False
         try:
             request = parse_request(event)
-            job_inputs.check(request.inputs, self._limits)
+            self._check(request)
         except BadRequest:
             return False
-        if request.cashu is not None or request.is_expired(self._post.clock.now()):
+        if (
+            request.cashu is not None
+            or request.is_expired(self._post.clock.now())
+            or builds_on_jobs(request.inputs)
+        ):
             return False
         return await self._start_now(tx, self._new_job(delivery, expires_at=request.expires_at), request)
 
@@ -119,7 +124,7 @@ class Reception:
             if request.is_expired(self._post.clock.now()):
                 log.info("request_ignored", request=event.id, reason="expired")
                 return
-            job_inputs.check(request.inputs, self._limits)
+            self._check(request)
         except BadRequest as error:
             # One that is addressed to nobody is perhaps encrypted to somebody else.
             if event.has_tag("p") or not isinstance(error, Unreadable):
@@ -139,6 +144,11 @@ class Reception:
         if not -limits.request_future_seconds_max <= age_seconds <= limits.request_age_seconds_max:
             return f"its created_at is {age_seconds} s ago"
         return ""
+
+    def _check(self, request: JobRequest) -> None:
+        """Raise `BadRequest` if the agent could not work on this."""
+        self._agent.capabilities[request.event.kind].schema.check(request)
+        job_inputs.check(request.inputs, self._limits)
 
     async def _refuse(self, delivery: Delivery, reason: str, action: Action = Action.GIVE_UP) -> None:
         private = delivery.event.has_tag(ENCRYPTED)  # the reason may quote what only we were to read
@@ -174,6 +184,9 @@ class Reception:
         job = self._new_job(delivery, price_msat, request.expires_at)
         if request.cashu is not None:
             await self._accept_paid(delivery, job, request)
+        elif request.bid_msat is not None and request.bid_msat < price_msat:
+            # The offer says so. Nothing is risked or arranged for somebody who means to pay less.
+            await self._apply(job, Arrived(price_msat, has_payment=False), also=delivery.done)
         elif price_msat and await self._do_first(delivery, job, request):
             pass
         elif price_msat and await self._invoices.grant_credit(job, request):

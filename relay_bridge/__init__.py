@@ -16,6 +16,7 @@ from relay_bridge.fetch import Document, Fetcher, check_url
 from relay_bridge.filters import Filter
 from relay_bridge.inbox import AtOnce, Delivery, Following, Handler, Inbox, InboxLimits
 from relay_bridge.limits import PoolLimits
+from relay_bridge.mailboxes import Mailboxes
 from relay_bridge.outbox import Outbox
 from relay_bridge.pool import RelayPool
 from relay_bridge.subscription import OnEvent, Subscription
@@ -41,6 +42,7 @@ __all__ = [
     "InboxLimits",
     "InvalidMessage",
     "InvalidRelayUrl",
+    "Mailboxes",
     "OnEvent",
     "Outbox",
     "PoolLimits",

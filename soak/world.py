@@ -18,6 +18,7 @@ from dvm.arbiter import Arbiter, ArbiterLimits
 from dvm.lifecycle import PaymentState
 from dvm.queries import PaymentRow
 from identity import LocalSigner
+from relay_bridge import Mailboxes
 from soak.life import Dead, Fate, InlineDatabase, Life, SimDatabase, Trace, adopt_tasks
 from soak.office import Mailbox, Office, SimInbox, SimOutbox, SimPool
 from soak.virtual import EPOCH, VirtualClock, run_virtually
@@ -219,8 +220,10 @@ class Party:
             transport=lambda _url: StormyTransport(world, life),
         )  # fmt: skip
         outbox = SimOutbox(life, world.office, self.mailbox)
+        pool = SimPool(life, world.office, self.key)
         self.post = Post(
-            db=life.db, clock=self.clock, pool=SimPool(life, world.office, self.key), outbox=outbox,  # type: ignore[arg-type]  # twins
+            db=life.db, clock=self.clock, pool=pool, outbox=outbox,  # type: ignore[arg-type]  # twins
+            mailboxes=Mailboxes(pool, self.clock),  # type: ignore[arg-type]  # not opened: nobody is looked up
             inbox=SimInbox(life, world.office, self.mailbox, self.key), fetcher=None,  # type: ignore[arg-type]  # nor URLs
             wallet=wallet, seed=self.seed,
             lightning=Lightning(life.db, self.clock, [StormyRail(world, life, world.rails[self.name])]),

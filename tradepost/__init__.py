@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dvm import Input, Job, JobFailed, Order, OrderFailed, Update
+    from dvm import Input, Job, JobFailed, Order, OrderFailed, Param, Update
     from tradepost.api import Agent, Customer
 
-__all__ = ["Agent", "Customer", "Input", "Job", "JobFailed", "Order", "OrderFailed", "Update"]
+__all__ = ["Agent", "Customer", "Input", "Job", "JobFailed", "Order", "OrderFailed", "Param", "Update"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ import structlog
 
 from dvm import Post, ProviderLimits
 from identity import SecretKey, read_key_file, write_key_file
-from relay_bridge import Connect, Fetcher, Inbox, Outbox, RelayPool
+from relay_bridge import Connect, Fetcher, Inbox, Mailboxes, Outbox, RelayPool
 from relay_bridge.timing import within
 from store import Clock, Database, Migration, SystemClock, load_migrations
 from store.backup import back_up
@@ -60,6 +60,7 @@ async def open_post(
             ) as pool,
             Outbox(db, pool, clock) as outbox,
             Inbox(db, pool, clock) as inbox,
+            Mailboxes(pool, clock) as mailboxes,
             Wallet.open(
                 db, seed, clock=clock, mints=settings.mints, transport=transport, caps=settings.caps
             ) as wallet,
@@ -77,7 +78,7 @@ async def open_post(
                     await within(clock, RECOVER_SECONDS_MAX, recovered.wait())
                 yield Post(
                     db=db, clock=clock, pool=pool, inbox=inbox, outbox=outbox, wallet=wallet, seed=seed,
-                    lightning=lightning, fetcher=fetcher,
+                    lightning=lightning, fetcher=fetcher, mailboxes=mailboxes,
                 )  # fmt: skip
                 await outbox.flush(FLUSH_SECONDS_MAX)
             finally:

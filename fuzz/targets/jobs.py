@@ -32,6 +32,7 @@ from dvm.nip90 import (
     parse_result,
 )
 from dvm.private import Scheme, hide, reveal
+from dvm.schemas import schema_of
 from fuzz.kit import ALICE, BOB, NOW, as_json, as_verified, finished, signed
 from identity import LocalSigner, nip44
 from identity.errors import InvalidEvent
@@ -64,6 +65,10 @@ def _request(event: Event) -> None:
     assert len(request.inputs) <= INPUTS_MAX
     assert len(request.relays) <= RELAYS_MAX
     assert request.bid_msat is None or 0 <= request.bid_msat < 10**16
+    try:
+        schema_of(event.kind).check(request)
+    except BadRequest as error:
+        assert len(str(error)) < 500
     written = _again(
         EventTemplate(
             kind=event.kind,
@@ -175,6 +180,7 @@ SEEDS = [
     ("private", as_json(_REQUEST.tags)),
     ("private", as_json([["content", "x"], ["i", "a"], ["p", "ab" * 32], ["e", "x"], []])),
     ("request", _SIGNED.to_json()),
+    ("request", signed(5050, tags=[["i", "x", "prompt"], ["param", "top-k", "5"], ["param", "top_p", "7"]]).to_json()),
     ("request", signed(5050, tags=[["i", "x"], ["cashu", "cashuAe30"], ["output", "text/plain"], ["p"]]).to_json()),
     *(("feedback", sign_event(template, BOB).to_json()) for template in _FEEDBACK),
     *(("answer", sign_event(template, BOB).to_json()) for template in _FEEDBACK),

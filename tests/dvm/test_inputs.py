@@ -226,7 +226,7 @@ async def test_an_event_comes_from_the_relay_it_is_said_to_be_on(
 @pytest.mark.parametrize(
     ("part", "said"),
     [
-        (Input("aa" * 32, "job"), "not supported"), (Input("aa" * 31, "event"), "id of an event"),
+        (Input("npub1xyz", "job"), "type job is the id"), (Input("aa" * 31, "event"), "id of an event"),
         (Input("npub1xyz", "event"), "id of an event"), (Input("", "url"), "not a URL"),
         (Input("http://a:b@c/", "url"), "user name"), (Input("x" * 300_000), "at most"),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dvm import Agent, Job, JobFailed, JobState, OrderFailed, OrderState, Provider, queries
+from dvm import Agent, Job, JobFailed, JobState, OrderFailed, OrderState, Provider, order_asking, queries
 from dvm.escrow_messages import Reveals, write_message
 from dvm.restore_jobs import restore_jobs
 from identity import LocalSigner, SecretKey
@@ -142,17 +142,30 @@ async def test_a_stranger_pays_first(sale: Sale) -> None:
         await other.result()
 
 
-async def test_what_is_sealed_and_not_bought_uses_the_credit_up(sale: Sale) -> None:
-    for _ in range(2):
-        order = await sale.ask(max_sat=PRICE - 1)
-        with pytest.raises(OrderFailed, match="your limit"):
-            await text_of(order)
-        await sale.reach(Role.PROVIDER, order, Stage.VOID, every=60)
-        await sale.job(order, JobState.EXPIRED)
+async def test_what_is_sealed_and_not_bought_uses_the_credit_up(
+    sale: Sale, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = order_asking.make_request
+    with monkeypatch.context() as patch:  # it bids what it will not pay
+        patch.setattr(order_asking, "make_request", lambda *a, **k: honest(*a, **k | {"bid_msat": 100_000}))
+        for _ in range(2):
+            order = await sale.ask(max_sat=PRICE - 1)
+            with pytest.raises(OrderFailed, match="your limit"):
+                await text_of(order)
+            await sale.reach(Role.PROVIDER, order, Stage.VOID, every=60)
+            await sale.job(order, JobState.EXPIRED)
     order = await sale.ask()
     with pytest.raises(OrderFailed, match="offers no reveal"):
         await text_of(order)
     assert await sale.sats() == (0, 0)
+
+
+async def test_nothing_is_done_first_for_a_bid_below_the_price(sale: Sale) -> None:
+    order = await sale.ask(max_sat=PRICE - 1)
+    with pytest.raises(OrderFailed, match="your limit"):
+        await text_of(order)
+    assert await sale.view(Role.PROVIDER, order) is None
+    assert (await sale.job(order, JobState.OFFERED)).attempts == 0
 
 
 async def test_what_is_bought_gives_the_credit_back_and_more(sale: Sale) -> None:

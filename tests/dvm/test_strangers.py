@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dvm import Agent, Provider, ProviderLimits
+from dvm import Agent, Job, Provider, ProviderLimits
 from dvm.lifecycle import JobState, PaymentState
 from dvm.queries import get_job, jobs_in, payments_of
-from identity import SecretKey, make_template, sign_event
-from tradepost.testing import Market, MemoryMint
+from identity import Event, SecretKey, make_template, sign_event
+from relay_bridge import Socket
+from tradepost.testing import Market, MemoryMint, MemoryRelay
+from tradepost.testing.market import RELAY
+from tradepost.testing.relay import connect_by_url
 from wallet import Lock, Proof, Token, Wallet, encode_token, parse_request, parse_token
 
 if TYPE_CHECKING:
@@ -72,7 +75,19 @@ async def test_requests_that_waited_while_the_agent_was_away_are_answered(
     [
         ((), None, 5002, "no input"),
         ((("i", "x", "image"),), None, 5002, "not known"),
-        ((("i", "aa" * 32, "job"),), None, 5002, "not supported"),
+        ((("i", "aa" * 31, "job"),), None, 5002, "id of an event"),
+        (
+            (("param", "lang", "¡"),),
+            "text",
+            5002,
+            "the parameter language is '¡'; allowed is a code of ISO 639",
+        ),
+        (
+            (("output", "image/png"),),
+            "text",
+            5002,
+            "the output is to be 'image/png'; translation gives one of text/plain",
+        ),
         ((("i", "file:///etc/passwd", "url"),), None, 5002, "not a URL"),
         ((("i", "http://127.0.0.1/", "url"),), None, 5002, "not on the public internet"),
         ((("i", "aa" * 32, "event"),), "text", 5002, "not found"),
@@ -100,6 +115,50 @@ async def test_a_request_that_cannot_be_served_gets_a_clear_error(
     assert job is not None
     assert job.state.is_final
     assert said in job.reason
+
+
+async def test_a_bid_below_the_price_is_answered_with_the_price(
+    market: Market, agent: Agent, stranger: "Stranger", purse: Wallet
+) -> None:
+    provider = await market.open(agent)
+    low, enough = stranger.request(("bid", "20999")), stranger.request(("bid", "21000"), text="other")
+    offer = await stranger.answer(low, "payment-required")
+    assert offer.tag("amount") == "21000"
+    assert offer.tags_named("status")[0][2] == "the price is 21000 msat, more than your bid of 20999"
+    assert len((await stranger.answer(enough, "payment-required")).tags_named("status")[0]) == 2
+    await stranger.pay(provider.public_key, low.id, await purse.send(market.mint.url, 22))
+    assert (await stranger.answer(low, "result")).content == "SOME TEXT"
+
+
+async def test_the_agent_sees_parameters_and_links_as_its_kind_has_them(
+    market: Market, stranger: "Stranger"
+) -> None:
+    agent = Agent("Teller")
+
+    async def tell(job: Job) -> dict[str, object]:
+        return {"params": dict(job.params), "text": job.text}
+
+    agent.serves("text-generation")(tell)
+    agent.serves("video-conversion")(tell)
+    await market.open(agent)
+    url = ("i", "https://nowhere.invalid/a.mp4", "url")
+    spelled = stranger.request(("param", "top-k", "5"), ("param", "mine", "x"), kind=5050)
+    linked = stranger.request(url, kind=5200, text=None)
+    assert (await stranger.answer(spelled, "result")).content == (
+        '{"params":{"top_k":["5"],"mine":["x"]},"text":"some text"}'
+    )
+    assert (
+        await stranger.answer(linked, "result")
+    ).content == '{"params":{},"text":"https://nowhere.invalid/a.mp4"}'
+
+
+async def test_an_equal_request_under_another_id_is_another_job(
+    market: Market, agent: Agent, stranger: "Stranger"
+) -> None:
+    await market.open(agent)
+    twice = [stranger.request(kind=5002, age=age) for age in (0, 1)]
+    for request in twice:
+        assert (await stranger.answer(request, "result")).tag("e") == request.id
 
 
 async def test_what_an_agent_breaks_on_is_not_told(
@@ -412,3 +471,34 @@ async def test_an_answer_the_mint_lost_is_found_again(
     await stranger.answer(stranger.request(("cashu", token)), "result")
     assert await sats(provider) == 20
     assert (await provider._post.wallet.audit(ask_mints=True)).ok
+
+
+# -- where answers go
+
+
+async def test_answers_go_to_our_relays_the_requests_and_where_the_customer_reads(
+    market: Market, agent: Agent, stranger: "Stranger", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = ["ws://asked.test", "ws://read.test", "ws://written.test"]
+    outside = {url: MemoryRelay(clock=market.clock) for url in urls}
+    elsewhere, at_home = connect_by_url(outside), market.relay.connect
+
+    async def connect(url: str) -> Socket:
+        return await (at_home(url) if url == RELAY else elsewhere(url))
+
+    monkeypatch.setattr(market.relay, "connect", connect)
+    settings = market.settings
+    market.settings = lambda name: settings(name).model_copy(update={"allow_private_relays": True})  # type: ignore[method-assign]
+    tags = [("r", urls[1], "read"), ("r", urls[2], "write")]
+    mailboxes = make_template(10002, tags=tags, created_at=market.clock.now())
+    market.relay.insert(sign_event(mailboxes, stranger.key))
+    await market.open(agent)
+    for text in ("ONE", "TWO"):  # before its relays are known, and after
+        request = stranger.request(("relays", urls[0]), kind=5002, text=text)
+        result = await stranger.answer(request, "result")
+
+        async def arrived(result: Event = result) -> bool:
+            return all(result in outside[url].events for url in urls[:2])
+
+        await stranger.eventually(arrived)
+    assert outside[urls[2]].events == []

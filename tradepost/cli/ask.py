@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from dvm import Customer, Order, OrderState, Post, Update, queries
 from dvm.bolt11_purchases import is_by_invoice
-from dvm.kinds import check_request_kind
+from dvm.errors import BadRequest
+from dvm.kinds import kind_of
 from dvm.order_asking import named_key
 from identity import EventTemplate, Npub
 from tradepost.api import open_customer
@@ -39,7 +40,12 @@ Input = Annotated[
     str, typer.Argument(metavar="INPUT", help="The input; `@file` reads a file, `-` reads stdin.")
 ]
 Kind = Annotated[
-    int, typer.Option(metavar="N", help="The kind of job, 5000–5999.", autocompletion=complete_kind)
+    str,
+    typer.Option(
+        metavar="KIND",
+        help="The kind of job, 5000–5999 or its name; needed unless TARGET is one.",
+        autocompletion=complete_kind,
+    ),
 ]
 Settle = Annotated[
     str,
@@ -70,7 +76,7 @@ def ask(
     target: Target,
     text: Input,
     *,
-    kind: Kind,
+    kind: Kind = "",
     max_sat: Annotated[
         int, typer.Option(metavar="SAT", min=0, help="The most you pay for it; 0 takes only free work.")
     ] = 0,
@@ -101,10 +107,9 @@ def ask(
 ) -> None:
     """Ask an agent for work, pay for it, print the result.
 
-    Example: `tradepost ask summarisation @report.txt --kind 5001 --max-sat 50`
+    Example: `tradepost ask summarisation @report.txt --max-sat 50`
     """
-    check_request_kind(kind)
-    named_key(target)
+    number = _kind(kind, target)
     settings = Settings.load()
     key = chosen_key(settings, CUSTOMER, sec)
     if lightning:
@@ -112,14 +117,27 @@ def ask(
             raise TradepostError(
                 "--private and --lightning do not go together yet: the order is kept in clear"
             )
-        wish = LightningWish(target, _read(text), kind, max_sat, _params(param or []), refund_to, qr, as_json)
+        wish = LightningWish(
+            target, _read(text), number, max_sat, _params(param or []), refund_to, qr, as_json
+        )
         asyncio.run(ask_by_lightning(wish, settings, key))
         return
     wanted = _Wanted(
-        target, _read(text), kind, max_sat, _params(param or []), private, seconds,
+        target, _read(text), number, max_sat, _params(param or []), private, seconds,
         _methods(settle, settings, private), settings.arbiters, review,
     )  # fmt: skip
     asyncio.run(_ask(wanted, settings, key, as_json))
+
+
+def _kind(kind: str, target: str) -> int:
+    named = named_key(target)
+    try:
+        return kind_of(kind or target)
+    except BadRequest:
+        if kind:
+            raise
+        said = "an agent may do several" if named else f"{target!r} is not the name of one"
+        raise TradepostError(f"which kind of job? Say it with --kind, by number or name: {said}") from None
 
 
 @dataclass(frozen=True)
