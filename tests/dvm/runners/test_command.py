@@ -173,10 +173,10 @@ async def test_it_has_no_privileges_and_gets_none(make_job: MakeJob) -> None:
 
 async def test_a_fork_bomb_ends(make_job: MakeJob) -> None:
     with pytest.raises(JobFailed):
-        await sh(make_job(), "b() { b | b & }; b; wait; sleep 60", seconds=2)
+        await sh(make_job(), "b() { b | b & }; b; wait; sleep 60", seconds=1)
     count = "for i in $(seq 200); do sleep 9 & done 2>/dev/null; echo x > output.json; wait"
     with pytest.raises(JobFailed):
-        await sh(make_job(), count, seconds=2)
+        await sh(make_job(), count, seconds=1)
     code = """
 import os, time
 made = 0
@@ -244,7 +244,7 @@ kill -9 1; kill -STOP 1; echo alive >> output.json
 """
     assert await sh(make_job(), script) == "alive\n"
     with pytest.raises(JobFailed):
-        await sh(make_job(), "kill -9 -1; kill -STOP $$", seconds=3)
+        await sh(make_job(), "kill -9 -1; kill -STOP $$", seconds=1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         asyncio.get_running_loop().remove_signal_handler(number)
     assert told == []

@@ -9,7 +9,7 @@ from dvm.runners import SandboxLimits, command
 from tradepost.testing import Market
 
 PRICE_SAT = 10
-LIMITS = SandboxLimits(seconds=2, memory_mb=64, processes=16, disk_mb=5)
+LIMITS = SandboxLimits(seconds=1, memory_mb=64, processes=16, disk_mb=5)
 HOSTILE = {
     5601: "b() { b | b & }; b; wait; sleep 60",
     5602: "yes",
