@@ -5,6 +5,7 @@ DvmError(message, action)
 ├── JobFailed               raise it in an agent's function to tell the customer why
 │   └── JobTimeout          the work took longer than the agent allows
 ├── OrderFailed             the customer's side: no result, and where the money is
+├── RunnerUnusable          what is to do an agent's work is wrong or missing: a setting, a program, the sandbox
 └── NoAgentFound            no live agent announces the capability
 """
 
@@ -42,3 +43,7 @@ class OrderFailed(DvmError):  # noqa: N818
 
 class NoAgentFound(DvmError):  # noqa: N818
     """No live agent announces the capability on the relays asked."""
+
+
+class RunnerUnusable(DvmError):  # noqa: N818
+    """What is to do an agent's work cannot be used; the message is for the agent's owner and says what to mend."""

@@ -92,6 +92,18 @@ def mint_url(mint_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     mint.stop()
 
 
+@pytest.fixture(scope="session")
+def sandbox() -> None:
+    """The sandbox for commands, which works here. Names its tests' need; nothing is started."""
+    from dvm.errors import RunnerUnusable
+    from dvm.runners.sandbox import check_sandbox
+
+    try:
+        check_sandbox()
+    except RunnerUnusable as error:
+        _missing(f"the sandbox ({error})", "apt-get install bubblewrap")
+
+
 @pytest.fixture
 async def relay_url() -> AsyncIterator[str]:
     """A real relay (nostr-sdk's), empty at first, one per test."""

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -97,6 +98,12 @@ def load_agents(path: Path) -> list[dvm.Agent]:
     agents = list(dict.fromkeys(value for value in vars(module).values() if isinstance(value, dvm.Agent)))
     if not agents:
         raise ConfigError(f'{path} makes no agent; write agent = Agent("name")')
+    check_agents(agents, path)
+    return agents
+
+
+def check_agents(agents: Sequence[dvm.Agent], path: Path) -> None:
+    """Raise `ConfigError` naming `path`, their file, if one of them serves nothing or two have one short name."""
     for agent in agents:
         if not agent.capabilities:
             raise ConfigError(
@@ -105,7 +112,6 @@ def load_agents(path: Path) -> list[dvm.Agent]:
     slugs = [agent.slug for agent in agents]
     if len(set(slugs)) < len(slugs):
         raise ConfigError(f"{path}: two agents have the same short name; each needs a key of its own")
-    return agents
 
 
 def _run(path: Path) -> ModuleType:

@@ -19,6 +19,7 @@ from identity import InvalidKey
 from identity.nip19 import parse_public_key
 from relay_bridge import InvalidRelayUrl, normalise_relay_url
 from tradepost.errors import ConfigError
+from tradepost.manifest import AGENTS_MAX, DeclaredAgent
 from wallet import InvalidLnurl, UnknownMint
 from wallet.exposure import MINT_SAT_MAX, Caps
 from wallet.ledger import FEE_BPS_MAX
@@ -58,6 +59,8 @@ class Settings(BaseSettings):
     nwc: SecretStr | None = None
     #: The Python file that makes the `Agent`, relative to the folder of the configuration.
     code: str = "agent.py"
+    #: Agents described here instead of in Python.
+    agents: Annotated[tuple[DeclaredAgent, ...], Field(max_length=AGENTS_MAX)] = ()
     #: The agent's key if it is not a file of the post: a bunker:// URL or an ncryptsec.
     key: SecretStr | None = None
     #: Where keys, seed and database are, relative to the folder of the configuration.
@@ -256,6 +259,9 @@ def _explain(error: ValidationError, path: Path, values: dict[str, Any], given: 
     field = str(first["loc"][0])
     where = f"{path}: {field}" if field in values else _variable(field)
     where = field if field in given else where
+    where += "".join(f".{part}" for part in first["loc"][1:])
+    if first["type"] == "extra_forbidden" and len(first["loc"]) > 1:
+        return f"{where}: there is no such setting; docs/runners.md has those of agents"
     if first["type"] == "extra_forbidden":
         meant = get_close_matches(field, Settings.model_fields, 1)
         hint = f"did you mean {meant[0]}?" if meant else f"there are {', '.join(Settings.model_fields)}"

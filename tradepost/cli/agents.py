@@ -17,8 +17,9 @@ from store import SystemClock
 from tradepost.api import agent_keys, serve
 from tradepost.cli.output import AsJson, print_json, print_text, quoted, say
 from tradepost.cli.signing import Sec, print_unsigned, tell_source
+from tradepost.declared import agents_of
 from tradepost.post import own_key, reach
-from tradepost.project import load_agents, make_project
+from tradepost.project import make_project
 from tradepost.settings import ARBITER, Settings
 
 
@@ -63,8 +64,8 @@ def up(
     Example: `tradepost up shop`
     """
     settings = Settings.load(folder)
-    only_arbiter = settings.arbiter and not Path(settings.code).exists()
-    agents = [] if only_arbiter else load_agents(Path(settings.code))
+    only_arbiter = settings.arbiter and not settings.agents and not Path(settings.code).exists()
+    agents = [] if only_arbiter else agents_of(settings, folder)
     keys = agent_keys(agents, settings, sec)
     for key in keys[:1]:
         tell_source(key, sec)

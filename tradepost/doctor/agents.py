@@ -10,11 +10,11 @@ from dvm.directory import ALIVE_SECONDS
 from dvm.kinds import ANNOUNCEMENT, HEARTBEAT
 from identity import Event, KeyFileError, SecretKey, read_key_file
 from relay_bridge import Filter, RelayPool
+from tradepost.declared import agents_of
 from tradepost.doctor.finding import Finding, fail, ok, warn
 from tradepost.doctor.records import lock_holder
 from tradepost.doctor.setup import Setup
 from tradepost.errors import TradepostError
-from tradepost.project import load_agents
 
 QUERY_SECONDS_MAX = 5.0
 
@@ -24,11 +24,11 @@ async def check_agents(setup: Setup) -> list[Finding]:
     if not setup.is_project:
         return []
     code = Path(setup.settings.code)
-    if code.name == "agent.py" and not code.exists():
+    if code.name == "agent.py" and not code.exists() and not setup.settings.agents:
         return [ok("agents", f"there is no {code.name} here: this post buys work and sells none")]
     try:
         with redirect_stdout(sys.stderr):  # what the code prints is no finding
-            agents = load_agents(code)
+            agents = agents_of(setup.settings, setup.folder)
     except TradepostError as error:
         return [fail("agents", str(error))]
     findings = []
