@@ -97,7 +97,6 @@ class Provider:
         self._slots = Turns(self._limits.concurrent_jobs_max)
         #: All that is under way for jobs and payments, by name.
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._sweeping: asyncio.Task[None] | None = None
         self._followings: list[Following] = []
         self._stopping = False
 
@@ -123,7 +122,7 @@ class Provider:
             self._spawn("probe", self._desk.probe())
         await self._invoices.start()
         await self._reception.start()
-        self._sweeping = asyncio.create_task(self._sweep(), name="sweep")
+        self._spawn("sweep", self._sweep())
         at_once = self._reception.at_once if isinstance(self.signer, LocalSigner) else None
         # A name for each kind: a kind that the agent serves from today on has a backlog of its own.
         for kind in sorted(self.agent.capabilities):
@@ -157,7 +156,7 @@ class Provider:
         await self._reception.stop()
         await self._desk.stop()
         await self._invoices.stop()
-        left = [*self._tasks.values(), *([self._sweeping] if self._sweeping else [])]
+        left = list(self._tasks.values())
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
@@ -291,15 +290,14 @@ class Provider:
         return moved
 
     def _moved(self, job: JobRow, event: JobInput, decision: Decision) -> JobRow:
+        offered = event if isinstance(event, WorkSealed) else job
         return replace(
             job,
             state=decision.state,
             reason=decision.say.message if decision.say and decision.say.message else job.reason,
             attempts=event.attempts if isinstance(event, WorkStarted | WorkInterrupted) else job.attempts,
-            locktime=event.locktime if isinstance(event, WorkSealed) else job.locktime,
-            offer_expires_at=event.offer_expires_at
-            if isinstance(event, WorkSealed)
-            else job.offer_expires_at,
+            locktime=offered.locktime,
+            offer_expires_at=offered.offer_expires_at,
             updated_at=self._post.clock.now(),
             is_stored=True,
         )
@@ -443,12 +441,7 @@ class Provider:
             if job.price_msat:
                 await self._desk.check_coins(job.id)
             await self.apply(job, WorkFinished(), result=result)
-        except (
-            JobFailed,
-            BadRequest,
-            EncryptionError,
-            InvalidEvent,
-        ) as error:  # the latter two: cannot be signed
+        except (JobFailed, BadRequest, EncryptionError, InvalidEvent) as error:  # the last two: unsignable
             await self._fail(job, str(error))
         except asyncio.CancelledError:
             # Stopped, not crashed: this start does not count as an attempt. (If it was cancelled, that is decided.)
@@ -493,8 +486,7 @@ class Provider:
         if name in self._tasks:
             work.close()
             return False
-        task = asyncio.create_task(work, name=name)
-        self._tasks[name] = task
+        task = self._tasks[name] = asyncio.create_task(work, name=name)
         task.add_done_callback(lambda done: self._ended(name, done))
         return True
 
