@@ -10,6 +10,8 @@ from dvm.errors import BadRequest
 from dvm.kinds import check_request_kind, kind_of
 from dvm.nip90 import Input, JobRequest
 from dvm.schemas import Param, Schema, schema_of
+from identity import InvalidName
+from identity.nip05 import Name, parse_name
 
 Work = Callable[["Job"], Any]
 Report = Callable[[str, str], Awaitable[None]]
@@ -78,11 +80,16 @@ class Agent:
     One agent has one key of its own (heartbeats of two agents under one key would overwrite each other).
     """
 
-    def __init__(self, name: str, *, about: str = "", picture: str = "") -> None:
-        """`name` is what people see; `slug` is made of it. Raises `ValueError` if no slug can be made."""
+    def __init__(self, name: str, *, about: str = "", picture: str = "", nip05: str = "") -> None:
+        """`name` is what people see; `slug` is made of it. `nip05` is a name that the agent's owner has pointed at its
+        key, `name@domain`: it is announced once it leads there.
+
+        Raises `ValueError` if no slug can be made, or if `nip05` has not that form.
+        """
         self.name = name
         self.about = about
         self.picture = picture
+        self.nip05 = str(_name(nip05)) if nip05 else ""
         self.slug = _SLUG.sub("-", name.lower()).strip("-")[:SLUG_LENGTH_MAX].strip("-")
         if not self.slug:
             raise ValueError(f"an agent's name needs at least one letter or digit of a–z and 0–9: {name!r}")
@@ -131,3 +138,10 @@ class Agent:
 
     def __repr__(self) -> str:
         return f"Agent({self.name!r}, kinds={sorted(self.capabilities)})"
+
+
+def _name(text: str) -> Name:
+    try:
+        return parse_name(text)
+    except InvalidName as error:
+        raise ValueError(str(error)) from None

@@ -1,6 +1,5 @@
-"""How an agent is found: its NIP-89 announcement (31990), a heartbeat (11998), and the search for others'."""
+"""How an agent is found: announcement (31990, NIP-89), profile and heartbeat (11998), and the search for others'."""
 
-import asyncio
 from typing import Final
 
 import msgspec
@@ -10,10 +9,13 @@ from dvm.agent import Agent
 from dvm.directory import Listing, called, listings, ranked
 from dvm.errors import NoAgentFound
 from dvm.kinds import ANNOUNCEMENT, DELETION, HEARTBEAT
+from dvm.names import Leads, check_name
 from dvm.post import Post
+from dvm.profile import KINDS, introductions
 from dvm.schemas import TEXT, Param
 from identity import EventTemplate, Signer, make_template
 from relay_bridge import Filter, RelayPool
+from relay_bridge.tasks import Tasks
 from relay_bridge.timing import within
 from store import Clock
 
@@ -26,40 +28,52 @@ SEARCH_SECONDS_MAX: Final = 5.0
 
 
 class Announcer:
-    """Announces one agent while it runs. `stop` takes the announcement back (NIP-09)."""
+    """Announces one agent while it runs, and who it is. `stop` takes the announcement back (NIP-09)."""
 
     def __init__(self, agent: Agent, signer: Signer, post: Post) -> None:
         self._agent = agent
         self._signer = signer
         self._post = post
         self._announced_at = 0
-        self._beating: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
 
     async def start(self) -> None:
-        """Put the announcement into the outbox and begin to beat."""
+        """Put the announcement into the outbox and begin to beat; then look whether the rest is as it should be."""
         self._announced_at = self._post.clock.now()
         await self._enqueue(announcement(self._agent, self._announced_at))
-        self._beating = asyncio.create_task(self._beat())
+        self._tasks.start(self._beat(), f"heartbeat {self._agent.slug}")
+        self._tasks.start(self._introduce(), f"profile {self._agent.slug}")
 
     async def stop(self) -> None:
         """Stop beating and put the deletion into the outbox."""
-        if self._beating is None:
+        await self._tasks.close()
+        if not self._announced_at:
             return
-        self._beating.cancel()
-        await asyncio.wait([self._beating])
-        self._beating = None
         # One second back, so that an agent restarted within this second is not deleted with its predecessor.
         at = max(self._announced_at, self._post.clock.now() - 1)
         key = self._signer.public_key
         tags = [("a", f"{ANNOUNCEMENT}:{key}:{self._agent.slug}"), ("a", f"{HEARTBEAT}:{key}:")]
         tags += [("k", str(ANNOUNCEMENT)), ("k", str(HEARTBEAT))]
         deletion = make_template(DELETION, content="the agent stopped", tags=tags, created_at=at)
+        self._announced_at = 0
         try:
             await within(self._post.clock, STOP_SECONDS_MAX, self._enqueue(deletion))
         except TimeoutError:
             log.warning(
                 "announcement_stays", reason="its key cannot be asked; the heartbeat runs out by itself"
             )
+
+    async def _introduce(self) -> None:
+        """Publish the profile and where the agent reads, unless relays have that already."""
+        agent, post, key = self._agent, self._post, self._signer.public_key
+        name = await check_name(post.fetcher, agent.nip05, key) if agent.nip05 else None
+        if name is not None and name.leads is not Leads.HERE:
+            log.warning("name_not_announced", agent=agent.slug, name=name.name, reason=name.said)
+        await post.pool.up()
+        found = await post.pool.query([Filter(kinds=KINDS, authors=(key,))], seconds_max=SEARCH_SECONDS_MAX)
+        known = {event.kind: event for event in reversed(found)}  # the newest of each
+        for template in introductions(agent, post.pool.urls, known, name, post.clock.now()):
+            await self._enqueue(template)
 
     async def _enqueue(self, template: EventTemplate) -> None:
         event = await self._signer.sign(template)
@@ -85,6 +99,8 @@ def announcement(agent: Agent, now: int) -> EventTemplate:
         "supportsEncryption": True,
         "encryptionSupported": True,  # what nostrdvm called it before
         "acceptsNutZaps": False,
+        "cashuAccepted": any(prices),  # its name before that meant a token on the request, which is taken
+        "personalized": False,
         "nip90Params": {p.name: _described(p) for c in capabilities for p in c.schema.params},
     }
     if agent.picture:

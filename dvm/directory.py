@@ -196,10 +196,10 @@ def _read(event: Event, searched: frozenset[int]) -> Listing:
     ]
     return Listing(
         public_key=event.pubkey,
-        slug=_clean(event.tag("d"), NAME_CHARS_MAX),
-        name=_clean(told["name"], NAME_CHARS_MAX),
-        about=_clean(told["about"], ABOUT_CHARS_MAX),
-        words=tuple(_clean(tag[1], NAME_CHARS_MAX) for tag in event.tags_named("t")[:WORDS_MAX] if len(tag) > 1),
+        slug=one_line(event.tag("d"), NAME_CHARS_MAX),
+        name=one_line(told["name"], NAME_CHARS_MAX),
+        about=one_line(told["about"], ABOUT_CHARS_MAX),
+        words=tuple(one_line(tag[1], NAME_CHARS_MAX) for tag in event.tags_named("t")[:WORDS_MAX] if len(tag) > 1),
         kinds=kinds,
         prices_msat=prices,
         price_msat=min(known, default=None),
@@ -218,7 +218,7 @@ def _numbers(event: Event, name: str) -> Iterable[int]:
     )
 
 
-def _clean(text: object, chars_max: int) -> str:
+def one_line(text: object, chars_max: int) -> str:
     """One line of it that can be shown anywhere: no control characters, none that turn the direction of writing."""
     if not isinstance(text, str):
         return ""

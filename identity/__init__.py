@@ -3,7 +3,7 @@
 Protocols whose functions have short names (`nip44.encrypt`, `nip59.wrap`, `nip19.decode`, …) are modules.
 """
 
-from identity import nip04, nip13, nip19, nip40, nip44, nip49, nip59
+from identity import nip04, nip05, nip13, nip19, nip40, nip44, nip49, nip59
 from identity.credential import Credential, EncryptedKey, StoredKey, parse_credential
 from identity.errors import (
     DecryptionError,
@@ -11,6 +11,7 @@ from identity.errors import (
     IdentityError,
     InvalidEvent,
     InvalidKey,
+    InvalidName,
     InvalidSeal,
     KeyDerivationError,
     KeyFileError,
@@ -50,6 +51,7 @@ __all__ = [
     "IdentityError",
     "InvalidEvent",
     "InvalidKey",
+    "InvalidName",
     "InvalidSeal",
     "KeyDerivationError",
     "KeyFileError",
@@ -73,6 +75,7 @@ __all__ = [
     "make_rumor",
     "make_template",
     "nip04",
+    "nip05",
     "nip13",
     "nip19",
     "nip40",

@@ -4,6 +4,7 @@ IdentityError
 ├── InvalidEvent        not a well-formed, correctly hashed and signed Nostr event
 ├── InvalidSeal         not the form of a sealed result, of its promise or of a fraud proof
 ├── InvalidKey          not a usable secret or public key, or not the NIP-19 form that was asked for
+├── InvalidName         not a NIP-05 name, or not an answer that says where one leads
 ├── EncryptionError     a text that NIP-44 or a gift wrap cannot carry
 ├── DecryptionError     a payload (NIP-44, NIP-04) or a gift wrap that cannot be opened
 │   └── WrongPassword   an encrypted key that this password does not open
@@ -24,6 +25,10 @@ class InvalidEvent(IdentityError):  # noqa: N818 - names the thing, as the speci
 
 class InvalidKey(IdentityError):  # noqa: N818 - as above
     """Not a usable secret or public key, or not the NIP-19 form that was asked for."""
+
+
+class InvalidName(IdentityError):  # noqa: N818 - as above
+    """Not a NIP-05 name, or not an answer that says where one leads."""
 
 
 class InvalidSeal(IdentityError):  # noqa: N818

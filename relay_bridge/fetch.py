@@ -24,6 +24,7 @@ URL_CHARACTERS_MAX: Final = 2048
 REDIRECTS_MAX: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _HEADERS: Final = {"Accept-Encoding": "gzip", "User-Agent": "tradepost"}
+_LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _UNREACHABLE: Final = "its host is unknown, or not on the public internet"
 # By Python's names. Others are slow on purpose-made input (idna, punycode) or no charset at all (zip, unicode_escape).
 _CHARSETS: Final = frozenset(
@@ -60,12 +61,17 @@ def check_url(text: str) -> URL:
     return url.with_fragment(None)
 
 
+def without_tls_here(url: URL) -> URL:
+    """`url` as it is asked if it is on this very machine: by http. Only tests and trials have such services."""
+    return url.with_scheme("http") if url.host in _LOCAL else url
+
+
 class Fetcher:
     """Fetches text. Holds no connection between two calls."""
 
     def __init__(self, *, allow_private: bool = False, resolve: Resolve = resolve) -> None:
         """`allow_private`: the owner's own network may be fetched from too. `resolve` gives a name's addresses."""
-        self._allow_private = allow_private
+        self.allow_private = allow_private
         self._resolve = resolve
 
     async def text(self, address: str, *, bytes_max: int, seconds_max: float) -> Document:
@@ -73,20 +79,24 @@ class Fetcher:
 
         `seconds_max` is for all of it. Raises `FetchFailed`.
         """
-        return await self._within(address, bytes_max, seconds_max, is_answer=False)
+        return await self._within(address, bytes_max, seconds_max, REDIRECTS_MAX, is_answer=False)
 
-    async def answer(self, address: str, *, bytes_max: int, seconds_max: float) -> Document:
+    async def answer(
+        self, address: str, *, bytes_max: int, seconds_max: float, redirects_max: int = REDIRECTS_MAX
+    ) -> Document:
         """GET `address` as a program asks another: the body counts whatever the status, and no other host is gone to.
 
         Limits and errors as `text`; these name the host alone, for the rest of such a URL is often a secret.
         """
-        return await self._within(address, bytes_max, seconds_max, is_answer=True)
+        return await self._within(address, bytes_max, seconds_max, redirects_max, is_answer=True)
 
-    async def _within(self, address: str, bytes_max: int, seconds_max: float, *, is_answer: bool) -> Document:
+    async def _within(
+        self, address: str, bytes_max: int, seconds_max: float, redirects_max: int, *, is_answer: bool
+    ) -> Document:
         url = check_url(address)
         try:
             async with asyncio.timeout(seconds_max):
-                return await self._follow(url, bytes_max, is_answer=is_answer)
+                return await self._follow(url, bytes_max, redirects_max, is_answer=is_answer)
         except TimeoutError:
             reason = f"it took longer than {seconds_max:g} s"
         except PrivateAddress:  # which of both it is would tell strangers what names our own network has
@@ -96,8 +106,8 @@ class Fetcher:
         shown = url.host if is_answer else address[:200]
         raise FetchFailed(f"{shown} was not fetched: {reason}") from None
 
-    async def _follow(self, url: URL, bytes_max: int, *, is_answer: bool) -> Document:
-        for _ in range(REDIRECTS_MAX + 1):
+    async def _follow(self, url: URL, bytes_max: int, redirects_max: int, *, is_answer: bool) -> Document:
+        for _ in range(redirects_max + 1):
             addresses = await self._addresses(url)
             connector = aiohttp.TCPConnector(
                 resolver=_Checked(addresses), use_dns_cache=False, force_close=True
@@ -121,11 +131,12 @@ class Fetcher:
             if is_answer and target.origin() != url.origin():
                 raise FetchFailed(f"{url.host} redirects to another host, which was not asked")
             url = target
-        raise FetchFailed(f"{url.host} redirects more than {REDIRECTS_MAX} times")
+        told = f"more than {redirects_max} times" if redirects_max else "where that is not allowed"
+        raise FetchFailed(f"{url.host} redirects {told}")
 
     async def _addresses(self, url: URL) -> list[str]:
         host, port = url.raw_host or "", url.port or 0
-        if self._allow_private:
+        if self.allow_private:
             return await self._resolve(host, port)
         return await public_addresses(host, port, self._resolve)
 

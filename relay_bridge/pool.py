@@ -76,6 +76,15 @@ class RelayPool:
         """The configured relays, normalised."""
         return tuple(self._own)
 
+    async def up(self) -> None:
+        """Wait until one of the configured relays is connected, however long that takes. There must be some."""
+        waiting = [asyncio.ensure_future(connection.up()) for connection in self._own.values()]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waiting:
+                wait.cancel()
+
     def add_signer(self, signer: Signer) -> None:
         """Make an identity available for NIP-42. It is shown to a relay only when that asks in a matter of this key;
         the first one added also where no key of ours is concerned.

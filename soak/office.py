@@ -92,6 +92,9 @@ class SimPool:
         self._office = office
         self._reader = reader
 
+    async def up(self) -> None:
+        """Its one relay is always there."""
+
     async def query(self, filters: Sequence[Filter], **_options: Any) -> list[Event]:
         """What there is; nothing if no relay answers just now."""
         office = self._office

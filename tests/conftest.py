@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 import nostr_sdk
 import pytest
 import structlog
+from aiohttp import web
 
 if TYPE_CHECKING:
     from wallet import Wallet
@@ -112,6 +113,32 @@ async def relay_url() -> AsyncIterator[str]:
     await relay.run()
     yield str(await relay.url())
     relay.shutdown()
+
+
+class NameServer:
+    """A domain whose names lead to keys (NIP-05), on this machine; `says` is answered instead of that if it is set."""
+
+    def __init__(self) -> None:
+        self.domain = ""
+        self.names: dict[str, str] = {}
+        self.says: web.Response | None = None
+        self.asked: list[str] = []
+
+    async def answer(self, request: web.BaseRequest) -> web.Response:
+        self.asked.append(request.path_qs)
+        return self.says or web.json_response({"names": self.names})
+
+
+@pytest.fixture
+async def name_server() -> AsyncIterator[NameServer]:
+    """A NIP-05 server of ours; only a fetcher that may go to private addresses can ask it."""
+    server = NameServer()
+    runner = web.ServerRunner(web.Server(server.answer), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    server.domain = f"127.0.0.1:{runner.addresses[0][1]}"
+    yield server
+    await runner.cleanup()
 
 
 class Process:

@@ -27,7 +27,7 @@ def agents_of(settings: Settings, folder: Path) -> list[dvm.Agent]:
 
 def _agent(number: int, told: DeclaredAgent, folder: Path) -> dvm.Agent:
     try:
-        agent = dvm.Agent(told.name, about=told.about, picture=told.picture)
+        agent = dvm.Agent(told.name, about=told.about, picture=told.picture, nip05=told.nip05)
         for capability in told.serves:
             work = work_of(capability.run, folder)
             work.__doc__ = capability.about

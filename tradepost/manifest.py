@@ -102,4 +102,5 @@ class DeclaredAgent(_Part):
     name: Text
     about: str = ""
     picture: str = ""
+    nip05: str = ""
     serves: Annotated[tuple[DeclaredCapability, ...], Field(min_length=1)]

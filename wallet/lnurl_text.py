@@ -7,12 +7,12 @@ from yarl import URL
 
 from identity import bech32
 from relay_bridge import FetchFailed, check_url
+from relay_bridge.fetch import without_tls_here
 from wallet.errors import InvalidLnurl
 
 TEXT_CHARS_MAX: Final = 4096
 ADDRESS_NAME: Final = re.compile(r"[a-z0-9_.-]{1,64}")
 _ADDRESS: Final = re.compile(rf"({ADDRESS_NAME.pattern})@([^@/?#\\\s]{{1,253}})")
-_LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _UNSUPPORTED: Final = {"lnurlc": "opens a channel", "keyauth": "logs in"}
 
 
@@ -90,6 +90,6 @@ def _of_url(text: str, allow_private: bool) -> str:
 
 
 def _at(place: str, *, allow_private: bool) -> str:
-    """LUD-16 and LUD-17 mean https. A service on this very machine, which only tests and trials have, has no TLS."""
+    """LUD-16 and LUD-17 mean https."""
     url = service_url(f"https://{place}", allow_private=allow_private)
-    return str(url.with_scheme("http") if allow_private and url.host in _LOCAL else url)
+    return str(without_tls_here(url) if allow_private else url)

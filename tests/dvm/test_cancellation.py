@@ -385,10 +385,12 @@ async def test_an_order_taken_back_while_its_coins_are_locked_gets_them_back(
 ) -> None:
     provider = await market.open(slow.agent)
     customer = await market.customer(sat=100)
-    market.mint.lose_request("/v1/swap")  # the lock takes a second try, half a second later
+    market.mint.lose_request("/v1/swap")  # the lock takes a second try
+    market.mint.stall = asyncio.Event()
     order = await customer.ask(provider.public_key, "x", kind=5001, max_sat=50)
     await reached(customer, order, OrderState.PAYING)
     await order.cancel()
+    market.mint.stall.set()
     with pytest.raises(OrderFailed, match="came back"):
         await order.result()
     assert slow.begun == []

@@ -20,6 +20,8 @@ from tradepost.settings import Settings
 if TYPE_CHECKING:
     from conftest import AsyncCli, Cli
 
+    from tests.conftest import NameServer
+
 FOREIGN, HOSTILE, CUSTOMER = (SecretKey.generate() for _ in range(3))
 
 
@@ -106,6 +108,32 @@ async def test_agents_of_ours_and_of_others(shop: Provider, pool: RelayPool, cli
     assert told[0]["probe"] is None
     assert [one["name"] for one in (await cli_beside("find", "softly", "--json")).lines] == ["Whisper"]
     assert len((await cli_beside("find", "5001", "--limit", 1, "--json")).lines) == 1
+
+
+async def test_names_are_asked_for_where_they_lead(
+    pool: RelayPool, cli_beside: "AsyncCli", name_server: "NameServer", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {FOREIGN: f"foreign@{name_server.domain}", HOSTILE: f"bank@{name_server.domain}"}
+    name_server.names = {"foreign": FOREIGN.public_key, "bank": FOREIGN.public_key}
+    for key, name in names.items():
+        await publish(pool, key, 31990, ("d", "1"), ("k", "5002"), content={"name": name.partition("@")[0]})
+        await publish(pool, key, 0, content={"nip05": name})
+    await publish(pool, CUSTOMER, 31990, ("d", "1"), ("k", "5002"), content={"name": "nameless"})
+
+    told = {one["name"]: one["nip05"] for one in (await cli_beside("find", "translation", "--json")).lines}
+    assert told["nameless"] is None
+    for one in (told["foreign"], told["bank"]):  # addresses of our own network are not asked
+        assert (one["leads"], "not on the public internet" in one["said"]) == ("unknown", True)
+    assert name_server.asked == []
+
+    monkeypatch.setenv("TRADEPOST_ALLOW_PRIVATE_URLS", "true")
+    out = (await cli_beside("find", "translation")).out
+    assert f"  ✓ {names[FOREIGN]}\n" in out
+    other = f"it leads to another key, {encode_npub(FOREIGN.public_key)}"
+    assert f"  ✗ {names[HOSTILE]}: not its name, {other}\n" in out
+    told = {one["name"]: one["nip05"] for one in (await cli_beside("find", "translation", "--json")).lines}
+    assert told["foreign"] == {"name": names[FOREIGN], "leads": "here", "said": None}
+    assert told["bank"] == {"name": names[HOSTILE], "leads": "elsewhere", "said": other}
 
 
 async def test_a_probe_is_a_job_under_a_key_that_is_used_once(

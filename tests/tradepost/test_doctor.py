@@ -30,6 +30,8 @@ from wallet.mint import KeysetAnswer, MintInfo
 if TYPE_CHECKING:
     from conftest import AsyncCli, Cli, Ran
 
+    from tests.conftest import NameServer
+
 OK, WARN, FAIL = Level
 NOW = 1_800_000_000
 RELAY, MINT = "wss://relay.test", "https://mint.test"
@@ -356,6 +358,34 @@ async def test_an_agent_that_runs_one_that_crashed_and_code_that_does_not_run(
     assert "hello" in ran.err  # and not among the findings
     (shop / "agent.py").unlink()
     assert "sells none" in found(await cli_beside("doctor", shop, "--json"), "agents")[0].said
+
+
+async def test_a_name_is_checked_before_it_is_announced(
+    configured: str,
+    cli_beside: "AsyncCli",
+    tmp_path: Path,
+    name_server: "NameServer",
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shop = tmp_path / "shop"
+    await cli_beside("init", shop)
+    code = (shop / "agent.py").read_text()
+    (shop / "agent.py").write_text(code.replace("about=", f"nip05='bob@{name_server.domain}', about="))
+    key = own_key(Settings.load(shop), "shop").public_key
+
+    async def doctor() -> Finding:
+        return found(await cli_beside("doctor", shop, "--json"), "agents")[-1]
+
+    finding = await doctor()
+    assert (finding.level, "not on the public internet" in finding.said) == (WARN, True)
+    monkeypatch.setenv("TRADEPOST_ALLOW_PRIVATE_URLS", "true")
+    finding = await doctor()
+    assert (finding.level, "does not know the name bob" in finding.said) == (FAIL, True)
+    assert finding.mend.endswith(f'nostr.json?name=bob hold {{"names": {{"bob": "{key}"}}}}')
+    name_server.names["bob"] = SecretKey.generate().public_key
+    assert "leads to another key" in (await doctor()).said
+    name_server.names["bob"] = key
+    assert await doctor() == Finding("agents", OK, f"shop is bob@{name_server.domain}")
 
 
 def test_settings_that_cannot_be_read_are_all_that_is_said(cli: "Cli") -> None:

@@ -172,7 +172,7 @@ def test_an_npub_prints_what_would_be_published(
     cli("init", tmp_path / "shop")
     ran = cli("up", tmp_path / "shop", "--sec", npub)
     assert ran.code == 0, ran.err
-    assert [event["kind"] for event in ran.lines] == [31990, 11998]
+    assert [event["kind"] for event in ran.lines] == [31990, 11998, 0, 10002, 10050]
     assert "nothing was published" in ran.err.replace("\n", " ")
     assert not (tmp_path / "shop" / ".tradepost").exists()
 

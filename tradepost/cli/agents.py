@@ -12,6 +12,7 @@ from dvm import Agent, Post, Provider
 from dvm.agreement import ARBITRATION
 from dvm.announce import announcement, heartbeat
 from dvm.kinds import name_of
+from dvm.profile import introductions
 from identity import Npub, encode_npub
 from store import SystemClock
 from tradepost.api import agent_keys, serve
@@ -70,7 +71,7 @@ def up(
     for key in keys[:1]:
         tell_source(key, sec)
         if isinstance(key.value, Npub):
-            _print_unsigned(agents[0], key.value.public_key)
+            _print_unsigned(agents[0], key.value.public_key, settings.relays)
             return
 
     async def ready(providers: Sequence[Provider], post: Post) -> None:
@@ -84,10 +85,11 @@ def up(
     asyncio.run(serve(agents, settings, keys=keys, on_ready=ready))
 
 
-def _print_unsigned(agent: Agent, public_key: str) -> None:
-    """What the agent publishes when it starts."""
+def _print_unsigned(agent: Agent, public_key: str, relays: Sequence[str]) -> None:
+    """What the agent publishes when it starts for the first time; its name is left out, for that is to be checked."""
     now = SystemClock().now()
-    print_unsigned(public_key, announcement(agent, now), heartbeat(agent, now))
+    profile = introductions(agent, relays, {}, None, now)
+    print_unsigned(public_key, announcement(agent, now), heartbeat(agent, now), *profile)
 
 
 def _print_arbiter(settings: Settings, relays: Sequence[str], as_json: bool) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import secrets
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
 
 import typer
@@ -19,9 +20,11 @@ from dvm.directory import (
     with_answers,
 )  # fmt: skip
 from dvm.kinds import ANNOUNCEMENT, FEEDBACK, HEARTBEAT, NAMES, name_of, result_kind
+from dvm.names import Leads, NameCheck, check_name
 from dvm.nip90 import Input, make_request
+from dvm.profile import PROFILE, announced_name
 from identity import Event, SecretKey, encode_npub, sign_event
-from relay_bridge import Filter, RelayPool
+from relay_bridge import Fetcher, Filter, RelayPool
 from store import SystemClock
 from tradepost.cli.completing import complete_capability
 from tradepost.cli.output import AsJson, age, print_json, print_text, quoted, result, status
@@ -36,6 +39,7 @@ AGENTS_MAX: Final = 200
 ANSWERS_MAX: Final = 500  # of all agents together, the newest
 MEASURED_SECONDS: Final = 7 * 86_400
 IDS_PER_QUESTION: Final = 100  # relays commonly refuse longer lists
+MARKS: Final = {Leads.HERE: "[green]✓[/]", Leads.ELSEWHERE: "[red]✗[/]", Leads.UNKNOWN: "[yellow]?[/]"}
 
 
 def register(app: typer.Typer) -> None:
@@ -66,7 +70,8 @@ def find(
     """List agents by what they do, the live and cheap ones first.
 
     Answer times are medians over the last week's jobs that your relays still hold, by the dates on requests and
-    answers: whole seconds, and dates can lie. Example: `tradepost find translation`
+    answers: whole seconds, and dates can lie. A name like bob@example.com (NIP-05) is marked ✓ if its domain, which
+    is asked, says that it is the agent's. Example: `tradepost find translation`
     """
     found = asyncio.run(_find(Wanted.parse(capability.strip()), limit, probe))
     for one in found:
@@ -84,6 +89,8 @@ class _Found:
     #: Seconds until the first answer to a probe, by our own clock; None: none came. Not probed if `probed` is False.
     probe_seconds: float | None = None
     probed: bool = False
+    #: Whether the NIP-05 name that it claims is its own; None: it claims none.
+    name: NameCheck | None = None
 
 
 async def _find(wanted: Wanted, limit: int, probe: bool) -> list[_Found]:
@@ -99,11 +106,27 @@ async def _find(wanted: Wanted, limit: int, probe: bool) -> list[_Found]:
                 f"nobody announces {wanted.text!r} on {', '.join(pool.urls)}. Try a kind's number or name "
                 f"({', '.join(list(NAMES.values())[:4])}, …), or other relays with TRADEPOST_RELAYS"
             )
+        with status.status("asking where their names lead …"):
+            names = await _names(pool, Fetcher(allow_private=settings.allow_private_urls), found)
+        named = [_Found(one, now, pool.urls, name=names.get(one.public_key)) for one in found]
         if not probe:
-            return [_Found(one, now, pool.urls) for one in found]
+            return named
         with status.status("sending each live agent a small job …"):
             times = await asyncio.gather(*(_probe(pool, one, wanted) for one in found if one.alive))
-        return [_Found(one, now, pool.urls, times.pop(0) if one.alive else None, one.alive) for one in found]
+        return [
+            replace(one, probe_seconds=times.pop(0), probed=True) if one.listing.alive else one
+            for one in named
+        ]
+
+
+async def _names(pool: RelayPool, fetcher: Fetcher, found: Sequence[Listing]) -> dict[str, NameCheck]:
+    """By agent, what came of asking for the NIP-05 name in its profile."""
+    authors = tuple({one.public_key for one in found})
+    profiles = await _ask(pool, Filter(kinds=(PROFILE,), authors=authors))
+    claimed = {event.pubkey: announced_name(event) for event in reversed(profiles)}  # the newest of each
+    checks = [(key, check_name(fetcher, name, key)) for key, name in claimed.items() if name]
+    checked = await asyncio.gather(*(check for _, check in checks))
+    return {key: check for (key, _), check in zip(checks, checked, strict=True)}
 
 
 async def _search(pool: RelayPool, wanted: Wanted, now: int) -> list[Listing]:
@@ -168,7 +191,7 @@ async def _probe(pool: RelayPool, agent: Listing, wanted: Wanted) -> float | Non
 
 
 def _plain(found: _Found) -> dict[str, Any]:
-    one = found.listing
+    one, name = found.listing, found.name
     return {
         "npub": encode_npub(one.public_key), "pubkey": one.public_key, "name": one.name, "about": one.about,
         "kinds": [{"kind": k, "name": name_of(k), "price_msat": one.prices_msat[k]} for k in one.kinds],
@@ -177,6 +200,7 @@ def _plain(found: _Found) -> dict[str, Any]:
             "jobs": one.answers.jobs, "first_seconds": one.answers.first_seconds,
             "result_seconds": one.answers.result_seconds, "last_at": one.answers.last_at, "clock": "created_at",
         },
+        "nip05": {"name": name.name, "leads": name.leads, "said": name.said or None} if name else None,
         "probe": {"first_seconds": found.probe_seconds, "clock": "ours"} if found.probed else None,
         "relays": found.relays,
     }  # fmt: skip
@@ -191,6 +215,10 @@ def _print(found: _Found) -> None:
         f"{mark} {name}  [cyan]{_price(one.price_msat)}[/]  [dim]{', '.join(facts)}[/]", soft_wrap=_flat()
     )
     print_text(encode_npub(one.public_key))
+    if found.name:
+        said = f": not its name, {found.name.said}" if found.name.leads is Leads.ELSEWHERE else ""
+        said = f": not checked, {found.name.said}" if found.name.leads is Leads.UNKNOWN else said
+        result.print(f"  {MARKS[found.name.leads]} {quoted(found.name.name + said)}", soft_wrap=_flat())
     for kind in one.kinds[:8]:
         price = one.prices_msat[kind]
         told = f", {_price(price)}" if len(one.kinds) > 1 and price != one.price_msat else ""

@@ -8,8 +8,10 @@ from pathlib import Path
 import dvm
 from dvm.directory import ALIVE_SECONDS
 from dvm.kinds import ANNOUNCEMENT, HEARTBEAT
+from dvm.names import Leads, NameCheck, check_name
 from identity import Event, KeyFileError, SecretKey, read_key_file
-from relay_bridge import Filter, RelayPool
+from identity.nip05 import parse_name
+from relay_bridge import Fetcher, Filter, RelayPool
 from tradepost.declared import agents_of
 from tradepost.doctor.finding import Finding, fail, ok, warn
 from tradepost.doctor.records import lock_holder
@@ -37,6 +39,7 @@ async def check_agents(setup: Setup) -> list[Finding]:
             fail("agents", "they ask for money and there is no mint", "export TRADEPOST_MINTS=https://…")
         )
     is_open = lock_holder(setup.settings.data) is not None
+    fetcher = Fetcher(allow_private=setup.settings.allow_private_urls)
     reachable = [facts.url for facts in await setup.relays if facts.connect_seconds is not None]
     async with RelayPool(reachable, clock=setup.clock) as pool:
         for agent in agents:
@@ -52,6 +55,8 @@ async def check_agents(setup: Setup) -> list[Finding]:
                 for url in pool.urls
             }
             findings.append(judge_agent(agent, found, setup.clock.now(), is_open=is_open))
+            if agent.nip05:
+                findings.append(judge_name(agent, key, await check_name(fetcher, agent.nip05, key)))
     return findings
 
 
@@ -75,6 +80,17 @@ def judge_agent(agent: dvm.Agent, found: Mapping[str, list[Event]], now: int, *,
     if not is_alive:
         return warn("agents", f"{told}, without a heartbeat of late", "see what is said of the relays")
     return ok("agents", f"{told}, last heartbeat {max(0, now - max(beats))} s ago")
+
+
+def judge_name(agent: dvm.Agent, key: str, check: NameCheck) -> Finding:
+    """Whether the agent's NIP-05 name can be announced: only one that leads to its key (hex) is."""
+    if check.leads is Leads.HERE:
+        return ok("agents", f"{agent.name} is {check.name}")
+    name = parse_name(agent.nip05)
+    told = f"{check.name} is not announced as {agent.name}'s name: {check.said}"
+    if check.leads is Leads.UNKNOWN:
+        return warn("agents", told, f"see whether https://{name.place} answers, without a redirect")
+    return fail("agents", told, f'let https://{name.place} hold {{"names": {{"{name.local}": "{key}"}}}}')
 
 
 def _public_key(setup: Setup, agent: dvm.Agent) -> str | None:

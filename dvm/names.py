@@ -1,0 +1,63 @@
+"""Whether a NIP-05 name leads to a key: asked of the name's domain, which a stranger may have chosen."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from identity import encode_npub
+from identity.errors import InvalidName
+from identity.nip05 import Name, named_key, parse_name
+from relay_bridge import Fetcher, FetchFailed, check_url
+from relay_bridge.fetch import without_tls_here
+
+ANSWER_BYTES_MAX: Final = 262_144  # it may be a file with all names of the domain
+SECONDS_MAX: Final = 5.0
+
+
+class Leads(StrEnum):
+    """Where a name leads."""
+
+    HERE = "here"
+    ELSEWHERE = "elsewhere"  # to another key, or to none
+    UNKNOWN = "unknown"  # its domain could not be asked
+
+
+@dataclass(frozen=True)
+class NameCheck:
+    """What came of asking for one name. `said` is why it does not lead here, in words; empty if it does."""
+
+    name: str
+    leads: Leads
+    said: str = ""
+
+
+async def check_name(fetcher: Fetcher, text: str, public_key: str) -> NameCheck:
+    """Ask whether the name in `text` leads to `public_key` (hex). Never raises for what it finds.
+
+    Only public hosts are asked, and redirects are not followed (NIP-05), unless `fetcher` was made for one's own
+    network: then a service on this machine, which has no TLS, is asked too.
+    """
+    try:
+        name = parse_name(text)
+    except InvalidName as error:
+        return NameCheck(text[:80], Leads.ELSEWHERE, str(error))
+    shown = name.shown
+    try:
+        found = await fetcher.answer(
+            _url(name, fetcher), bytes_max=ANSWER_BYTES_MAX, seconds_max=SECONDS_MAX, redirects_max=0
+        )
+        key = named_key(found.text, name)
+    except FetchFailed as error:
+        return NameCheck(shown, Leads.UNKNOWN, str(error))
+    except InvalidName as error:
+        return NameCheck(shown, Leads.ELSEWHERE, str(error))
+    if key is None:
+        return NameCheck(shown, Leads.ELSEWHERE, f"{name.domain} does not know the name {name.local}")
+    if key != public_key:
+        return NameCheck(shown, Leads.ELSEWHERE, f"it leads to another key, {encode_npub(key)}")
+    return NameCheck(shown, Leads.HERE)
+
+
+def _url(name: Name, fetcher: Fetcher) -> str:
+    url = check_url(f"https://{name.place}")
+    return str(without_tls_here(url) if fetcher.allow_private else url)
