@@ -107,7 +107,7 @@ def announcement(agent: Agent, now: int) -> EventTemplate:
         content["picture"] = content["image"] = agent.picture
     tags: list[tuple[str, ...]] = [("d", agent.slug)]
     tags += [("k", str(c.kind)) for c in capabilities]
-    tags += [("t", c.name) for c in capabilities]
+    tags += [("t", c.name.lower()) for c in capabilities]  # NIP-24: lower case
     tags += [("price", str(c.kind), str(c.price_sat * 1000)) for c in capabilities]
     return make_template(
         ANNOUNCEMENT, content=msgspec.json.encode(content).decode(), tags=tags, created_at=now

@@ -54,7 +54,7 @@ def named_key(answer: str, name: Name) -> str | None:
     """
     try:
         key = msgspec.json.decode(answer, type=_Answer).names.get(name.local)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         raise InvalidName(f"{name.domain} does not answer as NIP-05 says") from None
     if key is not None and not (isinstance(key, str) and re.fullmatch("[0-9a-f]{64}", key)):
         raise InvalidName(f"what {name.domain} gives for {name.local} is no key in hex, as NIP-05 says")

@@ -1,12 +1,14 @@
-"""Keys and addresses as people paste them (NIP-19, NIP-21, bech32)."""
+"""Keys and addresses as people paste them (NIP-19, NIP-21, bech32), and names that lead to keys (NIP-05)."""
 
 import nostr_sdk
 
 from fuzz.kit import ALICE, text_of, vectors
 from identity import bech32, nip19
-from identity.errors import InvalidKey
+from identity.errors import InvalidKey, InvalidName
 from identity.keys import SecretKey
+from identity.nip05 import Name, named_key, parse_name
 from identity.nip19 import Entity, Naddr, Nevent, Note, Nprofile, Npub, Nsec, decode
+from relay_bridge import FetchFailed, check_url
 from wallet.crypto import ORDER
 
 _PREFIXES = ("npub", "nsec", "note", "nprofile", "nevent", "naddr", "nrelay")
@@ -83,7 +85,31 @@ def _hex(data: bytes) -> None:
         assert nip19.parse_public_key(data.hex().upper()) == data.hex()
 
 
-CHECKS = {"text": _text, "entity": _entity, "hex": _hex}
+def _name(data: bytes) -> None:
+    """A name's domain never reaches into the path or the query that is asked."""
+    try:
+        name = parse_name(text_of(data))
+    except InvalidName:
+        return
+    assert parse_name(str(name)) == parse_name(str(name).upper()) == name
+    try:
+        url = check_url(f"https://{name.place}")
+    except FetchFailed:
+        return
+    assert (url.path, dict(url.query)) == ("/.well-known/nostr.json", {"name": name.local})
+
+
+def _names(data: bytes) -> None:
+    """What a domain answers."""
+    try:
+        key = named_key(text_of(data), _BOB)
+    except InvalidName:
+        return
+    assert key is None or (len(key) == 64 and bytes.fromhex(key).hex() == key)
+
+
+_BOB = Name("bob", "example.com")
+CHECKS = {"text": _text, "entity": _entity, "hex": _hex, "name": _name, "names": _names}
 _TEXTS = [
     entry["text"]
     for entries in vectors("identity/nip19.json").values()
@@ -103,6 +129,9 @@ SEEDS = [
     ),
     ("hex", ALICE.to_bytes()),
     ("hex", bytes.fromhex(ALICE.public_key)),
+    *(("name", name.encode()) for name in ("bob@example.com", "_@bücher.example:8080", "example.com", "bob@a/b?c#d")),
+    ("names", f'{{"names": {{"bob": "{ALICE.public_key}"}}, "relays": {{}}}}'.encode()),
+    ("names", b'{"names": {"bob": 7}}'),
 ]  # fmt: skip
 WORDS = (
     "npub1",
