@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 BEAT_SECONDS: Final = 240  # a minute less than a heartbeat holds, so that it never lapses between two
 HOLDS_SECONDS: Final = 300
+INTRODUCE_SECONDS: Final = 6 * 3600  # names come and go, and relays forget
 STOP_SECONDS_MAX: Final = 5.0  # a key that lives elsewhere may not be there
 SEARCH_SECONDS_MAX: Final = 5.0
 
@@ -38,11 +39,11 @@ class Announcer:
         self._tasks = Tasks()
 
     async def start(self) -> None:
-        """Put the announcement into the outbox and begin to beat; then look whether the rest is as it should be."""
+        """Put the announcement into the outbox, begin to beat, and to look whether the rest is as it should be."""
         self._announced_at = self._post.clock.now()
         await self._enqueue(announcement(self._agent, self._announced_at))
         self._tasks.start(self._beat(), f"heartbeat {self._agent.slug}")
-        self._tasks.start(self._introduce(), f"profile {self._agent.slug}")
+        self._tasks.every(self._post.clock, INTRODUCE_SECONDS, self.introduce, f"profile {self._agent.slug}")
 
     async def stop(self) -> None:
         """Stop beating and put the deletion into the outbox."""
@@ -63,8 +64,8 @@ class Announcer:
                 "announcement_stays", reason="its key cannot be asked; the heartbeat runs out by itself"
             )
 
-    async def _introduce(self) -> None:
-        """Publish the profile and where the agent reads, unless relays have that already."""
+    async def introduce(self) -> None:
+        """Publish the profile and where the agent reads, unless relays have that already. Waits until one is there."""
         agent, post, key = self._agent, self._post, self._signer.public_key
         name = await check_name(post.fetcher, agent.nip05, key) if agent.nip05 else None
         if name is not None and name.leads is not Leads.HERE:

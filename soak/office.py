@@ -93,7 +93,8 @@ class SimPool:
         self._reader = reader
 
     async def up(self) -> None:
-        """Its one relay is always there."""
+        """Never for those who wait for it: they only publish their profiles, and no money depends on that."""
+        await asyncio.Event().wait()
 
     async def query(self, filters: Sequence[Filter], **_options: Any) -> list[Event]:
         """What there is; nothing if no relay answers just now."""

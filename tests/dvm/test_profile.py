@@ -1,19 +1,19 @@
 """Who an agent is and where it reads, as relays have it."""
 
-import asyncio
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from dvm import Agent, Provider
+from dvm import Agent
+from dvm.announce import Announcer
 from dvm.names import Leads, NameCheck
 from dvm.profile import KINDS, announced_name, introductions
 from identity import Event, LocalSigner, SecretKey, make_template, sign_event
 from relay_bridge import Fetcher
 from tests.dvm.conftest import eventually
-from tradepost.testing import ManualClock, Market
+from tradepost.testing import Market
 
 if TYPE_CHECKING:
     from tests.conftest import NameServer
@@ -90,32 +90,36 @@ def test_a_name_that_is_none_is_refused_at_once() -> None:
         Agent("Bob", nip05="bob at home")
 
 
-async def test_an_agent_introduces_itself_once(name_server: "NameServer") -> None:
-    clock = ManualClock()
-    async with Market(clock=clock) as market:
-        agent = Agent("Bob", nip05=f"bob@{name_server.domain}")
-        agent.serves(5001)(lambda job: "")
-        post = replace(await market.post("shop"), fetcher=Fetcher(allow_private=True))
-        name_server.names["bob"] = KEY.public_key
+async def test_an_agent_introduces_itself_when_it_opens(market: Market, agent: Agent) -> None:
+    provider = await market.open(agent)
+    mine = {0: "", 10002: "", 10050: ""}
 
-        def is_introduced() -> bool:
-            return all(task.get_name() != "profile bob" for task in asyncio.all_tasks())
+    def told() -> dict[int, str]:
+        events = [e for e in market.relay.events if e.pubkey == provider.public_key and e.kind in mine]
+        return {event.kind: event.content for event in events}
 
-        async def published() -> list[Event]:
-            """What of it is on the relay once the agent was open for a while, and is closed again."""
-            provider = Provider(agent, LocalSigner(KEY), post)
-            await provider.start()
-            await eventually(is_introduced, "the profile")
-            await provider.stop(0)
-            assert await post.outbox.flush(5)
-            return [event for event in market.relay.events if event.kind in KINDS]
+    await eventually(lambda: told().keys() == mine.keys(), "the profile")
+    assert json.loads(told()[0]) == {"name": "Upper", "about": "Says it louder", "bot": True}
+    await provider.stop(0)
+    assert told().keys() == mine.keys()  # who it is does not change because it is closed
 
-        first = await published()
-        assert sorted(event.kind for event in first) == sorted(KINDS)
-        profile = next(event for event in first if event.kind == 0)
-        assert json.loads(profile.content) == {"name": "Bob", "bot": True, "nip05": agent.nip05}
-        await clock.advance(60)
-        assert await published() == first  # neither again nor taken back
-        assert len(name_server.asked) == 2
-        agent.about = "Does it better"
-        assert sum("better" in event.content for event in await published()) == 1
+
+async def test_what_relays_have_is_not_published_again(market: Market, name_server: "NameServer") -> None:
+    agent = Agent("Bob", nip05=f"bob@{name_server.domain}")
+    post = replace(await market.post("shop"), fetcher=Fetcher(allow_private=True))
+    name_server.names["bob"] = KEY.public_key
+
+    async def published() -> list[Event]:
+        await Announcer(agent, LocalSigner(KEY), post).introduce()
+        assert await post.outbox.flush(5)
+        return [event for event in market.relay.events if event.kind in KINDS]
+
+    first = await published()
+    assert sorted(event.kind for event in first) == sorted(KINDS)
+    profile = next(event for event in first if event.kind == 0)
+    assert json.loads(profile.content) == {"name": "Bob", "bot": True, "nip05": agent.nip05}
+    assert await published() == first
+    assert len(name_server.asked) == 2
+    name_server.names["bob"] = SecretKey.generate().public_key
+    profile = next(event for event in await published() if event.kind == 0)
+    assert json.loads(profile.content) == {"name": "Bob", "bot": True}
