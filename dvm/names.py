@@ -6,7 +6,7 @@ from typing import Final
 
 from identity import encode_npub
 from identity.errors import InvalidName
-from identity.nip05 import Name, named_key, parse_name
+from identity.nip05 import named_key, parse_name
 from relay_bridge import Fetcher, FetchFailed, check_url
 from relay_bridge.fetch import without_tls_here
 
@@ -34,8 +34,8 @@ class NameCheck:
 async def check_name(fetcher: Fetcher, text: str, public_key: str) -> NameCheck:
     """Ask whether the name in `text` leads to `public_key` (hex). Never raises for what it finds.
 
-    Only public hosts are asked, and redirects are not followed (NIP-05), unless `fetcher` was made for one's own
-    network: then a service on this machine, which has no TLS, is asked too.
+    Redirects are not followed (NIP-05). Only public hosts are asked, unless `fetcher` was made for one's own network:
+    then a service on this machine is asked too, by http.
     """
     try:
         name = parse_name(text)
@@ -44,8 +44,9 @@ async def check_name(fetcher: Fetcher, text: str, public_key: str) -> NameCheck:
     shown = name.shown
     try:
         found = await fetcher.answer(
-            _url(name, fetcher), bytes_max=ANSWER_BYTES_MAX, seconds_max=SECONDS_MAX, redirects_max=0
-        )
+            str(without_tls_here(check_url(f"https://{name.place}"))),
+            bytes_max=ANSWER_BYTES_MAX, seconds_max=SECONDS_MAX, redirects_max=0,
+        )  # fmt: skip
         key = named_key(found.text, name)
     except FetchFailed as error:
         return NameCheck(shown, Leads.UNKNOWN, str(error))
@@ -56,8 +57,3 @@ async def check_name(fetcher: Fetcher, text: str, public_key: str) -> NameCheck:
     if key != public_key:
         return NameCheck(shown, Leads.ELSEWHERE, f"it leads to another key, {encode_npub(key)}")
     return NameCheck(shown, Leads.HERE)
-
-
-def _url(name: Name, fetcher: Fetcher) -> str:
-    url = check_url(f"https://{name.place}")
-    return str(without_tls_here(url) if fetcher.allow_private else url)

@@ -71,7 +71,7 @@ class Fetcher:
 
     def __init__(self, *, allow_private: bool = False, resolve: Resolve = resolve) -> None:
         """`allow_private`: the owner's own network may be fetched from too. `resolve` gives a name's addresses."""
-        self.allow_private = allow_private
+        self._allow_private = allow_private
         self._resolve = resolve
 
     async def text(self, address: str, *, bytes_max: int, seconds_max: float) -> Document:
@@ -136,7 +136,7 @@ class Fetcher:
 
     async def _addresses(self, url: URL) -> list[str]:
         host, port = url.raw_host or "", url.port or 0
-        if self.allow_private:
+        if self._allow_private:
             return await self._resolve(host, port)
         return await public_addresses(host, port, self._resolve)
 
