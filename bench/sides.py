@@ -62,12 +62,12 @@ class Side:
 
 
 @contextmanager
-def relay_and_client() -> Iterator[tuple[str, Client]]:
-    """A relay's URL, and a client of it."""
-    with child("bench.parts.relay") as relay, child("bench.parts.load", relay.greeting) as load:
+def relay_and_client(relays: int = 1) -> Iterator[tuple[str, Client]]:
+    """A relay's URL (those of several with commas), and a client of it."""
+    with child("bench.parts.relay", str(relays)) as relay, child("bench.parts.load", relay.greeting) as load:
         yield relay.greeting, Client(load)
 
 
-def agent(url: str, data: Path) -> AbstractContextManager[Child]:
-    """Our agent on a relay, with its data in a folder."""
-    return child("bench.parts.agent", url, str(data.absolute()))
+def agent(url: str, data: Path, *, count: int = 1) -> AbstractContextManager[Child]:
+    """Our agent on a relay, with its data in a folder; or so many agents in one post."""
+    return child("bench.parts.agent", url, str(data.absolute()), str(count))

@@ -4,9 +4,9 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from dvm.errors import BadRequest
+from dvm.errors import AllowanceExceeded, BadRequest
 from dvm.kinds import check_request_kind, kind_of
 from dvm.nip90 import Input, JobRequest
 from dvm.schemas import Param, Schema, schema_of
@@ -14,6 +14,27 @@ from identity import InvalidName
 from identity.nip05 import Name, parse_name
 
 Work = Callable[["Job"], Any]
+
+
+class Buy(Protocol):
+    """Has a part of a job done by somebody else (`allowances.JobPurse.buy`)."""
+
+    async def __call__(
+        self,
+        target: str,
+        text: str | Sequence[Input],
+        *,
+        kind: int | str,
+        max_sat: int,
+        params: Mapping[str, str | Sequence[str]],
+        private: bool,
+        others: bool,
+        seconds_max: int,
+    ) -> str:
+        """The result's text."""
+        ...
+
+
 Report = Callable[[str, str], Awaitable[None]]
 
 _SLUG: Final = re.compile(r"[^a-z0-9]+")
@@ -46,7 +67,7 @@ class Job:
     and the function should not log what it reads.
     """
 
-    def __init__(self, request: JobRequest, report: Report) -> None:
+    def __init__(self, request: JobRequest, report: Report, buy: Buy | None = None) -> None:
         self.id: str = request.id
         self.kind: int = request.event.kind
         self.customer: str = request.customer
@@ -56,6 +77,7 @@ class Job:
         self.params: Mapping[str, tuple[str, ...]] = request.params
         self.text: str = "\n\n".join(part.text for part in self.inputs)
         self._report = report
+        self._buy = buy
 
     def param(self, name: str, default: str = "") -> str:
         """First value of a parameter of the request, `default` if it was not given or is empty."""
@@ -69,6 +91,32 @@ class Job:
     async def partial(self, content: str) -> None:
         """Send a part of the result ahead: a 7000 `partial` event with `content`."""
         await self._report("", content)
+
+    async def ask(
+        self,
+        target: str,
+        text: str | Sequence[Input],
+        *,
+        kind: int | str = "",
+        max_sat: int = 0,
+        params: Mapping[str, str | Sequence[str]] | None = None,
+        private: bool | None = None,
+        others: bool = True,
+        seconds_max: int = 300,
+    ) -> str:
+        """Buy a part of this job from another agent; returns its result's text.
+
+        As `Customer.hire`: the next agent is asked if one does not deliver. `kind` may be left out if `target` is the
+        name of one; `private`: as this job is. It is paid by the post, within this agent's allowance. A job that is
+        begun again after a crash is given what it has bought already, if it asks for the same.
+        Raises `AllowanceExceeded`, `OrderFailed`, `NoAgentFound`, `BadRequest`.
+        """
+        if self._buy is None:
+            raise AllowanceExceeded("there is nobody to buy for this agent here", left_sat=0, renews_at=None)
+        return await self._buy(
+            target, text, kind=kind, max_sat=max_sat, params=params or {},
+            private=self.private if private is None else private, others=others, seconds_max=seconds_max,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"Job(kind={self.kind}, id={self.id!r})"

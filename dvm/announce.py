@@ -14,7 +14,8 @@ from dvm.post import Post
 from dvm.profile import KINDS, introductions
 from dvm.schemas import TEXT, Param
 from identity import EventTemplate, Signer, make_template
-from relay_bridge import Filter, RelayPool
+from identity.event import Tags
+from relay_bridge import Filter, RelayChange, RelayPool
 from relay_bridge.tasks import Tasks
 from relay_bridge.timing import within
 from store import Clock
@@ -31,7 +32,9 @@ SEARCH_SECONDS_MAX: Final = 5.0
 class Announcer:
     """Announces one agent while it runs, and who it is. `stop` takes the announcement back (NIP-09)."""
 
-    def __init__(self, agent: Agent, signer: Signer, post: Post) -> None:
+    def __init__(self, agent: Agent, signer: Signer, post: Post, *, demands: Tags = ()) -> None:
+        """`demands` are tags that say what strangers owe."""
+        self._demands = demands
         self._agent = agent
         self._signer = signer
         self._post = post
@@ -41,9 +44,19 @@ class Announcer:
     async def start(self) -> None:
         """Put the announcement into the outbox, begin to beat, and to look whether the rest is as it should be."""
         self._announced_at = self._post.clock.now()
-        await self._enqueue(announcement(self._agent, self._announced_at))
+        await self._enqueue(announcement(self._agent, self._announced_at, self._demands))
         self._tasks.start(self._beat(), f"heartbeat {self._agent.slug}")
         self._tasks.every(self._post.clock, INTRODUCE_SECONDS, self.introduce, f"profile {self._agent.slug}")
+
+    async def follow_pool(self, change: RelayChange) -> None:
+        """The pool's relays have changed: announce and introduce anew. What there is of the profile goes along."""
+        await self._tasks.close()
+        mine = Filter(kinds=KINDS, authors=(self._signer.public_key,))
+        found = await self._post.pool.query([mine], seconds_max=SEARCH_SECONDS_MAX)
+        async with self._post.db.transaction() as tx:
+            for event in {event.kind: event for event in reversed(found)}.values():
+                await self._post.outbox.add(tx, event, change.added, own=False)
+        await self.start()
 
     async def stop(self) -> None:
         """Stop beating and put the deletion into the outbox."""
@@ -89,7 +102,7 @@ class Announcer:
             await self._post.clock.sleep(BEAT_SECONDS)
 
 
-def announcement(agent: Agent, now: int) -> EventTemplate:
+def announcement(agent: Agent, now: int, demands: Tags = ()) -> EventTemplate:
     """The 31990 event, with the content keys that deployed clients read."""
     capabilities = [agent.capabilities[kind] for kind in sorted(agent.capabilities)]
     prices = {c.price_sat for c in capabilities}
@@ -110,6 +123,7 @@ def announcement(agent: Agent, now: int) -> EventTemplate:
     tags += [("k", str(c.kind)) for c in capabilities]
     tags += [("t", c.name.lower()) for c in capabilities]  # NIP-24: lower case
     tags += [("price", str(c.kind), str(c.price_sat * 1000)) for c in capabilities]
+    tags += demands
     return make_template(
         ANNOUNCEMENT, content=msgspec.json.encode(content).decode(), tags=tags, created_at=now
     )

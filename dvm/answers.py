@@ -12,7 +12,6 @@ from dvm.limits import ProviderLimits
 from dvm.nip90 import (
     ENCRYPTED,
     EVENT_BYTES_MAX,
-    RELAYS_MAX,
     JobRequest,
     Offer,
     Status,
@@ -20,14 +19,13 @@ from dvm.nip90 import (
     make_result,
 )
 from dvm.payment_judging import agreed_lock
-from dvm.post import Post
+from dvm.post import NAMED_RELAYS_MAX, Post
 from dvm.private import Scheme, bytes_in_event, encrypt, hide, scheme_of
 from dvm.queries import JobRow
 from dvm.requests import Requests
 from dvm.reveals import SealedResult
 from identity import Event, EventTemplate, Signer
 from identity.nip19 import encode_nprofile
-from relay_bridge import usable_relays
 from store import Transaction
 from wallet import SAT, Lock, PaymentRequest, Transport, encode_request, lock_condition
 from wallet.escrow import Role, Stage
@@ -39,7 +37,7 @@ ANSWER_SECONDS: Final = 7 * 86400  # how long a relay that is away is waited for
 
 @dataclass(frozen=True)
 class Outgoing:
-    """Signed answers, and where they go."""
+    """Signed answers, for whom they are, and the relays that it named besides ours."""
 
     events: Sequence[Event]
     relays: Sequence[str]
@@ -98,14 +96,9 @@ class Answers:
 
     async def send(self, tx: Transaction, outgoing: Outgoing) -> None:
         """Put answers into the outbox. They go to our relays, the request's, and where the customer reads (NIP-65)."""
+        until = self._post.clock.now() + ANSWER_SECONDS
         for event in outgoing.events:
-            await self._post.outbox.add(
-                tx, event, outgoing.relays, enough=len(outgoing.relays),
-                until=self._post.clock.now() + ANSWER_SECONDS,
-            )  # fmt: skip
-        mailboxes = self._post.mailboxes
-        if outgoing.events and mailboxes.relays_of(outgoing.reader) is None:
-            tx.after_commit(lambda: mailboxes.send_on(outgoing.reader, outgoing.events, outgoing.relays))
+            await self._post.mailboxes.send(tx, event, outgoing.reader, outgoing.relays, until=until)
 
     async def _read(self, job: JobRow) -> JobRequest | None:
         return await self._requests.read_again(job.request)
@@ -182,13 +175,10 @@ class Answers:
 
     def _relays(self, job: JobRow, request: JobRequest | None) -> tuple[str, ...]:
         if request is None:  # a plain one, whose tags are read here, or one that cannot be read
-            wanted = [url for tag in job.request.tags_named("relays") for url in tag[1:]][:RELAYS_MAX]
+            wanted = [url for tag in job.request.tags_named("relays") for url in tag[1:]]
         else:
             wanted = list(request.relays)
-        relays = usable_relays([*self._post.pool.urls, job.relay, *wanted])
-        if mailbox := self._post.mailboxes.relays_of(job.customer):
-            relays = tuple(dict.fromkeys((*relays, *mailbox)))
-        return relays
+        return self._post.pool.choose([job.relay, *wanted], NAMED_RELAYS_MAX)
 
 
 def check_sealed_size(part: str | Event) -> None:

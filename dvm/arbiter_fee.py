@@ -10,9 +10,12 @@ from dvm.escrow_desk import Overtaken
 from dvm.escrow_parties import CustomerDesk, fee_is_due
 from dvm.order import Order
 from identity import SignerUnavailable
+from identity.nip19 import RELAY_BYTES_MAX, encode_nprofile
+from relay_bridge import usable_relays
 from store import Clock, Transaction
 from wallet import queries_escrows
 from wallet.queries_escrows import EscrowRow
+from wallet.terms import Terms
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +40,12 @@ class Ask(Protocol):
         ...
 
 
+def _address(terms: Terms) -> str:
+    """The arbiter, and the relays that it signed that it reads."""
+    relays = [url for url in usable_relays(terms.arbiter_relays) if len(url) <= RELAY_BYTES_MAX]
+    return encode_nprofile(terms.arbiter or "", relays)
+
+
 async def pay_arbiter(request_id: str, *, desk: CustomerDesk, ask: Ask, clock: Clock) -> None:
     """Order the hearing of our dispute, for the fee that was signed; once, as the order is noted as it is made."""
     while (row := await desk.get(request_id)) is not None and fee_is_due(row):
@@ -50,7 +59,7 @@ async def pay_arbiter(request_id: str, *, desk: CustomerDesk, ask: Ask, clock: C
             if left_seconds <= 0:
                 return
             await ask(
-                row.terms.arbiter or "", request_id, kind=ARBITRATION, max_sat=row.terms.arbiter_fee_sat,
+                _address(row.terms), request_id, kind=ARBITRATION, max_sat=row.terms.arbiter_fee_sat,
                 private=True, seconds_max=left_seconds, also=note,
             )  # fmt: skip
         except Overtaken:

@@ -35,9 +35,8 @@ def is_by_invoice(row: OrderRow) -> bool:
     return row.op_id is not None and row.mint is None
 
 
-def wants_invoice(row: OrderRow, offer: Offer, mints: Sequence[str]) -> bool:
+def wants_invoice(settle: Sequence[str], offer: Offer, mints: Sequence[str]) -> bool:
     """Whether to pay an offer's invoice: the customer named that, and no ecash, or none that both sides use."""
-    settle = _settle(row)
     if Method.INVOICE not in settle or offer.bolt11 is None:
         return False
     return PREPAID not in settle or not set(offer.mints) & set(mints)
@@ -74,12 +73,12 @@ class Bolt11Purchases:
             return CoinsLocked()
         return PaymentImpossible(payment.error or "the invoice could not be paid")
 
-    async def debt(self, row: OrderRow, result: JobResult) -> Payment | None:
+    async def debt(self, row: OrderRow, settle: Sequence[str], result: JobResult) -> Payment | None:
         """Plan to pay for what was done before it was paid, at most what the order may cost; None if nothing is owed.
 
-        Write it down with the result by `record`.
+        `settle`: how the customer said it would pay. Write the plan down with the result by `record`.
         """
-        if row.op_id is not None or Method.INVOICE not in _settle(row) or result.bolt11 is None:
+        if row.op_id is not None or Method.INVOICE not in settle or result.bolt11 is None:
             return None
         offer = Offer(result.price_msat or 0, bolt11=result.bolt11)
         why_not = obstacle(offer, self._post.clock.now())
@@ -109,7 +108,3 @@ class Bolt11Purchases:
             await self._post.clock.sleep(delay_seconds)
             delay_seconds = min(delay_seconds * 2, RETRY_SECONDS_MAX)
         return payment
-
-
-def _settle(row: OrderRow) -> list[str]:
-    return [value for tag in row.request.tags_named("settle") for value in tag[1:]]

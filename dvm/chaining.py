@@ -9,6 +9,7 @@ No job can wait for itself, or two for each other: an id is the hash of the even
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -50,7 +51,7 @@ class Chains:
         self._desk = desk
         self._limits = limits
         self._report = report
-        self._under_way = 0
+        self._under_way = Counter[str]()
 
     async def inputs(self, job: JobRow, request: JobRequest) -> tuple[Input, ...]:
         """The inputs, each of type job with the result that it stands for; waits until all are there.
@@ -60,15 +61,16 @@ class Chains:
         """
         if not builds_on_jobs(request.inputs):
             return request.inputs
-        if self._under_way >= self._limits.chained_jobs_max:
+        # Nobody has more of them here than there is room left.
+        if self._under_way[job.customer] >= self._limits.chained_jobs_max - self._under_way.total():
             raise JobFailed(
                 "too many jobs wait for others here; send it again when what it works on is there"
             )
-        self._under_way += 1
+        self._under_way[job.customer] += 1
         try:
             return await self._wait(job, request.inputs, await self._until(job, request))
         finally:
-            self._under_way -= 1
+            self._under_way -= Counter((job.customer,))  # which forgets who has none
 
     async def _until(self, job: JobRow, request: JobRequest) -> int:
         escrow = await self._desk.get(job.id) if job.price_msat else None

@@ -2,8 +2,9 @@
 
 Inbox: feedback, results and gift wraps to our key. Duty: every order ends, and no sat of it is forgotten. An order
 begins in `order_asking.py`, what agents send is read in `order_replies.py`, offers are taken in `order_offers.py`, and
-each step is written in `order_book.py`. Orders live in the store: a customer that was killed goes on with them when it
-is opened again, pays nothing twice, and takes locked coins back after their locktime.
+each step is written in `order_book.py`; work that any agent may do is ordered by `guarantees.py`. Orders live in the
+store: a customer that was killed goes on with them when it is opened again, pays nothing twice, and takes locked coins
+back after their locktime.
 """
 
 import asyncio
@@ -14,10 +15,13 @@ from dvm.arbiter_fee import pay_arbiter
 from dvm.errors import BadRequest
 from dvm.escrow_messages import Wishes
 from dvm.escrow_parties import CustomerDesk
-from dvm.kinds import DELETION, FEEDBACK, result_kind
+from dvm.guarantees import Guarantees
+from dvm.hiring import Buyer, Task
+from dvm.kinds import FEEDBACK, result_kind
+from dvm.lifecycle_guarantees import GuaranteeState
 from dvm.lifecycle_orders import OrderState, TakenBack
 from dvm.nip90 import Input
-from dvm.order import Order
+from dvm.order import Guarantee, Order
 from dvm.order_asking import OrderAsking, Wanted
 from dvm.order_book import OrderBook
 from dvm.order_escrows import OrderEscrows
@@ -26,7 +30,9 @@ from dvm.order_replies import OrderReplies
 from dvm.patience import PatientSigner
 from dvm.post import ANSWER_MARGIN_SECONDS, WRAP_MARGIN_SECONDS, Post
 from dvm.purchases import Purchases
-from identity import Signer, make_template
+from dvm.queries import OrderRow
+from dvm.queries_guarantees import end_guarantee
+from identity import Signer
 from relay_bridge import Delivery, Filter, Following
 from relay_bridge.tasks import Tasks
 from store import Transaction
@@ -44,7 +50,9 @@ class Customer:
         self._beginning = asyncio.Lock()  # two first orders of a kind at once follow its results once
         self._tasks = tasks = Tasks()
         patient = PatientSigner(signer, post.clock)  # for all that nobody waits for
-        self._book = book = OrderBook(post, patient, tasks, cancel=self.cancel, reclaim=self._reclaim)
+        self._book = book = OrderBook(
+            post, patient, tasks, cancel=self.cancel, reclaim=self._reclaim, told=self._told
+        )
         self._escrows = OrderEscrows(post, patient, tasks, book, self._owes_fee)
         self._purchases = Purchases(post, patient, self.desk, book.apply)
         self._asking = OrderAsking(
@@ -54,6 +62,7 @@ class Customer:
             post, patient, tasks, book=book, escrows=self._escrows, purchases=self._purchases,
             offers=OrderOffers(post, book, self._purchases, self.desk, tasks),
         )  # fmt: skip
+        self._guarantees = Guarantees(post, signer, tasks, book, self._asking)
 
     @property
     def desk(self) -> CustomerDesk:
@@ -82,6 +91,7 @@ class Customer:
             if row.refund_op_id:
                 settling = self._purchases.settle_refund(row.id, row.refund_op_id)
                 self._tasks.start(settling, row.refund_op_id)
+        await self._guarantees.start()
 
     async def stop(self) -> None:
         """Stop listening. Open orders stay in the store and go on at the next start."""
@@ -122,6 +132,45 @@ class Customer:
         )  # fmt: skip
         return await self._asking.place(wanted, also)
 
+    async def hire(
+        self,
+        target: str,
+        text: str | Sequence[Input],
+        *,
+        kind: int,
+        max_sat: int = 0,
+        params: Mapping[str, str | Sequence[str]] | None = None,
+        private: bool = False,
+        seconds_max: int = 600,
+        arbiters: Sequence[str] = (),
+        settle: Sequence[Method] = (Method.PREPAID,),
+        review: bool = False,
+        others: bool = True,
+        avoid: Sequence[str] = (),
+        name: str = "",
+        buyer: Buyer | None = None,
+    ) -> Guarantee:
+        """Have work done, by one agent or by the next one if it does not deliver; on disk when this returns.
+
+        As `ask`, but `max_sat` and `seconds_max` are for all agents together. One that gives no sign of life, refuses,
+        fails or is late is left: its money is taken back first, and what stays locked counts against `max_sat`. The
+        first result ends it, also that of an agent that was left, if it still has our coins.
+        `target`: a word for a capability, or the agent to begin with; with `others` False it is the only one.
+        `avoid`: keys that are not asked. `name`: the same name is the same work, in every process: it goes on, or its
+        result is there, and nothing is paid again. `buyer` is checked in the transaction that begins it.
+        Raises `BadRequest`, `NoAgentFound`, and `AllowanceExceeded` for a `buyer`.
+        """
+        wanted = Wanted(
+            target=target, text=text, kind=kind, max_sat=max_sat, params=params or {}, private=private,
+            seconds_max=seconds_max, arbiters=arbiters, settle=settle, review=review,
+        )  # fmt: skip
+        task = Task(wanted=wanted, others=others, avoid=tuple(avoid))
+        return await self._guarantees.begin(task, name=name, buyer=buyer)
+
+    def open_guarantees(self) -> list[Guarantee]:
+        """Work that was hired for and has not ended, that of earlier processes included."""
+        return self._guarantees.open()
+
     async def accept(self, order_id: str) -> None:
         """Pay for a result that is in escrow. Raises `BadRequest` if there is none to accept."""
         if not await self.desk.wish(order_id, Wishes("accept")):
@@ -148,14 +197,15 @@ class Customer:
         if row is None or row.customer != self.public_key:
             raise BadRequest(f"no order of this customer has the id {order_id[:64]!r}")
         now = self._post.clock.now()
-        tags = [("e", row.id), ("k", str(row.kind)), ("p", row.provider)]
-        event = await self.signer.sign(make_template(DELETION, tags=tags, created_at=now))
 
-        async def write(tx: Transaction) -> None:
-            await self._post.outbox.add(tx, event)
+        async def end(tx: Transaction) -> None:  # else another agent would be asked now
+            if row.guarantee_id:
+                failed = GuaranteeState.FAILED
+                await end_guarantee(tx, row.guarantee_id, failed, now=now, reason="cancelled")
 
-        if not await self._book.apply(order_id, TakenBack(), also=write):
+        if not await self._book.take_back(row, TakenBack(), self.signer, also=end):
             raise BadRequest(f"job {order_id[:12]} is {row.state}: there is nothing to cancel any more")
+        self._told(row)
 
     async def open_orders(self) -> list[Order]:
         """Orders that have not ended, those of earlier processes included."""
@@ -184,6 +234,9 @@ class Customer:
 
     async def _reclaim(self, order_id: str) -> None:
         await self._purchases.reclaim(order_id)
+
+    def _told(self, row: OrderRow) -> None:
+        self._guarantees.notice(row)
 
     def _owes_fee(self, escrow: EscrowRow) -> None:
         hearing = pay_arbiter(escrow.request_id, desk=self.desk, ask=self.ask, clock=self._post.clock)

@@ -6,6 +6,7 @@ DvmError(message, action)
 │   └── JobTimeout          the work took longer than the agent allows
 ├── OrderFailed             the customer's side: no result, and where the money is
 ├── RunnerUnusable          what is to do an agent's work is wrong or missing: a setting, a program, the sandbox
+├── AllowanceExceeded       an agent of ours wants to buy for more than it may spend
 └── NoAgentFound            no live agent announces the capability
 """
 
@@ -47,3 +48,15 @@ class NoAgentFound(DvmError):  # noqa: N818
 
 class RunnerUnusable(DvmError):  # noqa: N818
     """What is to do an agent's work cannot be used; the message is for the agent's owner and says what to mend."""
+
+
+class AllowanceExceeded(DvmError):  # noqa: N818
+    """A purchase would cost more than the agent's allowance has left; nothing was ordered.
+
+    `left_sat` is what it may still spend; `renews_at` (unix seconds) when there is more, None if there will not be.
+    """
+
+    def __init__(self, message: str, *, left_sat: int, renews_at: int | None) -> None:
+        super().__init__(message, action=Action.GIVE_UP if renews_at is None else Action.RETRY_AFTER)
+        self.left_sat = left_sat
+        self.renews_at = renews_at

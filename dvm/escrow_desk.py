@@ -299,10 +299,10 @@ class EscrowDesk(ABC):
         return []
 
     async def send(self, tx: Transaction, row: EscrowRow, events: Iterable[Event]) -> None:
-        """Put letters into the outbox, for the relays of all parties."""
-        urls = self._relays(row)
+        """Put letters into the outbox, for the relays of all parties, and for where the recipient takes messages."""
+        urls, until = self._relays(row), row.terms.locktime
         for event in events:
-            await self._post.outbox.add(tx, event, urls, enough=len(urls), until=row.terms.locktime)
+            await self._post.mailboxes.send(tx, event, event.tag("p") or "", urls, until=until)
 
     def _relays(self, row: EscrowRow) -> list[str]:
         """The arbiter's, the customer's and ours in turn: no party's list crowds out another's."""

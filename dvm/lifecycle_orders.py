@@ -99,9 +99,16 @@ class TakenBack:
     """We take the request back; the event that says so (NIP-09) is written with this decision."""
 
 
+@dataclass(frozen=True)
+class GivenUp:
+    """We wait for this agent no longer; the event that takes the request back is written with this decision."""
+
+    reason: str
+
+
 OrderInput = (
     OfferArrived | CoinsLocked | PaymentImpossible | ResultArrived
-    | ErrorArrived | DeadlinePassed | MoneyBack | MoneyGone | FalselySealed | TakenBack
+    | ErrorArrived | DeadlinePassed | MoneyBack | MoneyGone | FalselySealed | TakenBack | GivenUp
 )  # fmt: skip
 
 
@@ -154,6 +161,10 @@ def decide_order(state: OrderState, event: OrderInput, *, has_result: bool = Fal
             return OrderDecision(OrderState.CANCELLED, "cancelled")
         case ((OrderState.PAYING | OrderState.PAID), TakenBack()):
             return OrderDecision(state)  # the agent says what becomes of the money, or the deadline does
+        case OrderState.REQUESTED, GivenUp(reason=reason):
+            return OrderDecision(OrderState.CANCELLED, reason)
+        case OrderState.PAID, GivenUp(reason=reason):
+            return OrderDecision(OrderState.AWAITING_REFUND, reason)
 
         case (
             (OrderState.REQUESTED | OrderState.PAID | OrderState.AWAITING_REFUND | OrderState.LOST),

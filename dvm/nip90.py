@@ -159,8 +159,12 @@ def make_request(
     now: int,
     settle: Sequence[str] = (PREPAID,),
     arbiters: Sequence[str] = (),
+    hint: str = "",
 ) -> EventTemplate:
-    """A request as our customers send it: NIP-90's tags first, then ours. `settle`: the ways to pay, the best first."""
+    """A request as our customers send it: NIP-90's tags first, then ours. `settle`: the ways to pay, the best first.
+
+    `hint`: a relay where the provider reads, besides those that it lists.
+    """
     check_request_kind(kind)
     tags: list[tuple[str, ...]] = [part.to_tag() for part in inputs]
     tags += [("param", name, *values) for name, values in params.items()]
@@ -170,8 +174,13 @@ def make_request(
         if arbiters:
             tags.append(("arbiter", *arbiters))
     # The one-job key also keeps two equal requests of one second apart: without it they would be one event.
-    tags += [("lock", lock), ("p", provider), ("expiration", str(expires_at))]
+    tags += [("lock", lock), ("p", provider, *filter(None, (hint,))), ("expiration", str(expires_at))]
     return make_template(kind, tags=tags, created_at=now)
+
+
+def hint_in(request: Event) -> tuple[str, ...]:
+    """The relay that a request of ours names as one where its provider reads; none if it names none."""
+    return tuple(tag[2] for tag in request.tags_named("p") if len(tag) > 2)
 
 
 @dataclass(frozen=True)

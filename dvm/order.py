@@ -1,4 +1,4 @@
-"""What a customer holds in hand after asking: an `Order`, its updates and its result."""
+"""What a customer holds in hand after asking: an `Order` or a `Guarantee`, its updates and its result."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,12 +14,15 @@ UPDATES_MAX: Final = 10_000  # a provider that reports for ever does not fill ou
 
 @dataclass(frozen=True)
 class Update:
-    """One step of an order. `step`: offer, paid, working, partial, exposed, result, error, refunded."""
+    """One step of an order. `step`: offer, paid, working, partial, exposed, result, error, refunded; asking, of a
+    guarantee that asks the next agent. `order_id`: of which order, where there may be several.
+    """
 
     step: str
     message: str = ""
     content: str = ""
     price_sat: int = 0
+    order_id: str = ""
 
     def __str__(self) -> str:
         parts = [self.step]
@@ -30,14 +33,10 @@ class Update:
         return ": ".join(parts)
 
 
-class Order:
-    """One job we asked for. Iterate over it for its updates (from the first one, any number of times)."""
+class Asked:
+    """Something that was asked for. Iterate over it for its updates (from the first one, any number of times)."""
 
-    def __init__(self, order_id: str, provider: str, cancel: Callable[[str], Awaitable[None]]) -> None:
-        self.id = order_id
-        self.provider = provider
-        self._cancel = cancel
-        self.state = OrderState.REQUESTED
+    def __init__(self) -> None:
         self._updates: list[Update] = []
         self._changed = asyncio.Event()
         self._result: str | None = None
@@ -67,31 +66,57 @@ class Order:
         assert self._result is not None
         return self._result
 
-    async def cancel(self) -> None:
-        """Take the request back; see `Customer.cancel`. `result` raises `OrderFailed` once that is settled."""
-        await self._cancel(self.id)
-
     def push(self, update: Update) -> None:
-        """Tell whoever iterates. Called by whoever drives the order."""
+        """Tell whoever iterates. Called by whoever drives it."""
         if len(self._updates) < UPDATES_MAX:
             self._updates.append(update)
         self._wake()
 
-    def finish(self, result: str) -> None:
-        """End with a result. Called by `OrderBook`."""
+    def finish(self, result: str, *, order_id: str = "") -> None:
+        """End with a result. Called by whoever drives it."""
         self._result = result
         self._failure = None
-        self.push(Update("result", content=result))
+        self.push(Update("result", content=result, order_id=order_id))
 
-    def fail(self, reason: str, money: str) -> None:
-        """End without a result. Called by `OrderBook`."""
-        action = Action.GIVE_UP if self.state is OrderState.LOST else Action.RETRY_AFTER
-        self._failure = OrderFailed(reason, state=self.state, money=money, action=action)
-        self.push(Update("error", message=str(self._failure)))
+    def end(self, failure: OrderFailed) -> None:
+        """End without a result. Called by whoever drives it."""
+        self._failure = failure
+        self.push(Update("error", message=str(failure)))
 
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
+
+class Order(Asked):
+    """One job that we asked one agent for."""
+
+    def __init__(self, order_id: str, provider: str, cancel: Callable[[str], Awaitable[None]]) -> None:
+        super().__init__()
+        self.id = order_id
+        self.provider = provider
+        self._cancel = cancel
+        self.state = OrderState.REQUESTED
+
+    async def cancel(self) -> None:
+        """Take the request back; see `Customer.cancel`. `result` raises `OrderFailed` once that is settled."""
+        await self._cancel(self.id)
+
+    def fail(self, reason: str, money: str) -> None:
+        """End without a result. Called by `OrderBook`."""
+        action = Action.GIVE_UP if self.state is OrderState.LOST else Action.RETRY_AFTER
+        self.end(OrderFailed(reason, state=self.state, money=money, action=action))
+
     def __repr__(self) -> str:
         return f"Order(id={self.id!r}, state={self.state.value!r})"
+
+
+class Guarantee(Asked):
+    """Work that we want of one agent or another (`Customer.hire`)."""
+
+    def __init__(self, guarantee_id: str) -> None:
+        super().__init__()
+        self.id = guarantee_id
+
+    def __repr__(self) -> str:
+        return f"Guarantee(id={self.id!r})"

@@ -1,6 +1,7 @@
 """How an order begins: what is wanted becomes a signed request, which is on disk with its order before it is sent.
 
-Outbox: kind-5xxx requests. Duty: an order is not made without its request, nor before its results are listened for.
+Outbox: kind-5xxx requests, for our relays and for where the agent reads (NIP-65). They name ours in `relays`, where
+we listen. Duty: an order is not made without its request, nor before its results are listened for.
 """
 
 import secrets
@@ -15,11 +16,11 @@ from dvm.lifecycle_orders import OrderState
 from dvm.nip90 import Input, check_size, make_request
 from dvm.order import Order
 from dvm.order_book import OrderBook
-from dvm.post import Post
+from dvm.post import NAMED_RELAYS_MAX, Post
 from dvm.private import Scheme, hide
 from dvm.queries import OrderRow
 from identity import Event, InvalidKey, SecretKey, Signer
-from identity.nip19 import parse_public_key
+from identity.nip19 import Nprofile, decode, parse_public_key
 from store import Transaction
 from wallet.terms import Method
 
@@ -32,6 +33,15 @@ def named_key(target: str) -> str | None:
         if target.startswith(("npub1", "nprofile1", "nsec1")) or len(target) == 64:
             raise BadRequest(str(error)) from None
         return None
+
+
+def relays_in(target: str) -> tuple[str, ...]:
+    """The relays that `target` says its agent reads; only an nprofile says any."""
+    try:
+        named = decode(target)
+    except InvalidKey:
+        return ()
+    return named.relays if isinstance(named, Nprofile) else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +66,6 @@ class Wanted:
             raise BadRequest(
                 "an escrow needs an arbiter that you trust, and a request that the arbiter can read"
             )
-        if Method.INVOICE in self.settle and self.private:
-            raise BadRequest("a private order cannot be paid by invoice yet: pay it with ecash")
 
 
 class OrderAsking:
@@ -88,7 +96,8 @@ class OrderAsking:
         wanted.check()
         provider = await self._resolve(wanted)
         now, nonce = self._post.clock.now(), secrets.token_hex(16)
-        event = await self._sign(wanted, provider, nonce, now)
+        named = self._post.pool.choose(relays_in(wanted.target), NAMED_RELAYS_MAX)
+        event = await self._sign(wanted, provider, nonce, now, hint=named[0] if named else "")
         row = OrderRow(
             id=event.id, customer=self._signer.public_key, provider=provider, kind=wanted.kind,
             state=OrderState.REQUESTED, max_sat=wanted.max_sat, price_sat=0, mint=None, lock_nonce=nonce, locktime=None,
@@ -98,7 +107,7 @@ class OrderAsking:
         await self._listen(wanted.kind)
         async with self._post.db.transaction() as tx:
             await queries.insert_order(tx, row)
-            await self._post.outbox.add(tx, event, until=row.deadline_at)
+            await self._post.mailboxes.send(tx, event, provider, named, until=row.deadline_at)
             if also:
                 await also(tx, event.id)
         self._book.watch(row)
@@ -110,7 +119,7 @@ class OrderAsking:
             return named
         return (await choose_agent(self._post.pool, self._post.clock, wanted.kind, wanted.target)).public_key
 
-    async def _sign(self, wanted: Wanted, provider: str, nonce: str, now: int) -> Event:
+    async def _sign(self, wanted: Wanted, provider: str, nonce: str, now: int, *, hint: str) -> Event:
         template = make_request(
             wanted.kind,
             [Input(wanted.text)] if isinstance(wanted.text, str) else wanted.text,
@@ -126,6 +135,7 @@ class OrderAsking:
             now=now,
             settle=wanted.settle,
             arbiters=wanted.arbiters,
+            hint=hint,
         )
         if wanted.private:
             template = await hide(self._signer, template, provider, Scheme.NIP44)

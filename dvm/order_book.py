@@ -11,14 +11,25 @@ import structlog
 
 from dvm import queries
 from dvm.bolt11_purchases import WARNING, is_by_invoice
-from dvm.lifecycle_orders import DeadlinePassed, OrderDecision, OrderInput, OrderState, decide_order
+from dvm.kinds import DELETION
+from dvm.lifecycle_orders import (
+    DeadlinePassed,
+    GivenUp,
+    OrderDecision,
+    OrderInput,
+    OrderState,
+    TakenBack,
+    decide_order,
+)
+from dvm.nip90 import hint_in
 from dvm.order import Order, Update
 from dvm.post import Post
 from dvm.private import plain_text, scheme_of
 from dvm.queries import OrderRow
 from dvm.reveals import sealed_text
-from identity import Signer
+from identity import Signer, make_template
 from relay_bridge.tasks import Tasks
+from store import Transaction
 from wallet.escrows import Also
 
 log = structlog.get_logger(__name__)
@@ -27,8 +38,8 @@ log = structlog.get_logger(__name__)
 class OrderBook:
     """The orders of one customer, by their rows and their handles.
 
-    Of the customer it needs two things: `cancel` takes an order back (`Customer.cancel`), `reclaim` waits for the
-    money of one that did not end well (`Purchases.reclaim`).
+    Of the customer it needs three things: `cancel` takes an order back (`Customer.cancel`), `reclaim` waits for the
+    money of one that did not end well (`Purchases.reclaim`), `told` hears of each new state.
     """
 
     def __init__(
@@ -39,12 +50,14 @@ class OrderBook:
         *,
         cancel: Callable[[str], Awaitable[None]],
         reclaim: Callable[[str], Coroutine[Any, Any, None]],
+        told: Callable[[OrderRow], None],
     ) -> None:
         self._post = post
         self._signer = signer
         self._tasks = tasks
         self._cancel = cancel
         self._reclaim = reclaim
+        self._told = told
         self._handles: dict[str, Order] = {}
 
     def handle(self, row: OrderRow) -> Order:
@@ -84,6 +97,23 @@ class OrderBook:
                 return True
             # Somebody changed the order between the reading and the writing: decide on what it is now.
 
+    async def take_back(
+        self, row: OrderRow, event: TakenBack | GivenUp, signer: Signer, *, also: Also | None = None
+    ) -> bool:
+        """Publish that we take a request back (NIP-09), in the transaction of `event`; False if nothing changed.
+
+        Raises `SignerUnavailable`.
+        """
+        tags = [("e", row.id), ("k", str(row.kind)), ("p", row.provider)]
+        deletion = await signer.sign(make_template(DELETION, tags=tags, created_at=self._post.clock.now()))
+
+        async def write(tx: Transaction) -> None:
+            await self._post.mailboxes.send(tx, deletion, row.provider, hint_in(row.request))
+            if also:
+                await also(tx)
+
+        return await self.apply(row.id, event, also=write)
+
     async def tell(self, order_id: str) -> None:
         """Bring the order's handle up to its row, and begin to watch the locktime if money is out."""
         row = await queries.get_order(self._post.db, order_id)
@@ -108,6 +138,7 @@ class OrderBook:
                 order.fail(row.reason, "nothing was paid")
             case _:
                 pass
+        self._told(row)
 
     def watch(self, row: OrderRow) -> None:
         """Wait for what time brings to an order: its deadline, or the locktime of its money."""
@@ -129,7 +160,11 @@ class OrderBook:
 
     async def _finish(self, order: Order, row: OrderRow) -> None:
         """Hand over a result that was encrypted, or sealed; it was readable when it came."""
-        if row.result is not None:
-            order.finish(await plain_text(self._signer, row.result))
-        elif (text := await sealed_text(self._post.db, row)) is not None:
+        if (text := await self.text(row)) is not None:
             order.finish(text)
+
+    async def text(self, row: OrderRow) -> str | None:
+        """The text of an order's result; None if there is none."""
+        if row.result is not None:
+            return await plain_text(self._signer, row.result)
+        return await sealed_text(self._post.db, row)

@@ -43,18 +43,19 @@ class OrderOffers:
             await self._refuse(row, "the offer names no amount we can read", delivery)
             return
         price_sat = -(-offer.price_msat // 1000)
-        escrow = await self._purchases.escrow(row, feedback)
+        request = await self._purchases.request(row)
+        escrow = self._purchases.escrow(row, request, feedback)
         fee_sat = escrow.terms.arbiter_fee_sat if escrow else 0
         more = f"a dispute would cost you {fee_sat} sat more" if fee_sat else ""
         self._book.handle(row).push(Update("offer", more, price_sat=price_sat))
-        obstacle = self._purchases.obstacle(row, offer, price_sat, escrow)
+        obstacle = self._purchases.obstacle(row, request, offer, price_sat, escrow)
         if escrow and not obstacle:
             obstacle = await self._desk.doubts(escrow.terms)
         if is_exposed(row.request, feedback.event):
             obstacle = "the agent answers a private request for all to read"
         if obstacle:
             await self._refuse(row, obstacle, delivery)
-        elif not escrow and wants_invoice(row, offer, self._post.wallet.mints):
+        elif not escrow and wants_invoice(request.settle, offer, self._post.wallet.mints):
             await self._pay_invoice(row, feedback.event, offer, price_sat, delivery)
         else:
             await self._lock_coins(row, feedback.event, offer, price_sat, delivery, escrow=escrow)

@@ -72,9 +72,16 @@ class OrderReplies:
                 reason = feedback.message or feedback.content or "the agent failed, and gave no reason"
                 await self._book.apply(row.id, ErrorArrived(reason), also=delivery.done)
             case Status.PARTIAL:
+                await self._note_work(row)
                 self._book.handle(row).push(Update("partial", feedback.message, feedback.content))
             case _:
+                await self._note_work(row)
                 self._book.handle(row).push(Update("working", feedback.message, feedback.content))
+
+    async def _note_work(self, row: OrderRow) -> None:
+        """A sign of life, where it counts: an agent that gives none is left for another."""
+        if row.guarantee_id is not None and row.heard_in != row.state:
+            await self._book.apply(row.id, None, heard_in=row.state)
 
     async def on_result(self, delivery: Delivery) -> None:
         """A result, and perhaps the invoice of what was done on credit."""
@@ -93,7 +100,8 @@ class OrderReplies:
         # First the money, so that whoever waits for the result and then goes has paid for it.
         await self._escrows.received(row.id, ResultOut(), result.event)
         by_invoice = self._purchases.by_invoice
-        debt = await by_invoice.debt(row, result)
+        settle = (await self._purchases.request(row)).settle if result.bolt11 else ()
+        debt = await by_invoice.debt(row, settle, result)
 
         async def write(tx: Transaction) -> None:
             if debt:

@@ -1,12 +1,11 @@
 """What goes back to who paid: the coins, their lock, and the message that carries them."""
 
 from dvm.kinds import CHAT_MESSAGE
-from dvm.post import Post
+from dvm.post import NAMED_RELAYS_MAX, Post
 from dvm.queries import JobRow, PaymentRow
 from dvm.requests import Requests
 from identity import Event, Signer, make_template
 from identity.nip59 import wrap
-from relay_bridge import usable_relays
 from store import Transaction
 from wallet import InsufficientFunds, Lock, Plan, Token, encode_token, parse_token
 
@@ -60,8 +59,8 @@ class PaymentReturns:
         return await wrap(self._signer, payment.payer, message, now=now)
 
     async def send(self, tx: Transaction, event: Event, job: JobRow | None) -> None:
-        """Put a gift wrap into the outbox, for all relays: which of them the payer reads we do not know."""
+        """Put a gift wrap into the outbox: for our relays, the request's, and where the payer takes messages."""
         request = await self._requests.read_again(job.request) if job else None
         relays = [job.relay, *(request.relays if request else ())] if job else []
-        urls = usable_relays([*self._post.pool.urls, *relays])
-        await self._post.outbox.add(tx, event, urls, enough=len(urls))
+        listed = self._post.pool.choose(relays, NAMED_RELAYS_MAX)
+        await self._post.mailboxes.send(tx, event, event.tag("p") or "", listed)

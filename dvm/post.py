@@ -9,6 +9,7 @@ from wallet.rails import Lightning
 
 WRAP_MARGIN_SECONDS = 3 * 86400  # gift wraps are back-dated by up to two days (NIP-59)
 PUBLIC_MARGIN_SECONDS = 3600  # requests: clocks that differ, senders whose line was down for a while
+NAMED_RELAYS_MAX = 4  # of the relays that somebody names, those that did best are used
 ANSWER_MARGIN_SECONDS = 86400  # answers to us: an agent may have been cut off long after it wrote them
 
 

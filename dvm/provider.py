@@ -5,24 +5,23 @@ result or one error. How a job begins is the business of `reception.py`, what it
 here it is written down (job, payment and outgoing events in one transaction) and then acted on.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import structlog
 
-from dvm import inputs as job_inputs
 from dvm import queries
-from dvm.agent import Agent, Job
+from dvm.admission import demands
+from dvm.agent import Agent
+from dvm.allowances import Purse
 from dvm.announce import Announcer
-from dvm.answers import Answers, Outgoing, check_size
+from dvm.answers import Answers, Outgoing
 from dvm.cancellations import Cancellations
-from dvm.chaining import Chains
-from dvm.errors import BadRequest, JobFailed
+from dvm.errors import JobFailed
 from dvm.escrow_desk import Overtaken
 from dvm.escrow_messages import ESCROW_MESSAGE
 from dvm.escrow_parties import ProviderDesk
+from dvm.gate import NoticeGate, RequestGate
 from dvm.invoices import ZAP_RECEIPT, Invoices
 from dvm.kinds import CHAT_MESSAGE, DELETION
 from dvm.lifecycle import (
@@ -32,16 +31,13 @@ from dvm.lifecycle import (
     JobState,
     Next,
     OfferLapsed,
-    PaymentState,
-    WorkFailed,
-    WorkFinished,
     WorkInterrupted,
     WorkSealed,
     WorkStarted,
     decide_job,
 )
 from dvm.limits import ProviderLimits
-from dvm.nip90 import ENCRYPTED, Input, JobRequest
+from dvm.nip90 import JobRequest
 from dvm.patience import PatientSigner
 from dvm.payment_book import PaymentBook
 from dvm.payments import Payments
@@ -50,12 +46,13 @@ from dvm.queries import JobRow
 from dvm.reception import Reception
 from dvm.requests import Requests
 from dvm.reveals import SealedResult
-from dvm.runners.function import run
 from dvm.sealing import Sealing
-from identity import DecryptionError, EncryptionError, InvalidEvent, LocalSigner, Signer
+from dvm.under_way import UnderWay
+from dvm.workshop import Workshop
+from identity import DecryptionError, LocalSigner, Signer
 from identity.nip59 import KIND_EPHEMERAL_GIFT_WRAP, KIND_GIFT_WRAP, unwrap
-from relay_bridge import AtOnce, Delivery, Filter, Following, Handler
-from store import Transaction, Turns
+from relay_bridge import AtOnce, Delivery, Filter, Following, Gate, Handler, RelayChange
+from store import Transaction
 from wallet import Token, WalletError, parse_payload
 from wallet.escrow import NotFunded, ResultOut, Served
 from wallet.terms import Method
@@ -71,7 +68,12 @@ class Provider:
     """Runs one agent. `start` picks up what an earlier process left; `stop` leaves nothing half done."""
 
     def __init__(
-        self, agent: Agent, signer: Signer, post: Post, limits: ProviderLimits | None = None
+        self,
+        agent: Agent,
+        signer: Signer,
+        post: Post,
+        limits: ProviderLimits | None = None,
+        purse: Purse | None = None,
     ) -> None:
         self.agent = agent
         self.signer = signer
@@ -87,18 +89,23 @@ class Provider:
         self._invoices = Invoices(post, signer.public_key, self._limits, self._payments, book)
         self._answers = Answers(patient, post, self._requests, self._limits, self._invoices)
         self._cancellations = Cancellations(post.db, signer.public_key, self._limits)
-        self._announcer = Announcer(agent, patient, post)
+        self._announcer = Announcer(agent, patient, post, demands=demands(self._limits))
+        self._gate = RequestGate(signer.public_key, self._limits, post.clock)
+        no_work = replace(self._limits, stranger_pow_bits=0)
+        self._notice_gate = NoticeGate(signer.public_key, no_work, post.clock)
+        self._workshop = Workshop(
+            agent, signer.public_key, post, requests=self._requests, cancellations=self._cancellations,
+            desk=self._desk, sealing=self._sealing, answers=self._answers, apply=self.apply, cancel=self._cancel,
+            purse=purse,
+        )  # fmt: skip
         self._reception = Reception(
             agent, signer.public_key, post, requests=self._requests, cancellations=self._cancellations,
             payments=self._payments, invoices=self._invoices, desk=self._desk, sealing=self._sealing,
-            apply=self.apply, cancel=self._cancel, start_now=self._start_now, count_waiting=self._count_waiting,
+            gate=self._gate, apply=self.apply, cancel=self._cancel, start_now=self._start_now,
+            arrival=self._workshop.arrival,
         )  # fmt: skip
-        self._chains = Chains(post, self._desk, self._limits, self._reporter)
-        self._slots = Turns(self._limits.concurrent_jobs_max)
-        #: All that is under way for jobs and payments, by name.
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._under_way = UnderWay()
         self._followings: list[Following] = []
-        self._stopping = False
 
     @property
     def public_key(self) -> str:
@@ -112,23 +119,23 @@ class Provider:
         for job in await queries.jobs_taken_back(self._post.db, self.public_key):
             await self._cancel(job)
         for payment in await queries.open_payments(self._post.db, self.public_key):
-            self._spawn(f"payment:{payment.id}", self._payments.take(payment.id))
+            self._under_way.start(f"payment:{payment.id}", self._payments.take(payment.id))
         for job in await queries.jobs_in(self._post.db, self.public_key, JobState.QUEUED, JobState.RUNNING):
-            self._start_work(job)
+            self._workshop.start(job)
         for job in await queries.jobs_in(self._post.db, self.public_key, JobState.RETURNING):
-            self._spawn(f"return:{job.id}", self._payments.pay_back(job.id))
+            self._under_way.start(f"return:{job.id}", self._payments.pay_back(job.id))
         await self._desk.start()
         if self._limits.arbiters:
-            self._spawn("probe", self._desk.probe())
+            self._under_way.start("probe", self._desk.probe())
         await self._invoices.start()
         await self._reception.start()
-        self._spawn("sweep", self._sweep())
+        self._under_way.start("sweep", self._sweep())
         at_once = self._reception.at_once if isinstance(self.signer, LocalSigner) else None
         # A name for each kind: a kind that the agent serves from today on has a backlog of its own.
         for kind in sorted(self.agent.capabilities):
             await self._follow(
                 f"requests-{kind}", [Filter(kinds=(kind,))], self._reception.receive, PUBLIC_MARGIN_SECONDS,
-                at_once=at_once,
+                gate=self._gate, at_once=at_once,
             )  # fmt: skip
         wraps = Filter(kinds=(KIND_GIFT_WRAP, KIND_EPHEMERAL_GIFT_WRAP), tags={"p": (self.public_key,)})
         await self._follow("wraps", [wraps], self._on_wrap, WRAP_MARGIN_SECONDS)
@@ -138,28 +145,31 @@ class Provider:
             Filter(kinds=(DELETION,), tags={"k": kinds}),
             Filter(kinds=(DELETION,), tags={"p": (self.public_key,)}),
         ]
-        await self._follow("deletions", deletions, self._on_deletion, PUBLIC_MARGIN_SECONDS)
-        if any(capability.price_sat for capability in self.agent.capabilities.values()):
+        await self._follow(
+            "deletions", deletions, self._on_deletion, PUBLIC_MARGIN_SECONDS, gate=self._notice_gate
+        )
+        prices = [capability.price_sat for capability in self.agent.capabilities.values()]
+        if any(prices) or self._limits.stranger_sat_min:
             zaps = Filter(kinds=(ZAP_RECEIPT,), tags={"p": (self.public_key,)})
-            await self._follow("zaps", [zaps], self._on_zap, PUBLIC_MARGIN_SECONDS)
+            await self._follow("zaps", [zaps], self._on_zap, PUBLIC_MARGIN_SECONDS, gate=self._notice_gate)
         await self._announcer.start()
+
+    async def follow_pool(self, change: RelayChange) -> None:
+        """The pool's relays have changed: the agent is announced at the new ones."""
+        await self._announcer.follow_pool(change)
 
     async def stop(self, grace_seconds: float = 10) -> None:
         """Take the announcement back, let running work end for a while; what does not end is done at the next start."""
-        self._stopping = True
+        self._workshop.shut()
         await self._announcer.stop()
         for following in self._followings:
             await following.close()
-        working = [task for name, task in self._tasks.items() if name.startswith("work:")]
-        if working:
-            await asyncio.wait(working, timeout=grace_seconds)
+        await self._workshop.finish(grace_seconds)
         await self._reception.stop()
         await self._desk.stop()
         await self._invoices.stop()
-        left = list(self._tasks.values())
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await self._workshop.stop()
+        await self._under_way.close()
 
     # What comes in -------------------------------------------------------------------------------------------
 
@@ -170,10 +180,11 @@ class Provider:
         handler: Handler,
         margin_seconds: int,
         *,
+        gate: Gate | None = None,
         at_once: AtOnce | None = None,
     ) -> None:
         following = await self._post.inbox.follow(
-            f"{what}:{self.public_key}", filters, handler, at_once=at_once,
+            f"{what}:{self.public_key}", filters, handler, gate=gate, at_once=at_once,
             margin_seconds=margin_seconds, backlog_seconds=self._limits.request_age_seconds_max,
         )  # fmt: skip
         self._followings.append(following)
@@ -202,7 +213,7 @@ class Provider:
             if not await queries.insert_payment(tx, payment):
                 log.info("payment_repeated", payment=payment.id, wrap=delivery.event.id)
             await delivery.done(tx)
-        self._spawn(f"payment:{payment.id}", self._payments.take(payment.id))
+        self._under_way.start(f"payment:{payment.id}", self._payments.take(payment.id))
 
     async def _on_deletion(self, delivery: Delivery) -> None:
         """Somebody takes back what it published, a request to us perhaps (NIP-09)."""
@@ -316,16 +327,15 @@ class Provider:
     async def _go_on(self, job: JobRow, then: Next) -> None:
         if then in (Next.PAY, Next.PAY_AND_WORK):
             for payment in await queries.payments_of(self._post.db, self.public_key, job.id):
-                self._spawn(f"payment:{payment.id}", self._payments.take(payment.id))
+                self._under_way.start(f"payment:{payment.id}", self._payments.take(payment.id))
         if then in (Next.WORK, Next.PAY_AND_WORK):
-            self._start_work(job)
+            self._workshop.start(job)
         if then is Next.RETURN:
-            self._spawn(f"return:{job.id}", self._payments.pay_back(job.id))
-        if then is Next.STOP and (working := self._tasks.get(f"work:{job.id}")):
-            working.cancel()
-        waiting = self._tasks.get(f"chain:{job.id}")
-        if then in (Next.STOP, Next.RETURN) and waiting and waiting is not asyncio.current_task():
-            waiting.cancel()
+            self._under_way.start(f"return:{job.id}", self._payments.pay_back(job.id))
+        if then is Next.STOP:
+            self._workshop.interrupt(job.id)
+        if then is Next.RETURN:
+            self._workshop.wait_no_more(job.id)
 
     async def _cancel(self, job: JobRow) -> None:
         """The customer took the request back. A job that is being paid is looked at again before it is begun.
@@ -341,12 +351,9 @@ class Provider:
 
     # The work ------------------------------------------------------------------------------------------------
 
-    def _count_waiting(self) -> int:
-        return sum(name.startswith("work:") for name in self._tasks)
-
     async def _start_now(self, tx: Transaction, job: JobRow, request: JobRequest) -> bool:
         """If a slot is free, record in `tx` that a new job was begun, and begin it once that is on disk."""
-        if self._stopping or not self._slots.take_now():
+        if not self._workshop.take_slot(job):
             return False
         started = WorkStarted(attempts=1)
         step = decide_job(JobState.QUEUED, started)
@@ -355,121 +362,16 @@ class Provider:
             running = self._moved(job, started, step)
             written = await self._record(tx, None, running, await self._answers.to(job, step, ""))
         except BaseException:
-            self._slots.release()
+            self._workshop.give_slot_back(job)
             raise
         if written:
-            tx.after_commit(lambda: self._begin(running, request), undone=self._slots.release)
+            tx.after_commit(
+                lambda: self._workshop.begin(running, request),
+                undone=lambda: self._workshop.give_slot_back(job),
+            )
         else:
-            self._slots.release()
+            self._workshop.give_slot_back(job)
         return written
-
-    def _start_work(self, job: JobRow) -> None:
-        """Begin a job as soon as there is a slot; one that may build on others looks for their results first."""
-        event = job.request
-        if event.has_tag(ENCRYPTED) or any(tag[2:3] == ("job",) for tag in event.tags_named("i")):
-            self._spawn(f"chain:{job.id}", self._chain(job))
-        else:
-            self._spawn(f"work:{job.id}", self._work(job.id))
-
-    async def _chain(self, job: JobRow) -> None:
-        """Wait for what a job builds on, without a slot: the one it waits for may need that."""
-        request = await self._requests.read_again(job.request)
-        try:
-            inputs = await self._chains.inputs(job, request) if request else ()
-        except JobFailed as error:
-            await self._fail(job, str(error))
-            return
-        self._spawn(f"work:{job.id}", self._work(job.id, inputs))
-
-    def _begin(self, running: JobRow, request: JobRequest) -> None:
-        if not self._spawn(f"work:{running.id}", self._run_in_slot(running, request)):
-            self._slots.release()
-
-    async def _work(self, job_id: str, inputs: tuple[Input, ...] = ()) -> None:
-        await self._slots.take()
-        try:
-            await self._work_in_slot(job_id, inputs)
-        finally:
-            self._slots.release()
-
-    async def _work_in_slot(self, job_id: str, inputs: tuple[Input, ...]) -> None:
-        job = await queries.get_job(self._post.db, self.public_key, job_id)
-        if job is None or self._stopping:
-            return
-        if self._cancellations.include(job.request):
-            await self._cancel(job)
-            return
-        try:
-            request = await self._requests.read(job.request)
-        except BadRequest as error:  # the agent has another key now
-            await self._fail(job, str(error))
-            return
-        if request.is_expired(self._post.clock.now()):
-            await self._fail(job, "the request expired before the work began")
-            return
-        running = await self.apply(job, WorkStarted(job.attempts + 1))
-        if running is None:
-            await self._fail(job, "the agent broke down on this job several times")
-            return
-        await self._run(running, replace(request, inputs=inputs) if inputs else request)
-
-    async def _run_in_slot(self, job: JobRow, request: JobRequest) -> None:
-        try:
-            if self._cancellations.include(job.request):  # it came while the job was written down
-                await self._cancel(job)
-            else:
-                await self._run(job, request)
-        finally:
-            self._slots.release()
-
-    async def _run(self, job: JobRow, request: JobRequest) -> None:
-        capability = self.agent.capabilities.get(job.kind)
-        try:
-            if capability is None:
-                raise JobFailed(f"the agent does not serve kind {job.kind} any more")
-            schema = capability.schema
-            inputs = await job_inputs.gather(request.inputs, self._post, self._limits, links=schema.links)
-            if inputs is not request.inputs or request.params:
-                request = replace(request, inputs=inputs, params=schema.read(request.params))
-            result = await run(capability.work, Job(request, self._reporter(job)), self._limits)
-            if sealed := await self._sealed(job, request, result):
-                await self.apply(
-                    job, WorkSealed(sealed.terms.fund_until, sealed.terms.locktime), result=sealed
-                )
-                return
-            check_size(result, job.request, self._limits)
-            if job.price_msat:
-                await self._desk.check_coins(job.id)
-            await self.apply(job, WorkFinished(), result=result)
-        except (JobFailed, BadRequest, EncryptionError, InvalidEvent) as error:  # the last two: unsignable
-            await self._fail(job, str(error))
-        except asyncio.CancelledError:
-            # Stopped, not crashed: this start does not count as an attempt. (If it was cancelled, that is decided.)
-            await asyncio.shield(self.apply(job, WorkInterrupted(job.attempts - 1)))
-            raise
-
-    async def _sealed(self, job: JobRow, request: JobRequest, text: str) -> SealedResult | None:
-        """What was done, sealed, if that is how it is sold. Raises `JobFailed`."""
-        escrow = await self._desk.get(job.id) if job.price_msat else None
-        if escrow is None or escrow.terms.method is not Method.REVEAL:
-            return None
-        return self._sealing.seal(escrow, request, text)
-
-    async def _fail(self, job: JobRow, reason: str) -> None:
-        await self.apply(job, WorkFailed(reason[: self._limits.reason_characters_max], await self._paid(job)))
-
-    def _reporter(self, job: JobRow) -> Callable[[str, str], Awaitable[None]]:
-        async def report(message: str, content: str) -> None:
-            outgoing = await self._answers.report(job, message, content)
-            async with self._post.db.transaction() as tx:
-                await self._answers.send(tx, outgoing)
-
-        return report
-
-    async def _paid(self, job: JobRow) -> bool:
-        payments = await queries.payments_of(self._post.db, self.public_key, job.id)
-        ours = (PaymentState.REDEEMED, PaymentState.HELD)
-        return any(payment.state in ours and not payment.is_surplus for payment in payments)
 
     async def _sweep(self) -> None:
         """Now and then, close offers that nobody paid, a few at a time."""
@@ -480,20 +382,6 @@ class Provider:
                 await self.apply(job, OfferLapsed())
             if len(lapsed) < SWEEP_JOBS_MAX:
                 await self._post.clock.sleep(SWEEP_SECONDS)
-
-    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> bool:
-        """Run `work` unless the same is under way already: then False."""
-        if name in self._tasks:
-            work.close()
-            return False
-        task = self._tasks[name] = asyncio.create_task(work, name=name)
-        task.add_done_callback(lambda done: self._ended(name, done))
-        return True
-
-    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(name, None)
-        if not task.cancelled() and (error := task.exception()):
-            log.error("task_failed", task=name, exc_info=error)
 
 
 class _ReportOvertakenError(Exception):

@@ -19,7 +19,7 @@ from dvm.escrow_desk import Overtaken
 from dvm.escrow_parties import CustomerDesk, offered_terms
 from dvm.kinds import CHAT_MESSAGE
 from dvm.lifecycle_orders import CoinsLocked, MoneyBack, MoneyGone, OrderInput, OrderState, PaymentImpossible
-from dvm.nip90 import ENCRYPTED, PREPAID, Feedback, Offer, parse_request
+from dvm.nip90 import ENCRYPTED, PREPAID, Feedback, JobRequest, Offer, hint_in, parse_request
 from dvm.post import Post
 from dvm.private import reveal
 from dvm.queries import OrderRow
@@ -80,20 +80,25 @@ class Purchases:
         """Our one-job key for an order, from the random nonce stored with it."""
         return self._post.seed.job_key("customer", self._signer.public_key, nonce)
 
-    async def escrow(self, row: OrderRow, feedback: Feedback) -> Agreement | None:
+    async def request(self, row: OrderRow) -> JobRequest:
+        """What we asked, in clear."""
+        is_private = row.request.has_tag(ENCRYPTED)
+        clear = await reveal(self._signer, row.request, row.provider) if is_private else None
+        return parse_request(row.request, clear)
+
+    def escrow(self, row: OrderRow, request: JobRequest, feedback: Feedback) -> Agreement | None:
         """What an offer of an escrow, or of a sealed result, would bind us to; None if it is of another kind.
 
         A private order has no escrow: its arbiter could not read it.
         """
-        is_private = row.request.has_tag(ENCRYPTED)
-        clear = await reveal(self._signer, row.request, row.provider) if is_private else None
-        request = parse_request(row.request, clear)
         sealed = sealed_agreement(feedback, request, row.provider)
-        if sealed or is_private or feedback.offer is None:
+        if sealed or request.private or feedback.offer is None:
             return sealed
         return offered_terms(feedback.offer, request, row.provider)
 
-    def obstacle(self, row: OrderRow, offer: Offer, price_sat: int, escrow: Agreement | None) -> str:
+    def obstacle(
+        self, row: OrderRow, request: JobRequest, offer: Offer, price_sat: int, escrow: Agreement | None
+    ) -> str:
         """Why we do not take an offer; empty if we do."""
         now = self._post.clock.now()
         if price_sat <= 0:
@@ -103,24 +108,22 @@ class Purchases:
         if offer.expires_at is not None and offer.expires_at <= now:
             return "the offer has expired"
         if escrow is not None:
-            return self._obstacle_to(row, escrow) or self._unsound(escrow.terms)
-        if wants_invoice(row, offer, self._post.wallet.mints):
+            return self._obstacle_to(request, escrow) or self._unsound(escrow.terms)
+        if wants_invoice(request.settle, offer, self._post.wallet.mints):
             return obstacle(offer, now)
-        wanted = [value for tag in row.request.tags_named("settle") for value in tag[1:]]
-        if wanted and PREPAID not in wanted:
-            return f"the agent offers no {' and no '.join(wanted)}, and you want no other payment"
+        if request.settle and PREPAID not in request.settle:
+            return f"the agent offers no {' and no '.join(request.settle)}, and you want no other payment"
         if PREPAID not in offer.settle or offer.lock is None or offer.locktime is None:
             return "the agent asks for a kind of payment that this wallet does not make yet"
         if not now < offer.locktime <= now + LOCK_SECONDS_MAX:
             return "the offer would lock the coins for too long, or not at all"
         return ""
 
-    def _obstacle_to(self, row: OrderRow, escrow: Agreement) -> str:
+    def _obstacle_to(self, request: JobRequest, escrow: Agreement) -> str:
         terms = escrow.terms
         if terms.method is Method.REVEAL:
             is_long = terms.locktime > self._post.clock.now() + REVEAL_SECONDS_MAX
             return "the offer would lock the coins for too long" if is_long else ""
-        request = parse_request(row.request)
         if terms.arbiter not in request.arbiters or Method.ESCROW not in request.settle:
             return "the agent offers an escrow with an arbiter that you did not name"
         if request.expires_at is not None and terms.deliver_by > request.expires_at:
@@ -195,7 +198,7 @@ class Purchases:
 
         async def send(tx: Transaction) -> None:
             await self._post.outbox.add(tx, record, until=locktime)
-            await self._post.outbox.add(tx, envelope, until=locktime)
+            await self._post.mailboxes.send(tx, envelope, row.provider, hint_in(row.request), until=locktime)
 
         await self._with_escrow(order_id, CoinsLocked(), Funded(), also=send)
 

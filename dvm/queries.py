@@ -95,6 +95,8 @@ class OrderRow:
     created_at: int
     updated_at: int
     review: bool = False  # a result in escrow waits for somebody who looks at it
+    guarantee_id: str | None = None  # what it was made for, if any agent will do (`queries_guarantees`)
+    heard_in: str = ""  # the state it was in when the agent last said that it is at work
 
 
 # Jobs ------------------------------------------------------------------------------------------------------------
@@ -308,6 +310,7 @@ _ORDER_COLUMNS = frozenset(
         "result",
         "reason",
         "deadline_at",
+        "heard_in",
     }
 )
 
@@ -330,7 +333,7 @@ async def update_order(
 async def get_order(db: Database | Transaction, order_id: str) -> OrderRow | None:
     """One order."""
     row = await db.one("SELECT * FROM orders WHERE id = ?", order_id)
-    return _order(row) if row else None
+    return read_order(row) if row else None
 
 
 async def open_orders(db: Database, customer: str) -> list[OrderRow]:
@@ -340,7 +343,7 @@ async def open_orders(db: Database, customer: str) -> list[OrderRow]:
         " AND state NOT IN ('done', 'failed', 'expired', 'refunded', 'lost', 'cancelled') ORDER BY created_at, id",
         customer,
     )
-    return [_order(row) for row in rows]
+    return [read_order(row) for row in rows]
 
 
 async def customers_with_open_orders(db: Database) -> list[str]:
@@ -363,13 +366,13 @@ async def locked_sat(db: Database) -> int:
 async def recent_orders(db: Database, limit: int) -> list[OrderRow]:
     """The newest orders of this post."""
     rows = await db.all("SELECT * FROM orders ORDER BY created_at DESC, id LIMIT ?", limit)
-    return [_order(row) for row in rows]
+    return [read_order(row) for row in rows]
 
 
 async def find_orders(db: Database, id_prefix: str) -> list[OrderRow]:
     """Orders whose id begins with `id_prefix`."""
     rows = await db.all("SELECT * FROM orders WHERE id >= ? AND id <= ? LIMIT 10", id_prefix, id_prefix + "g")
-    return [_order(row) for row in rows]
+    return [read_order(row) for row in rows]
 
 
 def _job(row: Row) -> JobRow:
@@ -389,7 +392,8 @@ def _payment(row: Row) -> PaymentRow:
     )  # fmt: skip
 
 
-def _order(row: Row) -> OrderRow:
+def read_order(row: Row) -> OrderRow:
+    """An order from its row."""
     return OrderRow(
         id=row["id"], customer=row["customer"], provider=row["provider"], kind=row["kind"],
         state=OrderState(row["state"]), max_sat=row["max_sat"], price_sat=row["price_sat"], mint=row["mint"],
@@ -397,6 +401,7 @@ def _order(row: Row) -> OrderRow:
         request=parse_event(row["request"]), offer=_event(row["offer"]), result=_event(row["result"]),
         reason=row["reason"], deadline_at=row["deadline_at"], version=row["version"],
         created_at=row["created_at"], updated_at=row["updated_at"], review=bool(row["review"]),
+        guarantee_id=row["guarantee_id"], heard_in=row["heard_in"],
     )  # fmt: skip
 
 

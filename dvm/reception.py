@@ -5,6 +5,7 @@ that writes the job down. A plain free job is also started there; one for an esc
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 
 import structlog
 
@@ -15,6 +16,7 @@ from dvm.cancellations import Cancellations
 from dvm.chaining import builds_on_jobs
 from dvm.errors import BadRequest
 from dvm.escrow_parties import ProviderDesk
+from dvm.gate import RequestGate
 from dvm.invoices import Invoices
 from dvm.lifecycle import Arranged, Arrived, Cancelled, JobState, NotArranged, Refused
 from dvm.nip90 import ENCRYPTED, PREPAID, JobRequest, parse_request
@@ -24,7 +26,6 @@ from dvm.post import Post
 from dvm.queries import JobRow
 from dvm.requests import Requests, Unreadable
 from dvm.sealing import NoCredit, Sealing
-from identity import Event
 from identity.event import CREATED_AT_MAX
 from relay_bridge import Delivery
 from relay_bridge.tasks import Tasks
@@ -40,7 +41,8 @@ class Reception:
     """The requests to one agent, whose public key is `public_key`. `start` goes on with what an arbiter is asked.
 
     Of its provider it needs four things: `apply` moves a job on (`Provider.apply`), `cancel` ends one that was taken
-    back, `start_now` records and begins a new one if that is possible at once, `count_waiting` says how many wait.
+    back, `start_now` records and begins a new one if that is possible at once, `arrival` says whether one more job of
+    a customer may wait.
     """
 
     def __init__(
@@ -55,10 +57,11 @@ class Reception:
         invoices: Invoices,
         desk: ProviderDesk,
         sealing: Sealing,
+        gate: RequestGate,
         apply: ApplyToJob,
         cancel: Callable[[JobRow], Awaitable[None]],
         start_now: Callable[[Transaction, JobRow, JobRequest], Awaitable[bool]],
-        count_waiting: Callable[[], int],
+        arrival: Callable[[str], AbstractContextManager[bool]],
     ) -> None:
         self._agent = agent
         self._public_key = public_key
@@ -70,10 +73,11 @@ class Reception:
         self._invoices = invoices
         self._desk = desk
         self._sealing = sealing
+        self._gate = gate
         self._apply = apply
         self._cancel = cancel
         self._start_now = start_now
-        self._count_waiting = count_waiting
+        self._arrival = arrival
         self._tasks = Tasks()
 
     async def start(self) -> None:
@@ -95,8 +99,9 @@ class Reception:
         event = delivery.event
         if (
             self._agent.capabilities[event.kind].price_sat
+            or self._limits.stranger_sat_min
             or event.has_tag(ENCRYPTED)
-            or self._why_not_ours(event)
+            or self._gate.refuses(event)
             or self._cancellations.include(event)
         ):
             return False
@@ -116,8 +121,8 @@ class Reception:
     async def receive(self, delivery: Delivery) -> None:
         """Take in a request, whatever it asks for."""
         event = delivery.event
-        if why_not := self._why_not_ours(event):
-            log.info("request_ignored", request=event.id, reason=why_not)
+        if refusal := self._gate.refusal(event):
+            await self._refuse(delivery, refusal.reason, refusal.action)
             return
         try:
             request = await self._requests.read(event)
@@ -133,17 +138,12 @@ class Reception:
         if self._cancellations.include(event):
             await self._apply(self._new_job(delivery), Cancelled(paid=False), also=delivery.done)
             return
-        await self._accept(delivery, request)
-
-    def _why_not_ours(self, event: Event) -> str:
-        """Why a request is left alone, before anybody looks into it; empty if it may be for us."""
-        addressed = [tag[1] for tag in event.tags_named("p") if len(tag) > 1]
-        if addressed and self._public_key not in addressed:
-            return "addressed to somebody else"
-        limits, age_seconds = self._limits, self._post.clock.now() - event.created_at
-        if not -limits.request_future_seconds_max <= age_seconds <= limits.request_age_seconds_max:
-            return f"its created_at is {age_seconds} s ago"
-        return ""
+        with self._arrival(request.customer) as has_room:
+            if has_room:
+                await self._accept(delivery, request)
+            else:
+                reason = "too many jobs are waiting here; try again in a minute"
+                await self._refuse(delivery, reason, Action.RETRY_AFTER)
 
     def _check(self, request: JobRequest) -> None:
         """Raise `BadRequest` if the agent could not work on this."""
@@ -170,12 +170,7 @@ class Reception:
     # How it is to be paid ------------------------------------------------------------------------------------
 
     async def _accept(self, delivery: Delivery, request: JobRequest) -> None:
-        if self._count_waiting() >= self._limits.queue_jobs_max:
-            await self._refuse(
-                delivery, "too many jobs are waiting here; try again in a minute", Action.RETRY_AFTER
-            )
-            return
-        price_sat = self._agent.capabilities[request.event.kind].price_sat
+        price_sat = await self._price_sat(request)
         if price_sat and self._post.wallet.mints and not await self._post.wallet.mints_with_room(price_sat):
             reason = "our mints hold as many of our sats as we trust them with; try again later"
             await self._refuse(delivery, reason, Action.RETRY_AFTER)
@@ -198,6 +193,16 @@ class Reception:
             await self._apply(job, Arrived(price_msat, has_payment=False), also=delivery.done)
         if self._cancellations.include(delivery.event):  # it came meanwhile, and did not find the job
             await self._cancel(job)
+
+    async def _price_sat(self, request: JobRequest) -> int:
+        price_sat, least_sat = (
+            self._agent.capabilities[request.event.kind].price_sat,
+            self._limits.stranger_sat_min,
+        )
+        if price_sat >= least_sat:
+            return price_sat
+        async with self._post.db.transaction() as tx:
+            return price_sat if await self._gate.is_customer(tx, request.customer) else least_sat
 
     async def _accept_paid(self, delivery: Delivery, job: JobRow, request: JobRequest) -> None:
         try:

@@ -14,6 +14,7 @@ from identity.event import KIND_MAX
 from identity.keys import SecretKey, check_public_key
 
 TEXT_CHARS_MAX: Final = 5000
+RELAY_BYTES_MAX: Final = 255
 
 _SPECIAL, _RELAY, _AUTHOR, _KIND = range(4)  # types of the fields in nprofile, nevent and naddr
 _HEX_64 = re.compile(r"[0-9a-fA-F]{64}")
@@ -166,8 +167,8 @@ def _encode(prefix: str, data: bytes) -> str:
 
 
 def _field(type_: int, value: bytes) -> bytes:
-    if len(value) > 255:
-        raise InvalidKey(f"NIP-19 holds 255 bytes in a relay or identifier, not {len(value)}")
+    if len(value) > RELAY_BYTES_MAX:
+        raise InvalidKey(f"NIP-19 holds {RELAY_BYTES_MAX} bytes in a relay or identifier, not {len(value)}")
     return bytes([type_, len(value)]) + value
 
 

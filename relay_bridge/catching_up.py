@@ -44,6 +44,7 @@ class Feed:
         clock: Clock,
         *,
         keep: Keep,
+        ignores: Callable[[Event], bool],
         current_at: int,
         margin_seconds: int,
         retention_seconds: int,
@@ -54,6 +55,7 @@ class Feed:
         self._db = db
         self._clock = clock
         self._keep = keep
+        self._ignores = ignores
         self._current_at = current_at
         self._margin_seconds = margin_seconds
         self._retention_seconds = retention_seconds
@@ -65,6 +67,11 @@ class Feed:
         self._oldest: dict[int, int] = {}
         self._tasks = Tasks()
         self._staying: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """Of the relay."""
+        return self._connection.url
 
     def attach(self, tasks: Tasks) -> None:
         """Begin to listen. Tasks end with `tasks`."""
@@ -109,8 +116,12 @@ class Feed:
         self._asked_at = self._clock.now()
         self._staying = self._tasks.start(self._stay_current(), f"inbox {self._name} {self._connection.url}")
 
+    def ignores(self, event: Event) -> bool:
+        """See `session.Feed.ignores`. None of the stored events: by those it is known how far back the relay told."""
+        return self._told.is_set() and self._ignores(event)
+
     async def events(self, events: Sequence[Event]) -> bool:
-        """See `session.Feed.events`. On return they are on disk."""
+        """See `session.Feed.events`. On return they are on disk, or the gate was against it."""
         if not self._told.is_set():
             for index, one in enumerate(self._asked):
                 times = [event.created_at for event in events if one.matches(event)]

@@ -1,6 +1,7 @@
 """One relay: stays connected to it, and keeps what outlives a connection (who is subscribed, how the relay does)."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,7 +11,7 @@ from identity.event import Event
 from relay_bridge.auth import Signers
 from relay_bridge.door import Door
 from relay_bridge.errors import ConnectionLost, InvalidRelayUrl, TooManySubscriptions
-from relay_bridge.fetching import Fetched, fetch
+from relay_bridge.fetching import Fetched, Question
 from relay_bridge.filters import Filter
 from relay_bridge.limits import PoolLimits
 from relay_bridge.session import Feed, Session
@@ -24,17 +25,29 @@ log = structlog.get_logger(__name__)
 
 _CONNECT_SECONDS_MAX: Final = 10.0
 _STABLE_SECONDS: Final = 30  # a connection that lasted so long begins again with short delays
+_PAUSE_SECONDS: Final = (
+    1.0  # how long a relay that misbehaved is left the first time; then four times that, …
+)
+_PAUSE_SECONDS_MAX: Final = 3600.0
+_FORGIVEN_SECONDS: Final = 3600  # … unless it behaved for so long
 
 
 class RelayConnection:
     """Connects on `start` and again after every loss, until `close`. Subscriptions are renewed each time."""
 
     def __init__(
-        self, url: str, *, connect: Connect, clock: Clock, door: Door, signers: Signers, limits: PoolLimits
+        self,
+        health: RelayHealth,
+        *,
+        connect: Connect,
+        clock: Clock,
+        door: Door,
+        signers: Signers,
+        limits: PoolLimits,
     ) -> None:
-        self.url = url
-        self.health = RelayHealth(url)
-        self._connect = connect
+        self.url = health.url
+        self.health = health
+        self.connect = connect  #: read anew for each connection
         self._clock = clock
         self._door = door
         self._signers = signers
@@ -68,27 +81,36 @@ class RelayConnection:
 
     async def _run(self) -> None:
         backoff = Backoff()
+        pauses = Backoff(_PAUSE_SECONDS, factor=4.0, cap_seconds=_PAUSE_SECONDS_MAX)
         while True:
             started = self._clock.now()
             error = await self._connect_once()
+            misbehaved = self._session is not None and self._session.misbehaved
             self._up.clear()
             self._session = None
             self._tried.set()
-            if self._clock.now() - started >= _STABLE_SECONDS:
+            lasted_seconds = self._clock.now() - started
+            if lasted_seconds >= _STABLE_SECONDS:
                 backoff.reset()
+            if lasted_seconds >= _FORGIVEN_SECONDS:
+                pauses.reset()
             self.health.failures += 1
             self.health.last_error = error
             self._note_connected(False)
-            await self._clock.sleep(backoff.next())
+            if misbehaved:
+                self.health.lies()
+            await self._clock.sleep(pauses.next() if misbehaved else backoff.next())
 
     async def _connect_once(self) -> str:
         """One connection from beginning to end; returns why it ended."""
         try:
-            socket = await within(self._clock, _CONNECT_SECONDS_MAX, self._connect(self.url))
+            socket = await within(self._clock, _CONNECT_SECONDS_MAX, self.connect(self.url))
         except InvalidRelayUrl as error:
             self._refusal = str(error)
+            self.health.breaks()
             return self._refusal
         except (ConnectionLost, TimeoutError) as error:
+            self.health.breaks()
             return str(error)
         self._refusal = ""
         self._session = Session(
@@ -157,30 +179,56 @@ class RelayConnection:
 
     async def fetch(self, filters: Sequence[Filter], seconds_max: float) -> Fetched:
         """Stored events, verified, in the relay's order; incomplete if the relay is down or the time runs out."""
+        question = Question(filters, self._limits)
+        await self.ask(question, seconds_max)
+        return question.fetched
+
+    async def ask(self, question: Question, seconds_max: float) -> bool:
+        """As `fetch`; whether the relay answered to the end."""
+        started = time.perf_counter()
         with _Use(self):
-            async with self._queries:
-                if not await self._ready(seconds_max) or self._session is None:
-                    return Fetched([], complete=False)
-                return await fetch(self._session, filters, self._limits, self._clock, seconds_max)
+            try:
+                # Whoever waits for its turn at a relay that tells nothing waits no longer for that.
+                await within(self._clock, seconds_max, self._put(question))
+            except TimeoutError:
+                self.health.breaks()
+            else:
+                if question.complete:
+                    self.health.keeps(time.perf_counter() - started)
+        return question.complete
+
+    async def _put(self, question: Question) -> None:
+        async with self._queries:
+            if await self.tried() and self._session is not None:
+                await question.put_to(self._session)
 
     async def count(self, filters: Sequence[Filter], seconds_max: float) -> int | None:
         """NIP-45; None if the relay cannot or does not tell."""
         with _Use(self):
-            async with self._queries:
-                if not await self._ready(seconds_max) or self._session is None:
-                    return None
-                try:
-                    return await within(self._clock, seconds_max, self._session.count(filters))
-                except (ConnectionLost, TimeoutError):
-                    return None
+            try:
+                return await within(self._clock, seconds_max, self._count(filters))
+            except (ConnectionLost, TimeoutError):
+                return None
+
+    async def _count(self, filters: Sequence[Filter]) -> int | None:
+        async with self._queries:
+            if await self.tried() and self._session is not None:
+                return await self._session.count(filters)
+        return None
 
     async def publish(self, event: Event) -> Answer:
         """Send once and wait for the relay's answer. Never raises; a relay that is down answers `error:` at once."""
+        started = time.perf_counter()
         with _Use(self):
             try:
-                return await within(self._clock, self._limits.publish_seconds_max, self._publish(event))
+                answer = await within(self._clock, self._limits.publish_seconds_max, self._publish(event))
             except (ConnectionLost, TimeoutError) as error:
-                return Answer(False, f"error: {error}")
+                answer = Answer(False, f"error: {error}")
+        if answer.accepted:
+            self.health.keeps(time.perf_counter() - started)
+        else:
+            self.health.breaks()
+        return answer
 
     async def _publish(self, event: Event) -> Answer:
         if not await self.tried() or self._session is None:
@@ -191,12 +239,6 @@ class RelayConnection:
             )
             return Answer(False, reason)
         return await self._session.publish(event)
-
-    async def _ready(self, seconds_max: float) -> bool:
-        try:
-            return await within(self._clock, seconds_max, self.tried())
-        except TimeoutError:
-            return False
 
 
 class _Use:

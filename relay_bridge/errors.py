@@ -42,6 +42,10 @@ class ConnectionLost(RelayBridgeError):  # noqa: N818
     """The connection to a relay could not be opened, or broke. The next attempt is made after a back-off."""
 
 
+class RelayMisbehaved(ConnectionLost):
+    """A relay sent so much that is forged, or that nobody asked for, that it is left for a while."""
+
+
 class TooManyRelays(RelayBridgeError):  # noqa: N818
     """More relays at one time than the limits allow; ask fewer, or raise `PoolLimits.outside_relays_max`."""
 

@@ -8,8 +8,6 @@ from identity.event import Event
 from relay_bridge.filters import Filter
 from relay_bridge.limits import PoolLimits
 from relay_bridge.session import Session
-from relay_bridge.timing import within
-from store import Clock
 
 
 @dataclass(frozen=True)
@@ -20,53 +18,67 @@ class Fetched:
     complete: bool
 
 
-class _OneShot:
+class Question:
+    """One query on its way: a `session.Feed` that ends with the stored events. Cancelled, it keeps what came so far."""
+
     lasting = False
 
     def __init__(self, filters: Sequence[Filter], limits: PoolLimits) -> None:
         self._filters = filters
         self._limits = limits
         self._bytes = 0
-        self.found: dict[str, Event] = {}
+        self._found: dict[str, Event] = {}
+        self._ended = asyncio.Event()
+        #: Whether the relay said that this is all it gives for this `REQ`.
         self.complete = False
-        self.ended = asyncio.Event()
+
+    @property
+    def fetched(self) -> Fetched:
+        """What it brought."""
+        return Fetched(list(self._found.values()), self.complete)
+
+    async def put_to(self, session: Session) -> None:
+        """Ask, and wait for the end."""
+        session.open(self)
+        try:
+            await self._ended.wait()
+        finally:
+            session.drop(self)
+
+    # What the session calls
 
     def filters(self) -> Sequence[Filter]:
+        """See `session.Feed.filters`."""
         return self._filters
 
     def opened(self) -> None:
-        pass
+        """See `session.Feed.opened`."""
+
+    def ignores(self, _event: Event) -> bool:
+        """See `session.Feed.ignores`."""
+        return False
 
     async def events(self, events: Sequence[Event]) -> bool:
+        """See `session.Feed.events`: what exceeds the limits is left out, and ends the question."""
         for event in events:
             self._bytes += len(event.content) + sum(len(value) for tag in event.tags for value in tag)
-            if len(self.found) >= self._limits.query_events_max or self._bytes > self._limits.query_bytes_max:
-                self.ended.set()
+            if (
+                len(self._found) >= self._limits.query_events_max
+                or self._bytes > self._limits.query_bytes_max
+            ):
+                self._ended.set()
                 break
-            self.found[event.id] = event
+            self._found[event.id] = event
         return True
 
     async def room(self) -> None:
-        return
+        """See `session.Feed.room`."""
 
     def eose(self) -> None:
-        self.complete = not self.ended.is_set()
-        self.ended.set()
+        """See `session.Feed.eose`."""
+        self.complete = not self._ended.is_set()
+        self._ended.set()
 
     def lost(self) -> None:
-        self.ended.set()
-
-
-async def fetch(
-    session: Session, filters: Sequence[Filter], limits: PoolLimits, clock: Clock, seconds_max: float
-) -> Fetched:
-    """Ask for stored events. What came before the time ran out is returned, as incomplete."""
-    feed = _OneShot(filters, limits)
-    session.open(feed)
-    try:
-        await within(clock, seconds_max, feed.ended.wait())
-    except TimeoutError:
-        pass
-    finally:
-        session.drop(feed)
-    return Fetched(list(feed.found.values()), feed.complete)
+        """See `session.Feed.lost`."""
+        self._ended.set()

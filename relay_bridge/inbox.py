@@ -15,20 +15,22 @@ What a restart or a reconnect may rely on:
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
 from identity.event import Event
 from relay_bridge import queries
 from relay_bridge.catching_up import Feed
+from relay_bridge.connection import RelayConnection
 from relay_bridge.errors import AlreadyFollowed
 from relay_bridge.filters import Filter
 from relay_bridge.pool import RelayPool
 from relay_bridge.tasks import Dispatcher, Tasks
+from relay_bridge.values import RelayChange
 from store import Clock, Database, Transaction
 
 log = structlog.get_logger(__name__)
@@ -79,6 +81,22 @@ Handler = Callable[[Delivery], Awaitable[None]]
 AtOnce = Callable[[Delivery, Transaction], Awaitable[bool]]
 
 
+class Gate(Protocol):
+    """Keeps events out of the inbox. What it keeps out is not written down, and may come again."""
+
+    def ignores(self, event: Event) -> bool:
+        """Whether `admits` would say no, genuine or not. The event may be forged: it must change nothing."""
+        ...
+
+    async def admits(self, event: Event, tx: Transaction) -> bool:
+        """Whether a verified, new event is let in; `tx` is for reading. Asked again if that transaction fails."""
+        ...
+
+
+#: Makes a name's ear on a relay, which begins at that cursor.
+MakeFeed = Callable[["Following", RelayConnection, int], Feed]
+
+
 class Following:
     """One name that is being followed; made by `Inbox.follow`."""
 
@@ -89,13 +107,20 @@ class Following:
         clock: Clock,
         handler: Handler,
         *,
+        gate: Gate | None,
         at_once: AtOnce | None,
         limits: InboxLimits,
+        feed: MakeFeed,
+        backlog_seconds: int | None,
     ) -> None:
         self.name = name
+        self.feed = feed
+        #: How far back a relay new to the name is asked; None if the name follows relays of its own, not the pool's.
+        self.backlog_seconds = backlog_seconds
         self._db = db
         self._clock = clock
         self._handler = handler
+        self._gate = gate
         self._at_once = at_once
         self._limits = limits
         self._feeds: list[Feed] = []
@@ -138,16 +163,32 @@ class Following:
     def start(self, feeds: Sequence[Feed]) -> None:
         """Deliver what is open, then listen."""
         self._tasks.start(self._dispatcher.run(), f"inbox {self.name}")
-        self._feeds = list(feeds)
-        for feed in self._feeds:
+        self.hear(feeds)
+
+    def hear(self, feeds: Sequence[Feed]) -> None:
+        """Listen to these, too."""
+        for feed in feeds:
+            self._feeds.append(feed)
             feed.attach(self._tasks)
 
+    def leave(self, relays: Collection[str]) -> None:
+        """Listen to these relays no more."""
+        for feed in [feed for feed in self._feeds if feed.url in relays]:
+            self._feeds.remove(feed)
+            feed.detach()
+
+    def ignores(self, event: Event) -> bool:
+        """Whether it is known without looking further that an event will not be let in."""
+        return self._gate is not None and self._gate.ignores(event)
+
     async def keep(self, relay: str, events: Sequence[Event]) -> None:
-        """Write down events that a relay sent, once each. On return they are on disk."""
+        """Write down events that a relay sent and the gate lets in, once each. On return they are on disk."""
         now = self._clock.now()
         async with self._db.transaction() as tx:
             for event in events:
                 if await queries.is_kept(tx, self.name, event):
+                    continue
+                if self._gate is not None and not await self._gate.admits(event, tx):
                     continue
                 ended = await self._end_at_once(Delivery(self.name, event, relay), tx)
                 await queries.keep_event(tx, self.name, relay, event, now, done=ended)
@@ -197,6 +238,7 @@ class Inbox:
         self._clock = clock
         self._limits = limits or InboxLimits()
         self._followings: dict[str, Following] = {}
+        self._changing = asyncio.Lock()  # whoever begins to follow, or follows other relays, does it whole
         self._tasks = Tasks()
 
     async def __aenter__(self) -> "Inbox":
@@ -212,6 +254,7 @@ class Inbox:
         filters: Sequence[Filter],
         handler: Handler,
         *,
+        gate: Gate | None = None,
         at_once: AtOnce | None = None,
         relays: Sequence[str] | None = None,
         margin_seconds: int,
@@ -227,33 +270,56 @@ class Inbox:
         The event is written down before `handler` runs. The handler ends the matter in its own transaction by
         `Delivery.done`; if it returns without, the inbox does it; killed in between, the event comes again. What it
         raises is logged, and the event comes again later, and at the next start. Handlers run side by side.
-        `at_once` is asked first, and may spare the event the way through the table.
+        `at_once` is asked first, and may spare the event the way through the table; `gate` is asked before that, and
+        what it keeps out never comes to either.
 
         Raises `AlreadyFollowed`, `InvalidRelayUrl`, `TooManyRelays`, `TooManySubscriptions`.
         """
         if margin_seconds + backlog_seconds >= self._limits.retention_seconds:
             raise ValueError("margin and backlog together must be shorter than InboxLimits.retention_seconds")
-        if name in self._followings and not self._followings[name].closed:
-            raise AlreadyFollowed(f"{name!r} is being followed already; close that first")
-        connections = [self._pool.relay(url) for url in (self._pool.urls if relays is None else relays)]
-        following = self._followings[name] = Following(
-            name, self._db, self._clock, handler, at_once=at_once, limits=self._limits
-        )
-        try:
-            current = await self._begin(name, [connection.url for connection in connections], backlog_seconds)
-            following.start(
-                [
-                    Feed(name, filters, connection, self._db, self._clock,
-                         keep=following.keep, current_at=current[connection.url], margin_seconds=margin_seconds,
-                         retention_seconds=self._limits.retention_seconds)
-                    for connection in connections
-                ]
+        async with self._changing:
+            if name in self._followings and not self._followings[name].closed:
+                raise AlreadyFollowed(f"{name!r} is being followed already; close that first")
+            connections = [self._pool.relay(url) for url in (self._pool.urls if relays is None else relays)]
+
+            def feed(following: Following, connection: RelayConnection, current_at: int) -> Feed:
+                return Feed(
+                    name, filters, connection, self._db, self._clock,
+                    keep=following.keep, ignores=following.ignores, current_at=current_at,
+                    margin_seconds=margin_seconds, retention_seconds=self._limits.retention_seconds,
+                )  # fmt: skip
+
+            following = self._followings[name] = Following(
+                name, self._db, self._clock, handler, gate=gate, at_once=at_once, limits=self._limits, feed=feed,
+                backlog_seconds=backlog_seconds if relays is None else None,
             )  # fmt: skip
-        except BaseException:
-            del self._followings[name]
-            await following.close()
-            raise
-        return following
+            try:
+                async with self._db.transaction() as tx:
+                    await queries.revive_deliveries(tx, name)
+                    current = await self._cursors(tx, name, connections, backlog_seconds)
+                following.start([feed(following, one, current[one.url]) for one in connections])
+            except BaseException:
+                del self._followings[name]
+                await following.close()
+                raise
+            return following
+
+    async def follow_pool(self, change: RelayChange) -> None:
+        """The pool's relays have changed: names that follow those hear the new ones, and the others no more.
+
+        A new one is asked from when the name was last current, as if it had been there from the start.
+        Raises `TooManySubscriptions`.
+        """
+        async with self._changing:
+            connections = [self._pool.relay(url) for url in change.added]
+            for name, following in list(self._followings.items()):
+                if following.closed or following.backlog_seconds is None:
+                    continue
+                following.leave(change.left)
+                async with self._db.transaction() as tx:
+                    current = await self._cursors(tx, name, connections, following.backlog_seconds)
+                if not following.closed:
+                    following.hear([following.feed(following, one, current[one.url]) for one in connections])
 
     async def close(self) -> None:
         """Stop everything that is followed."""
@@ -261,17 +327,16 @@ class Inbox:
         await asyncio.gather(*(following.close() for following in self._followings.values()))
         self._followings.clear()
 
-    async def _begin(self, name: str, relays: Sequence[str], backlog_seconds: int) -> dict[str, int]:
-        """Make all open rows due; return each relay's cursor, set where the relay is new to this name."""
-        async with self._db.transaction() as tx:
-            await queries.revive_deliveries(tx, name)
-            known = await queries.cursors(tx, name)
-            now = self._clock.now()
-            start = min(now - backlog_seconds, max(known.values(), default=now))
-            for relay in relays:
-                if relay not in known:
-                    await queries.set_cursor(tx, name, relay, start)
-                    known[relay] = start
+    async def _cursors(
+        self, tx: Transaction, name: str, relays: Sequence[RelayConnection], backlog_seconds: int
+    ) -> dict[str, int]:
+        """Each relay's cursor, set where the relay is new to this name."""
+        known = await queries.cursors(tx, name)
+        now = self._clock.now()
+        start = min(now - backlog_seconds, max(known.values(), default=now))
+        for url in [relay.url for relay in relays if relay.url not in known]:
+            await queries.set_cursor(tx, name, url, start)
+            known[url] = start
         return known
 
     async def _prune(self) -> None:

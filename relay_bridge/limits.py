@@ -14,7 +14,7 @@ class PoolLimits:
     #: A connection to a relay named by others ends after this time without use.
     outside_idle_seconds_max: int = 60
     #: Subscriptions open on one relay at one time.
-    subscriptions_max: int = 256
+    subscriptions_max: int = 1024
     #: Queries running on one relay at one time; more of them take turns.
     queries_max: int = 8
     #: Events one query may bring from one relay; what exceeds it is left out.

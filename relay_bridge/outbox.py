@@ -6,7 +6,7 @@ is sent again: the same event under the same id, which a relay that has it answe
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,7 +19,7 @@ from relay_bridge.inbox import PRUNED_AT_ONCE
 from relay_bridge.pool import RelayPool
 from relay_bridge.tasks import Dispatcher, Tasks
 from relay_bridge.urls import normalise_relay_url
-from relay_bridge.values import Answer
+from relay_bridge.values import Answer, RelayChange
 from store import Clock, Database, Transaction
 
 log = structlog.get_logger(__name__)
@@ -68,27 +68,40 @@ class Outbox:
         self,
         tx: Transaction,
         event: Event,
-        relays: Sequence[str] = (),
+        relays: Iterable[str] = (),
         *,
-        enough: int = 1,
+        own: bool = True,
         until: int | None = None,
     ) -> None:
-        """Publish `event` once `tx` is committed; never if it is undone. What is still to be sent is not added again.
+        """Publish `event` once `tx` is committed; never if it is undone.
 
-        Goes to `relays`, or if there are none to the pool's own. Each of them gets it at least once when it can be
-        reached; those that fail are tried again until `enough` have accepted it (or as many as there are), or until
-        the unix time `until`. Raises `InvalidRelayUrl`: sift URLs from outside with `usable_relays` first.
+        Goes to the pool's own relays (unless `own` is false), whichever these will be, and to `relays` besides. Each
+        of them is tried until it accepts or refuses it, has failed too often, or the unix time `until` has come: what
+        one relay says decides for no other. What is still to be sent somewhere is not added for there again.
+        Raises `InvalidRelayUrl`: sift URLs from outside with `RelayPool.choose` or `usable_relays` first.
         """
-        urls = tuple(dict.fromkeys(map(normalise_relay_url, relays))) or self._pool.urls
+        urls = tuple(dict.fromkeys((*(self._pool.urls if own else ()), *map(normalise_relay_url, relays))))
         if self._position is None:
             self._position = await queries.last_position(tx)
         self._position += 1
         added = await queries.add_event(
-            tx, event, urls,
-            own=not relays, enough=enough, until=until, position=self._position, now=self._clock.now(),
-        )  # fmt: skip
+            tx, event, urls, own=own, until=until, position=self._position, now=self._clock.now()
+        )
         if added:
-            tx.after_commit(lambda: self._offer(event, urls))
+            tx.after_commit(lambda: self._offer(event, added))
+
+    async def follow_pool(self, change: RelayChange) -> None:
+        """The pool's relays have changed: what is still to be sent to those of ours goes to the new ones, too.
+
+        What waits for one that was left is tried as at any relay of others.
+        """
+        async with self._db.transaction() as tx:
+            await queries.extend_outbox(tx, self._pool.urls)
+        for url in (*change.added, *change.left):  # a worker knows from the start whose relay it serves
+            worker = self._workers.pop(url, None)
+            if worker is not None and worker.task is not None:
+                worker.task.cancel()
+        self._wake(await queries.relays_to_serve(self._db))
 
     async def flush(self, seconds_max: float) -> bool:
         """Wait until nothing is due or on its way; False if the time ran out first.
@@ -260,24 +273,13 @@ class _Clerk:
             tx, said.event_id, said.relay, state=said.state, answer=said.answer, due_at=said.due_at
         )
         row = await queries.sending_state(tx, said.event_id)
-        if row is None:
+        if row is None or row["open"]:
             return None
-        if row["state"] != "open":
-            decided = str(row["state"])
-        elif row["accepted"] >= row["enough"] or (row["accepted"] and not row["open"]):
-            decided = "sent"
-        elif not row["open"]:
-            decided = "refused"
-        else:
-            return None
-        if decided == "sent" and not row["open"]:
+        if row["accepted"]:
             await queries.forget_sending(tx, said.event_id)
-            return decided
-        if row["state"] == "open":
-            await queries.close_sending(tx, said.event_id, decided, self._clock.now())
-        if row["open"]:  # of an event closed earlier, too: a relay that failed after that is not tried again
-            await queries.drop_tried(tx, said.event_id)
-        return decided
+            return "sent"
+        await queries.close_sending(tx, said.event_id, self._clock.now())
+        return "refused"
 
 
 def _release(waiting: asyncio.Future[None], error: Exception | None = None) -> None:

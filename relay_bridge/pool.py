@@ -1,9 +1,11 @@
 """Many relays as one: subscribe, query and publish on all of them; none of them is waited for by the others."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
+from weakref import WeakSet
 
 import structlog
 
@@ -12,19 +14,24 @@ from identity.signer import Signer
 from relay_bridge.auth import Signers
 from relay_bridge.connection import RelayConnection
 from relay_bridge.door import Door
-from relay_bridge.errors import InvalidRelayUrl, TooManyRelays
+from relay_bridge.errors import InvalidRelayUrl, TooManyRelays, TooManySubscriptions
+from relay_bridge.fetching import Question
 from relay_bridge.filters import Filter
 from relay_bridge.limits import PoolLimits
 from relay_bridge.subscription import OnEvent, Subscription
 from relay_bridge.tasks import Tasks
+from relay_bridge.timing import most
 from relay_bridge.transport import Connect, connect_public_websocket, connect_websocket
-from relay_bridge.urls import normalise_relay_url
-from relay_bridge.values import Answer, RelayHealth
+from relay_bridge.urls import normalise_relay_url, usable_relays
+from relay_bridge.values import Answer, RelayChange, RelayHealth
 from store import Clock
 
 log = structlog.get_logger(__name__)
 
 _SWEEP_SECONDS: Final = 15.0
+_SPARED_SECONDS: Final = 5  # without use, before a visited relay may have to make room for another
+_REMEMBERED: Final = 1000  # relays
+_LISTED_MAX: Final = 32  # of a stranger's list, that are looked at
 
 
 class RelayPool:
@@ -32,7 +39,7 @@ class RelayPool:
 
     Besides its configured relays the pool visits others, named by URL in each call (a customer's `relays` tag).
     Those are connected on first use and left when idle, their number is limited, and unless `allow_private` is set
-    they must have public addresses.
+    they must have public addresses. Where there is a choice between them, it is by how they did so far.
     """
 
     def __init__(
@@ -54,8 +61,12 @@ class RelayPool:
         self._connect_outside = connect or (connect_websocket if allow_private else connect_public_websocket)
         self._door = Door(clock)
         self._signers = Signers()
+        self._known: OrderedDict[str, RelayHealth] = OrderedDict()
         self._own = {url: self._make(url, self._connect_own) for url in map(normalise_relay_url, urls)}
         self._outside: dict[str, RelayConnection] = {}
+        self._subscriptions: WeakSet[Subscription] = (
+            WeakSet()
+        )  # to the configured relays, whichever these are
         self._tasks = Tasks()
 
     async def __aenter__(self) -> "RelayPool":
@@ -75,6 +86,45 @@ class RelayPool:
     def urls(self) -> tuple[str, ...]:
         """The configured relays, normalised."""
         return tuple(self._own)
+
+    def set_urls(self, urls: Iterable[str]) -> RelayChange:
+        """Have these as the configured relays, and subscriptions to those follow. Raises `InvalidRelayUrl`.
+
+        What is under way at relays that are left comes to its end, as with any relay visited. `Inbox` and `Outbox` are
+        told by whoever calls this: see their `follow_pool`.
+        """
+        wanted = tuple(dict.fromkeys(map(normalise_relay_url, urls)))
+        change = RelayChange(
+            tuple(url for url in wanted if url not in self._own),
+            tuple(url for url in self._own if url not in wanted),
+        )
+        for url in change.left:
+            connection = self._outside[url] = self._own[url]
+            connection.connect = self._connect_outside
+        own = {url: self._own.get(url) or self._outside.pop(url, None) for url in wanted}
+        self._own = {url: connection or self._make(url, self._connect_own) for url, connection in own.items()}
+        for url in change.added:
+            self._own[url].connect = self._connect_own
+            if own[url] is None:
+                self._own[url].start()
+        for subscription in [one for one in self._subscriptions if not one.closed]:
+            try:
+                subscription.listen_on(self._own.values())
+            except TooManySubscriptions as error:
+                log.warning("relay_not_subscribed", reason=str(error))
+        return change
+
+    def choose(self, urls: Iterable[str], relays_max: int) -> tuple[str, ...]:
+        """Of relays that somebody listed the best, as far as we know them; not those that are ours anyway.
+
+        Malformed ones are left out. Of those we know nothing of, the first.
+        """
+        listed = [
+            url
+            for url in usable_relays(urls, relays_max=_LISTED_MAX + len(self._own))
+            if url not in self._own
+        ]
+        return tuple(sorted(listed, key=lambda url: -self._rank(url))[:relays_max])
 
     async def up(self) -> None:
         """Wait until one of the configured relays is connected, however long that takes. There must be some."""
@@ -98,17 +148,27 @@ class RelayPool:
 
         Raises `InvalidRelayUrl`, `TooManyRelays`, `TooManySubscriptions`.
         """
-        return Subscription(filters, on_event, self._relays(relays), self._clock, self._limits)
+        subscription = Subscription(filters, on_event, self._relays(relays), self._clock, self._limits)
+        if relays is None:
+            self._subscriptions.add(subscription)
+        return subscription
 
     async def query(
         self, filters: Sequence[Filter], *, relays: Sequence[str] | None = None, seconds_max: float = 10.0
     ) -> list[Event]:
         """Stored events from all relays, verified, each once, newest first. Relays that are down bring nothing.
 
-        A relay may know more than it gives to one query (often 500); ask on with `until` to be thorough.
+        Nor does one that takes much longer than the others and than usual: when half have answered, who is late is
+        waited for a moment, and what it brought until then counts. A relay may know more than it gives to one query
+        (often 500); ask on with `until` to be thorough.
         """
-        fetched = await asyncio.gather(*(relay.fetch(filters, seconds_max) for relay in self._relays(relays)))
-        found = {event.id: event for one in fetched for event in one.events}
+        asked = {relay: Question(filters, self._limits) for relay in self._relays(relays)}
+        steps = [relay.ask(question, seconds_max) for relay, question in asked.items()]
+        ended = await most(self._clock, steps, [relay.health.patience_seconds for relay in asked])
+        for relay, came in zip(asked, ended, strict=True):
+            if not came:
+                relay.health.breaks()
+        found = {event.id: event for question in asked.values() for event in question.fetched.events}
         return sorted(found.values(), key=lambda event: (-event.created_at, event.id))
 
     async def count(
@@ -144,26 +204,57 @@ class RelayPool:
         connections = (*self._own.values(), *self._outside.values())
         return {c.url: replace(c.health, refused=dict(c.health.refused)) for c in connections}
 
+    def known(self) -> list[RelayHealth]:
+        """How relays did: all that are remembered, whether connected now or not."""
+        return list(self._known.values())
+
+    def remember(self, record: RelayHealth) -> None:
+        """How a relay did before this pool was made."""
+        health = self._known.setdefault(record.url, RelayHealth(record.url))
+        health.kept += record.kept
+        health.broken += record.broken
+        health.failures += record.failures
+        health.refused |= record.refused
+        health.reliability, health.answer_seconds = record.reliability, record.answer_seconds
+
     def relay(self, url: str) -> RelayConnection:
         """The connection to one relay, made if need be. Raises `InvalidRelayUrl`, `TooManyRelays`."""
         url = normalise_relay_url(url)
         connection = self._own.get(url) or self._outside.get(url)
         if connection is None:
             if len(self._outside) >= self._limits.outside_relays_max:
-                raise TooManyRelays(
-                    f"{len(self._outside)} relays of others are connected already; try again later"
-                )
+                self._make_room()
             connection = self._outside[url] = self._make(url, self._connect_outside)
             connection.start()
         return connection
+
+    def _make_room(self) -> None:
+        """Leave the worst of the relays that nobody uses. Raises `TooManyRelays`."""
+        before = self._clock.now() - _SPARED_SECONDS
+        idle = [
+            url for url, one in self._outside.items() if (used_at := one.idle_since()) and used_at <= before
+        ]
+        if not idle:
+            raise TooManyRelays(
+                f"{len(self._outside)} relays of others are connected already; try again later"
+            )
+        worst = self._outside.pop(min(idle, key=self._rank))
+        self._tasks.start(worst.close(), f"leaving {worst.url}")
+
+    def _rank(self, url: str) -> float:
+        return self._known.get(url, RelayHealth(url)).rank
 
     def _relays(self, urls: Sequence[str] | None) -> list[RelayConnection]:
         connections = {url: self.relay(url) for url in (self.urls if urls is None else urls)}
         return list({connection.url: connection for connection in connections.values()}.values())
 
     def _make(self, url: str, connect: Connect) -> RelayConnection:
+        health = self._known.setdefault(url, RelayHealth(url))
+        self._known.move_to_end(url)
+        while len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
         return RelayConnection(
-            url,
+            health,
             connect=connect,
             clock=self._clock,
             door=self._door,

@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from identity.event import Event, parse_event
+from relay_bridge.values import RelayHealth
 from store import Database, Row, Transaction
+
+_PPM: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,32 +119,36 @@ async def add_event(
     relays: Sequence[str],
     *,
     own: bool,
-    enough: int,
     until: int | None,
     position: int,
     now: int,
-) -> bool:
-    """Write an event to be published; False (and nothing written) if it is there already.
+) -> list[str]:
+    """Write an event to be published; returns those of `relays` that it was not written for before.
 
     Each relay gets its events in the order of `position`.
     """
-    added = await tx.execute(
+    await tx.execute(
         "INSERT INTO outbox (event_id, raw, own_relays, enough, until_at, state, added_at)"
         " VALUES (?, ?, ?, ?, ?, 'open', ?) ON CONFLICT DO NOTHING",
-        event.id, event.to_json().decode(), int(own), enough, until, now,
+        event.id, event.to_json().decode(), int(own), len(relays), until, now,
     )  # fmt: skip
-    if added:
-        await _add_relays(tx, event.id, relays, position)
-    return bool(added)
+    added = [relay for relay in relays if await _add_relay(tx, event.id, relay, position)]
+    if added:  # one that all others have refused is open again
+        await tx.execute(
+            "UPDATE outbox SET state = 'open', closed_at = NULL WHERE event_id = ? AND state <> 'open'",
+            event.id,
+        )
+    return added
 
 
-async def _add_relays(tx: Transaction, event_id: str, relays: Sequence[str], position: int) -> None:
-    for relay in relays:
+async def _add_relay(tx: Transaction, event_id: str, relay: str, position: int) -> bool:
+    return bool(
         await tx.execute(
             "INSERT INTO outbox_relay (event_id, relay, position, state, attempts, due_at, answer)"
             " VALUES (?, ?, ?, 'open', 0, 0, '') ON CONFLICT DO NOTHING",
             event_id, relay, position,
-        )  # fmt: skip
+        )
+    )  # fmt: skip
 
 
 async def last_position(tx: Transaction) -> int:
@@ -149,14 +157,20 @@ async def last_position(tx: Transaction) -> int:
     return (row["position"] if row else None) or 0
 
 
-async def revive_outbox(tx: Transaction, own_relays: Sequence[str]) -> None:
-    """A new run: everything open is due, and what goes to our own relays goes to those configured now."""
+async def extend_outbox(tx: Transaction, own_relays: Sequence[str]) -> None:
+    """What still goes to our own relays goes to those configured now."""
     rows = await tx.all(
         "SELECT o.event_id, MIN(r.position) AS position FROM outbox o JOIN outbox_relay r ON r.event_id = o.event_id"
         " WHERE o.state = 'open' AND o.own_relays = 1 GROUP BY o.event_id"
     )
     for row in rows:
-        await _add_relays(tx, row["event_id"], own_relays, row["position"])
+        for relay in own_relays:
+            await _add_relay(tx, row["event_id"], relay, row["position"])
+
+
+async def revive_outbox(tx: Transaction, own_relays: Sequence[str]) -> None:
+    """A new run: everything open is due, and what goes to our own relays goes to those configured now."""
+    await extend_outbox(tx, own_relays)
     await tx.execute("UPDATE outbox_relay SET due_at = 0 WHERE state = 'open'")
 
 
@@ -200,13 +214,11 @@ async def record_answer(
 
 
 async def sending_state(tx: Transaction, event_id: str) -> Row | None:
-    """One event's state, what is enough, and how many relays accepted it or may yet."""
+    """How many relays accepted an event, and how many may yet."""
     return await tx.one(
-        "SELECT o.state, o.enough,"
-        " SUM(CASE WHEN r.state = 'accepted' THEN 1 ELSE 0 END) AS accepted,"
-        " SUM(CASE WHEN r.state = 'open' THEN 1 ELSE 0 END) AS open"
-        " FROM outbox o JOIN outbox_relay r ON r.event_id = o.event_id WHERE o.event_id = ?"
-        " GROUP BY o.event_id, o.state, o.enough",
+        "SELECT SUM(CASE WHEN state = 'accepted' THEN 1 ELSE 0 END) AS accepted,"
+        " SUM(CASE WHEN state = 'open' THEN 1 ELSE 0 END) AS open"
+        " FROM outbox_relay WHERE event_id = ? GROUP BY event_id",
         event_id,
     )
 
@@ -216,21 +228,18 @@ async def forget_sending(tx: Transaction, event_id: str) -> None:
     await tx.execute("DELETE FROM outbox WHERE event_id = ?", event_id)
 
 
-async def close_sending(tx: Transaction, event_id: str, state: str, now: int) -> None:
-    """Close an event."""
-    await tx.execute("UPDATE outbox SET state = ?, closed_at = ? WHERE event_id = ?", state, now, event_id)
-
-
-async def drop_tried(tx: Transaction, event_id: str) -> None:
-    """Of a closed event: relays not tried yet still get it once; those that failed are not tried again."""
-    await tx.execute(
-        "UPDATE outbox_relay SET state = 'dropped' WHERE event_id = ? AND state = 'open' AND attempts > 0",
-        event_id,
-    )
+async def close_sending(tx: Transaction, event_id: str, now: int) -> None:
+    """Close an event that no relay took."""
+    await tx.execute("UPDATE outbox SET state = 'refused', closed_at = ? WHERE event_id = ?", now, event_id)
 
 
 async def expire_sendings(tx: Transaction, now: int) -> list[str]:
-    """Close what has become pointless; returns the ids of events that nobody accepted enough."""
+    """Close what has become pointless; returns the ids of events that no relay took."""
+    await tx.execute(
+        "DELETE FROM outbox WHERE state = 'open' AND until_at <= ? AND EXISTS (SELECT 1 FROM outbox_relay r"
+        " WHERE r.event_id = outbox.event_id AND r.state = 'accepted')",
+        now,
+    )
     rows = await tx.all(
         "UPDATE outbox SET state = 'expired', closed_at = ? WHERE state = 'open' AND until_at <= ? RETURNING event_id",
         now, now,
@@ -249,3 +258,40 @@ async def forget_closed(tx: Transaction, closed_before: int, rows_max: int) -> i
         "DELETE FROM outbox WHERE event_id IN (SELECT event_id FROM outbox WHERE closed_at < ? LIMIT ?)",
         closed_before, rows_max,
     )  # fmt: skip
+
+
+# relays
+
+
+async def relay_records(db: Database) -> list[RelayHealth]:
+    """How relays did so far; what was refused of their messages is in `refused` under `earlier`."""
+    rows = await db.all("SELECT * FROM relay_health ORDER BY url")
+    return [
+        RelayHealth(
+            row["url"], kept=row["kept"], broken=row["broken"], failures=row["failures"],
+            refused={"earlier": row["refused"]} if row["refused"] else {}, reliability=row["reliability_ppm"] / _PPM,
+            answer_seconds=None if row["answer_us"] is None else row["answer_us"] / _PPM,
+            last_error=row["last_error"],
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+async def save_relay_record(tx: Transaction, health: RelayHealth, now: int) -> None:
+    """Write down how a relay did so far."""
+    seconds = health.answer_seconds
+    await tx.execute(
+        "INSERT INTO relay_health"
+        " (url, kept, broken, failures, refused, reliability_ppm, answer_us, last_error, noted_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (url) DO UPDATE SET kept = excluded.kept,"
+        " broken = excluded.broken, failures = excluded.failures, refused = excluded.refused,"
+        " reliability_ppm = excluded.reliability_ppm, answer_us = excluded.answer_us,"
+        " last_error = excluded.last_error, noted_at = excluded.noted_at",
+        health.url, health.kept, health.broken, health.failures, sum(health.refused.values()),
+        round(health.reliability * _PPM), None if seconds is None else round(seconds * _PPM), health.last_error, now,
+    )  # fmt: skip
+
+
+async def forget_relay_records(tx: Transaction, noted_before: int) -> None:
+    """Delete what was noted of relays before then, and not since."""
+    await tx.execute("DELETE FROM relay_health WHERE noted_at < ?", noted_before)

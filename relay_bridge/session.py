@@ -17,8 +17,8 @@ import structlog
 
 from identity.event import Event
 from relay_bridge.auth import Authenticator, Signers
-from relay_bridge.door import Check, Door
-from relay_bridge.errors import ConnectionLost, InvalidMessage
+from relay_bridge.door import Check, Door, RecentIds
+from relay_bridge.errors import ConnectionLost, InvalidMessage, RelayMisbehaved
 from relay_bridge.filters import Filter, matches_any
 from relay_bridge.limits import PoolLimits
 from relay_bridge.messages import (
@@ -46,6 +46,10 @@ _BATCH_MAX: Final = 64  # events verified together, on the loop in about 2 ms
 _BATCHES_AHEAD: Final = 24  # under verification at once
 _RECENTLY_CLOSED: Final = 256  # subscriptions whose last events may still be on the wire
 _AUTH_ROUNDS_MAX: Final = 2
+_FORGIVEN: Final = 9  # strikes for each good event: what is bad may be others', and the relay lax
+_ANSWERS_MAX: Final = 4  # to each message of ours; a relay that says far more is left
+_LATE_MAX: Final = 20_000  # events after a `CLOSE`, which were on their way
+_REMEMBERED: Final = 4096  # events told lately: no subscription is told one twice
 
 Queued = EventMessage | EoseMessage | ClosedMessage
 _QUEUED: Final = (EventMessage, EoseMessage, ClosedMessage)
@@ -63,6 +67,13 @@ class Feed(Protocol):
 
     def opened(self) -> None:
         """A `REQ` is about to be sent."""
+        ...
+
+    def ignores(self, event: Event) -> bool:
+        """Whether the feed would do nothing with a matching event, genuine or not: then nobody verifies it.
+
+        The event may be forged: what it says must change nothing.
+        """
         ...
 
     async def events(self, events: Sequence[Event]) -> bool:
@@ -138,7 +149,11 @@ class Session:
         self._filled = asyncio.Event()
         self._drained = asyncio.Event()
         self._strikes = 0
+        self._sent = self._said = self._late = 0
+        self._told = RecentIds(_REMEMBERED)
         self._over: str | None = None
+        #: Whether it ended because the relay is not worth listening to.
+        self.misbehaved = False
 
     async def run(self, feeds: Iterable[Feed], on_open: Callable[[], None]) -> str:
         """Serve until the connection ends; returns why. `on_open` is called when the session may be used.
@@ -155,6 +170,7 @@ class Session:
                 on_open()
         except* ConnectionLost as lost:
             reason = str(lost.exceptions[0])
+            self.misbehaved = isinstance(lost.exceptions[0], RelayMisbehaved)
         finally:
             self._end(reason)
             await self._socket.close()
@@ -220,6 +236,7 @@ class Session:
 
     async def _send(self, frame: str) -> None:
         self._check_alive()
+        self._sent += 1
         await self._socket.send(frame)
 
     def _start(self, step: Coroutine[None, None, None]) -> None:
@@ -240,12 +257,16 @@ class Session:
                 await asyncio.sleep(0)  # frames that are already here are read without ever giving way
             frame = await self._socket.recv()
             if len(frame) > self._limits.message_bytes_max:
-                raise ConnectionLost(f"the relay sent a message above {self._limits.message_bytes_max} bytes")
+                raise RelayMisbehaved(
+                    f"the relay sent a message above {self._limits.message_bytes_max} bytes"
+                )
             try:
                 message = parse_relay_message(frame)
             except InvalidMessage:
                 self._strike("malformed")
                 continue
+            if not isinstance(message, EventMessage):
+                self._says_more()
             if isinstance(message, _QUEUED):
                 if self._expected(message):
                     if self._is_full:
@@ -272,9 +293,15 @@ class Session:
         opened = self._open.get(message.subscription)
         if type(message) is EventMessage:
             if opened is not None and opened.matches(message.event):
-                return True
+                if not opened.feed.ignores(message.event):
+                    return True
+                self._health.ignored += 1
+                return False
             if opened is not None or message.subscription not in self._closed_names:
                 self._strike("unasked")
+            self._late += 1
+            if self._late > _LATE_MAX:
+                raise RelayMisbehaved(f"the relay sent {self._late} events of a closed subscription")
             return False
         if (
             isinstance(message, ClosedMessage)
@@ -301,12 +328,17 @@ class Session:
                 future.set_result(answer)
 
     def _strike(self, what: str) -> None:
+        if not self._health.refused:
+            log.warning("relay_message_refused", relay=self.url, what=what)
         self._health.refused[what] = self._health.refused.get(what, 0) + 1
         self._strikes += 1
-        if self._strikes == 1:
-            log.warning("relay_message_refused", relay=self.url, what=what)
         if self._strikes > self._limits.strikes_max:
-            raise ConnectionLost(f"the relay sent {self._strikes} messages that were {what} or worse")
+            raise RelayMisbehaved(f"the relay sent {self._strikes} messages that were {what} or worse")
+
+    def _says_more(self) -> None:
+        self._said += 1
+        if self._said > self._limits.strikes_max + _ANSWERS_MAX * self._sent:
+            raise RelayMisbehaved(f"the relay sent {self._said} answers to {self._sent} messages")
 
     # Delivering
 
@@ -336,10 +368,12 @@ class Session:
         pending: defaultdict[str, list[Event]] = defaultdict(list)
         for message in batch:
             if isinstance(message, EventMessage):
-                if next(verdicts):
+                if not next(verdicts):
+                    self._strike("invalid")
+                elif self._is_new(message):
                     pending[message.subscription].append(message.event)
                 else:
-                    self._strike("invalid")
+                    self._strike("repeated")
                 continue
             # Whoever hears that something ended may rely on all that came before being in the feeds' hands.
             await self._hand_over(pending)
@@ -347,12 +381,20 @@ class Session:
             self._ended(message)
         await self._hand_over(pending)
 
+    def _is_new(self, message: EventMessage) -> bool:
+        key = message.subscription + message.event.id
+        if self._told.get(key) is not None:
+            return False
+        self._told.add(key)
+        return True
+
     async def _hand_over(self, pending: dict[str, list[Event]]) -> None:
         for name, events in pending.items():
             opened = self._open.get(name)
             if opened is None:
                 continue
             self._health.events += len(events)
+            self._strikes = max(0, self._strikes - _FORGIVEN * len(events))
             if not await opened.feed.events(events):
                 self._close(name)
                 self._start(self._reopen_with_room(opened.feed))
@@ -374,6 +416,7 @@ class Session:
     def _close(self, name: str) -> None:
         opened = self._open.pop(name)
         self._closed_names.append(name)
+        self._late = 0
         self._start(self._send(close_frame(name)))
         opened.feed.lost()
 

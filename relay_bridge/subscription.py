@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Final
 
@@ -13,7 +14,7 @@ from relay_bridge.connection import RelayConnection
 from relay_bridge.door import RecentIds
 from relay_bridge.filters import Filter
 from relay_bridge.limits import PoolLimits
-from relay_bridge.timing import within
+from relay_bridge.timing import most, within
 from store import Clock
 
 log = structlog.get_logger(__name__)
@@ -47,34 +48,49 @@ class Subscription:
         self._waiting: deque[tuple[Event, str]] = deque()
         self._filled = asyncio.Event()
         self._taken = asyncio.Event()
-        self._feeds = [(connection, _RelayFeed(self, connection.url, filters)) for connection in connections]
+        self._filters = filters
+        self._feeds: dict[RelayConnection, _RelayFeed] = {}
+        #: Whether it has ended.
+        self.closed = False
         try:
-            for connection, feed in self._feeds:
-                connection.attach(feed)
+            self.listen_on(connections)
         except BaseException:
-            self._detach()
+            self.listen_on(())
             raise
         self._task = asyncio.create_task(self._run(), name="subscription")
+
+    def listen_on(self, connections: Iterable[RelayConnection]) -> None:
+        """Hear these relays from now on, and no others. Raises `TooManySubscriptions`."""
+        wanted = dict.fromkeys(connections)
+        for connection in [one for one in self._feeds if one not in wanted]:
+            connection.detach(self._feeds.pop(connection))
+        for connection in wanted:
+            if connection not in self._feeds:
+                feed = _RelayFeed(self, connection.url, self._filters)
+                connection.attach(feed)
+                self._feeds[connection] = feed
 
     async def eose(self) -> None:
         """Wait until each relay has told what it had stored, is found to be down, or takes too long over it.
 
-        Everything told until then is at least in the queue before `on_event`.
+        Everything told until then is at least in the queue before `on_event`. Too long is also much longer than others.
         """
-
-        async def told(connection: RelayConnection, feed: "_RelayFeed") -> None:
-            if await connection.tried():
-                await feed.told.wait()
-
-        try:
-            everyone = asyncio.gather(*(told(connection, feed) for connection, feed in self._feeds))
-            await within(self._clock, self._limits.eose_seconds_max, everyone)
-        except TimeoutError:
-            log.info("eose_missing", relays=[c.url for c, feed in self._feeds if not feed.told.is_set()])
+        feeds = dict(self._feeds)
+        patience_seconds = [connection.health.patience_seconds for connection in feeds]
+        with suppress(TimeoutError):
+            steps = [_has_told(connection, feed) for connection, feed in feeds.items()]
+            await within(
+                self._clock, self._limits.eose_seconds_max, most(self._clock, steps, patience_seconds)
+            )
+        late = [connection for connection, feed in feeds.items() if not feed.told.is_set()]
+        for connection in late:
+            connection.health.breaks()
+            log.info("eose_missing", relay=connection.url)
 
     async def close(self) -> None:
         """End it. `on_event` is not called any more after this; a call under way is cancelled."""
-        self._detach()
+        self.closed = True
+        self.listen_on(())
         self._task.cancel()
         if self._task is not asyncio.current_task():
             await asyncio.wait([self._task])
@@ -98,10 +114,6 @@ class Subscription:
             self._taken.clear()
             await self._taken.wait()
 
-    def _detach(self) -> None:
-        for connection, feed in self._feeds:
-            connection.detach(feed)
-
     async def _run(self) -> None:
         while True:
             await self._filled.wait()
@@ -121,6 +133,13 @@ class Subscription:
                     log.exception("on_event_failed", relay=relay, event_id=event.id)
 
 
+async def _has_told(connection: RelayConnection, feed: "_RelayFeed") -> bool:
+    if not await connection.tried():
+        return False
+    await feed.told.wait()
+    return True
+
+
 class _RelayFeed:
     lasting = True
 
@@ -135,6 +154,9 @@ class _RelayFeed:
 
     def opened(self) -> None:
         pass
+
+    def ignores(self, _event: Event) -> bool:
+        return False
 
     async def events(self, events: Sequence[Event]) -> bool:
         return self._subscription.take(events, self._url)

@@ -1,8 +1,10 @@
-"""Waiting: a jittered back-off and a time limit, both on the post's `Clock`."""
+"""Waiting: a jittered back-off, a time limit, and not for the last of many; all on the post's `Clock`."""
 
+import asyncio
 import random
-from collections.abc import Awaitable
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeVar
 
 from store import Clock
 
@@ -19,12 +21,20 @@ class Backoff:
     """Growing delays with jitter.
 
     From a tenth of a second to four in about half a minute: for ten minutes a relay that comes back is found within
-    four seconds. One that stays away longer is asked ever more rarely, in the end once a minute.
+    four seconds. One that stays away longer is asked ever more rarely, in the end once a minute. With `cap_seconds`
+    they grow to that instead.
     """
 
-    def __init__(self, first_seconds: float = _FIRST_SECONDS, *, factor: float = _FACTOR) -> None:
+    def __init__(
+        self,
+        first_seconds: float = _FIRST_SECONDS,
+        *,
+        factor: float = _FACTOR,
+        cap_seconds: float | None = None,
+    ) -> None:
         self._first = first_seconds
         self._factor = factor
+        self._cap = cap_seconds
         self._next = first_seconds
         self._waited = 0.0
 
@@ -33,7 +43,7 @@ class Backoff:
         delay = self._next * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
         self._waited += delay
         cap = _EAGER_CAP_SECONDS if self._waited < _EAGER_SECONDS else _PATIENT_CAP_SECONDS
-        self._next = min(self._next * self._factor, cap)
+        self._next = min(self._next * self._factor, self._cap or cap)
         return delay
 
     def reset(self) -> None:
@@ -52,3 +62,32 @@ async def within(clock: Clock, seconds: float, step: Awaitable[T]) -> T:
         if limit.expired():
             raise TimeoutError(f"no answer within {seconds:g} s") from None
         raise
+
+
+async def most(
+    clock: Clock, steps: Sequence[Coroutine[Any, Any, bool]], patience_seconds: Sequence[float]
+) -> list[bool]:
+    """Run all side by side; of each, whether it came to its end.
+
+    Once half of them have ended, one at least with True, the others have as long as the most patient of theirs says;
+    then they are cancelled.
+    """
+    tasks = [asyncio.create_task(step) for step in steps]
+    pending = set(tasks)
+    try:
+        while pending and not _is_half(tasks):
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        if pending:
+            seconds = max(s for task, s in zip(tasks, patience_seconds, strict=True) if task in pending)
+            with suppress(TimeoutError):
+                await within(clock, seconds, asyncio.wait(pending))
+        return [task.done() for task in tasks]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _is_half(tasks: Sequence["asyncio.Task[bool]"]) -> bool:
+    done = [task for task in tasks if task.done()]
+    return 2 * len(done) >= len(tasks) and any(task.result() for task in done)

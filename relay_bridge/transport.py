@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 import websockets
 from websockets.asyncio.client import ClientConnection
+from websockets.frames import CloseCode
 
-from relay_bridge.errors import ConnectionLost
+from relay_bridge.errors import ConnectionLost, RelayMisbehaved
 from relay_bridge.urls import resolve_public
 
 MESSAGE_BYTES_MAX: Final = 1024 * 1024
@@ -56,6 +57,8 @@ class _WebSocket:
         try:
             frame = await self._connection.recv()
         except websockets.ConnectionClosed as error:
+            if error.sent is not None and error.sent.code == CloseCode.MESSAGE_TOO_BIG:
+                raise RelayMisbehaved(f"the relay sent a message above {MESSAGE_BYTES_MAX} bytes") from None
             raise ConnectionLost(f"the relay is gone: {error}") from None
         self._acknowledge()
         return frame

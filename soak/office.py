@@ -113,6 +113,10 @@ class SimPool:
     async def publish(self, event: Event) -> None:
         """A heartbeat: nobody listens."""
 
+    def choose(self, _urls: Sequence[str], _relays_max: int) -> tuple[str, ...]:
+        """There is one relay, and it is ours."""
+        return ()
+
 
 class SimOutbox:
     """See `relay_bridge.Outbox`."""
@@ -133,7 +137,7 @@ class SimOutbox:
         event: Event,
         relays: Sequence[str] = (),
         *,
-        enough: int = 1,
+        own: bool = True,
         until: int | None = None,
     ) -> None:
         """Send it once the transaction is on disk."""

@@ -223,7 +223,7 @@ class Party:
         pool = SimPool(life, world.office, self.key)
         self.post = Post(
             db=life.db, clock=self.clock, pool=pool, outbox=outbox,  # type: ignore[arg-type]  # twins
-            mailboxes=Mailboxes(pool, self.clock),  # type: ignore[arg-type]  # not opened: nobody is looked up
+            mailboxes=Mailboxes(life.db, pool, outbox, self.clock),  # type: ignore[arg-type]  # not opened: nobody is looked up
             inbox=SimInbox(life, world.office, self.mailbox, self.key), fetcher=None,  # type: ignore[arg-type]  # nor URLs
             wallet=wallet, seed=self.seed,
             lightning=Lightning(life.db, self.clock, [StormyRail(world, life, world.rails[self.name])]),

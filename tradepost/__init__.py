@@ -7,10 +7,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dvm import Input, Job, JobFailed, Order, OrderFailed, Param, Update
+    from dvm import AllowanceExceeded, Guarantee, Input, Job, JobFailed, Order, OrderFailed, Param, Update
     from tradepost.api import Agent, Customer
 
-__all__ = ["Agent", "Customer", "Input", "Job", "JobFailed", "Order", "OrderFailed", "Param", "Update"]
+__all__ = [
+    "Agent",
+    "AllowanceExceeded",
+    "Customer",
+    "Guarantee",
+    "Input",
+    "Job",
+    "JobFailed",
+    "Order",
+    "OrderFailed",
+    "Param",
+    "Update",
+]
 
 
 def __getattr__(name: str) -> Any:

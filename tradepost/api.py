@@ -9,14 +9,17 @@ from typing import Any
 
 import dvm
 from dvm import Post, Provider
+from dvm.allowances import Purse
 from dvm.arbiter import Arbiter, ArbiterLimits
 from identity import LocalSigner, Signer
+from relay_bridge.tasks import Tasks
 from tradepost.ending import ending
 from tradepost.errors import ConfigError
 from tradepost.gateway import open_gateway
 from tradepost.lightning_orders import open_lightning_orders
 from tradepost.logs import ensure_logs
 from tradepost.post import limits_of, open_post, own_key
+from tradepost.relays import OnRelays, RelayWatch
 from tradepost.restore import keep_record
 from tradepost.secrets import CUSTOMER, Key, find_key, open_signer
 from tradepost.settings import ARBITER, Settings
@@ -75,6 +78,16 @@ async def open_customer(
         await customer.stop()
 
 
+def purse_of(
+    settings: Settings, customer: dvm.Customer, agent: dvm.Agent, signer: Signer, post: Post
+) -> Purse:
+    """What an agent buys with: it spends the post's sats, within its allowance."""
+    return Purse(
+        customer, settings.allowances.get(agent.slug), name=agent.slug, public_key=signer.public_key,
+        arbiters=settings.arbiters, clock=post.clock,
+    )  # fmt: skip
+
+
 def _arbiter(settings: Settings, post: Post) -> Arbiter:
     fee_sat, job_limits = settings.arbiter_fee_sat, limits_of(settings, ARBITER)
     signer = LocalSigner(own_key(settings, ARBITER))
@@ -92,7 +105,7 @@ def agent_keys(agents: Sequence[dvm.Agent], settings: Settings, sec: str = "") -
     if several would share a key.
     """
     prices = [c.price_sat for agent in agents for c in agent.capabilities.values()]
-    if any(prices) and not settings.mints:
+    if (any(prices) or settings.stranger_sat_min) and not settings.mints:
         raise ConfigError(
             "the agent asks for money but knows no mint: name the mints you trust in tradepost.yaml "
             "(mints: […]) or in TRADEPOST_MINTS"
@@ -113,23 +126,26 @@ async def serve(
     *,
     keys: Sequence[Key] | None = None,
     on_ready: Ready = _say_nothing,
+    on_relays: OnRelays = lambda _change: None,
 ) -> None:
     """Run agents on one post until SIGINT or SIGTERM, then take the announcements back and let running work end.
 
     `keys` are those of `agent_keys`, which asks for passwords and is better called before any loop runs. `on_ready`
-    runs beside the agents once they are open. A second SIGINT interrupts at once (`KeyboardInterrupt`).
+    runs beside the agents once they are open. When the file of `settings` names other relays, those are used from then
+    on, and `on_relays` is told. A second SIGINT interrupts at once (`KeyboardInterrupt`).
     Raises what `agent_keys` and `open_signer` raise, and `PostBusy`.
     """
+    needs_customer = bool(settings.gateway_url or settings.allowances)
     async with AsyncExitStack() as stack:
         opening = [open_signer(settings, key) for key in keys or agent_keys(agents, settings)]
         signers = [await stack.enter_async_context(signer) for signer in opening]
         post = await stack.enter_async_context(open_post(settings))
-        providers = [
-            Provider(agent, signer, post, limits_of(settings, agent.slug))
-            for agent, signer in zip(agents, signers, strict=True)
-        ]
-        if settings.gateway_url:
-            customer = await stack.enter_async_context(open_customer(settings, post))
+        customer = await stack.enter_async_context(open_customer(settings, post)) if needs_customer else None
+        providers = []
+        for agent, signer in zip(agents, signers, strict=True):
+            purse = purse_of(settings, customer, agent, signer, post) if customer else None
+            providers.append(Provider(agent, signer, post, limits_of(settings, agent.slug), purse))
+        if settings.gateway_url and customer:
             own = [signer.public_key for signer in signers]
             orders = await stack.enter_async_context(open_lightning_orders(settings, post, customer, own=own))
             names = [agent.slug for agent in agents]
@@ -143,8 +159,11 @@ async def serve(
                 await provider.start()
             await keep_record(settings, post)
             told = asyncio.create_task(on_ready(providers, post))
+            watching = Tasks()
+            RelayWatch(settings, post, providers, on_relays).start(watching)
             await told_to_end.wait()
         told.cancel()
+        await watching.close()
         await asyncio.gather(*(provider.stop() for provider in providers))
         with suppress(asyncio.CancelledError):
             await told

@@ -12,7 +12,7 @@ import structlog
 
 from dvm import Post, ProviderLimits
 from identity import SecretKey, read_key_file, write_key_file
-from relay_bridge import Connect, Fetcher, Inbox, Mailboxes, Outbox, RelayPool
+from relay_bridge import Connect, Fetcher, Inbox, Mailboxes, Outbox, RelayPool, RelayRecords
 from relay_bridge.timing import within
 from store import Clock, Database, Migration, SystemClock, load_migrations
 from store.backup import back_up
@@ -58,9 +58,10 @@ async def open_post(
             RelayPool(
                 settings.relays, clock=clock, connect=connect, allow_private=settings.allow_private_relays
             ) as pool,
+            RelayRecords(db, pool, clock),
             Outbox(db, pool, clock) as outbox,
             Inbox(db, pool, clock) as inbox,
-            Mailboxes(pool, clock) as mailboxes,
+            Mailboxes(db, pool, outbox, clock) as mailboxes,
             Wallet.open(
                 db, seed, clock=clock, mints=settings.mints, transport=transport, caps=settings.caps
             ) as wallet,
@@ -158,6 +159,13 @@ def limits_of(settings: Settings, agent: str) -> ProviderLimits:
         job_seconds_max=settings.job_seconds_max,
         concurrent_jobs_max=settings.concurrent_jobs_max,
         queue_jobs_max=settings.queue_jobs_max,
+        customer_requests_per_minute_max=settings.customer_requests_per_minute_max,
+        stranger_requests_per_minute_max=settings.stranger_requests_per_minute_max,
+        strangers_requests_per_minute_max=settings.strangers_requests_per_minute_max,
+        stranger_pow_bits=settings.stranger_pow_bits,
+        stranger_sat_min=settings.stranger_sat_min,
+        blocked=settings.blocked,
+        allowed=settings.allowed,
         offer_seconds=settings.offer_seconds,
         credit_msat_max=settings.credit_msat_max,
         reveal_msat_max=settings.reveal_msat_max,

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from dvm.allowances import Allowance
 from identity import InvalidKey
 from identity.nip19 import parse_public_key
 from relay_bridge import InvalidRelayUrl, normalise_relay_url
@@ -29,6 +30,7 @@ from wallet.terms import PRICE_SAT_MAX
 
 FILE: Final = "tradepost.yaml"
 DATA: Final = ".tradepost"
+POW_BITS_MAX: Final = 32  # an hour of a core, and more than any customer would spend
 RAILS: Final = ("mint", "nwc")
 ARBITER: Final = "arbiter"  # the name of the key under which a post arbitrates
 PUBLIC_RELAYS: Final = ("wss://relay.damus.io", "wss://nos.lol", "wss://relay.primal.net")
@@ -72,6 +74,8 @@ class Settings(BaseSettings):
     #: The post's cut of what a job brings, in hundredths of a percent; and of single agents, by short name.
     fee_bps: FeeBps = 500
     agent_fee_bps: dict[str, FeeBps] = {}
+    #: What agents may spend when they buy from others, by short name: {job_sat: …, day_sat: …}. Without one: nothing.
+    allowances: dict[str, Allowance] = {}
     #: Whose rulings we accept, as customer and as provider: npubs. Without one there is no escrow.
     arbiters: Urls = ()
     #: Whether this post arbitrates between others, under the key `arbiter`.
@@ -84,6 +88,17 @@ class Settings(BaseSettings):
     job_seconds_max: Positive = 600
     concurrent_jobs_max: Positive = 64
     queue_jobs_max: Positive = 1000
+    #: Requests to one agent in a minute: of one customer who has paid it, of one stranger (0: strangers are refused),
+    #: and of all strangers together.
+    customer_requests_per_minute_max: Positive = 600
+    stranger_requests_per_minute_max: Annotated[int, Field(ge=0)] = 30
+    strangers_requests_per_minute_max: Positive = 6000
+    #: Bits of proof of work (NIP-13) on each request of a stranger, and what a job costs one at least.
+    stranger_pow_bits: Annotated[int, Field(ge=0, le=POW_BITS_MAX)] = 0
+    stranger_sat_min: Annotated[int, Field(ge=0, le=PRICE_SAT_MAX)] = 0
+    #: npubs that are ignored, and npubs that are no strangers though they never paid.
+    blocked: Urls = ()
+    allowed: Urls = ()
     offer_seconds: Positive = 900
     #: What a customer who has paid an agent before may owe it, in msat, and never more than it has paid.
     credit_msat_max: Annotated[int, Field(ge=0)] = 0
@@ -106,7 +121,11 @@ class Settings(BaseSettings):
     custodial_sat_max: Positive = 10_000
     tip_sat_max: Positive = 100_000
 
-    @field_validator("relays", "mints", "rails", "gateway_names", "arbiters", mode="before")
+    _loaded: tuple[Path, dict[str, Any]] | None = PrivateAttr(None)
+
+    @field_validator(
+        "relays", "mints", "rails", "gateway_names", "arbiters", "blocked", "allowed", mode="before"
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         """Lists come from YAML as lists and from the environment separated by commas or spaces."""
@@ -139,9 +158,9 @@ class Settings(BaseSettings):
             raise ValueError(str(error)) from None
         return text
 
-    @field_validator("arbiters")
+    @field_validator("arbiters", "blocked", "allowed")
     @classmethod
-    def _check_arbiters(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
         try:
             return tuple(dict.fromkeys(parse_public_key(key) for key in keys))
         except InvalidKey as error:
@@ -192,7 +211,21 @@ class Settings(BaseSettings):
             raise ConfigError(_explain(error, path, values, given)) from None
         base = folder / DATA if is_project else home()
         data = folder / settings.data if "data" in settings.model_fields_set else base
-        return settings.model_copy(update={"data": data, "code": str(folder / settings.code)})
+        settings = settings.model_copy(update={"data": data, "code": str(folder / settings.code)})
+        settings._loaded = (folder, given)
+        return settings
+
+    @property
+    def file(self) -> Path | None:
+        """Where the folder's configuration is, or would be; None if these settings were loaded from none."""
+        return None if self._loaded is None else self._loaded[0] / FILE
+
+    def reload(self) -> Self:
+        """What `load` would say now. Raises `ConfigError`."""
+        if self._loaded is None:
+            return self
+        folder, given = self._loaded
+        return self.load(folder, **given)
 
     @property
     def caps(self) -> Caps:

@@ -2,7 +2,20 @@
 
 from collections.abc import Callable
 
-from bench.figures import audit, commits, ecash, encryption, escrow, growth, ingestion, jobs, ledger, memory
+from bench.figures import (
+    agents,
+    audit,
+    commits,
+    ecash,
+    encryption,
+    escrow,
+    growth,
+    ingestion,
+    jobs,
+    ledger,
+    memory,
+    relays,
+)
 from bench.measure import Figure
 
 FIGURES: dict[str, Callable[[int], Figure]] = {
@@ -10,6 +23,8 @@ FIGURES: dict[str, Callable[[int], Figure]] = {
     "ingestion": ingestion.measure,
     "memory": memory.measure,
     "growth": growth.measure,
+    "relays": relays.measure,
+    "agents": agents.measure,
     "ecash": ecash.measure,
     "escrow": escrow.measure,
     "encryption": encryption.measure,

@@ -80,9 +80,9 @@ class ReadySocket:
         pass
 
 
-async def ours(events: Sequence[bytes]) -> float:
-    """All through a relay pool to a subscriber."""
-    socket, ended, left, started_at = ReadySocket(events), asyncio.Event(), len(events), 0.0
+async def ours(events: Sequence[bytes], relays: int = 1) -> float:
+    """All through a relay pool to a subscriber; each of several relays tells all of them."""
+    ended, left, started_at = asyncio.Event(), len(events), 0.0
     counted = left - left // 3
 
     def on_event(_event: Event, _relay: str) -> None:
@@ -94,9 +94,10 @@ async def ours(events: Sequence[bytes]) -> float:
             ended.set()
 
     async def connect(_url: str) -> ReadySocket:
-        return socket
+        return ReadySocket(events)
 
-    async with RelayPool(["ws://bench.test"], clock=SystemClock(), connect=connect) as pool:
+    urls = [f"ws://bench{number}.test" for number in range(relays)]
+    async with RelayPool(urls, clock=SystemClock(), connect=connect) as pool:
         subscription = await pool.subscribe([Filter(kinds=(KIND,))], on_event)
         await ended.wait()
         seconds = time.perf_counter() - started_at

@@ -1,13 +1,15 @@
-"""The customer of the measurements: a process that asks for jobs and reads the clock: `python -m bench.parts.load URL`.
+"""The customer of the measurements, who asks for jobs and reads the clock: `python -m bench.parts.load URL[,URL…]`.
 
 One command a line on stdin, as JSON; one answer a line on stdout. All requests of a command are signed before its
-clock starts, and answers are read, not verified, so that it costs little and the same for everybody it asks.
+clock starts, and answers are read, not verified, so that it costs little and the same for everybody it asks. At several
+relays it asks at all of them, and reads the answers at the first.
 """
 
 import base64
 import secrets
 import socket
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -27,7 +29,10 @@ SECONDS_MAX = 60.0
 
 
 class Job(msgspec.Struct):
-    """`{"jobs": 100, "window": 1, "agent": PUBLIC_KEY}`; without `agent`: so many bare round trips to the relay."""
+    """`{"jobs": 100, "window": 1, "agent": PUBLIC_KEY}`; without `agent`: so many bare round trips to the relay.
+
+    Several agents, with commas between them, are asked by turns.
+    """
 
     jobs: int
     window: int = 1
@@ -43,22 +48,16 @@ class Done(msgspec.Struct):
 
 
 class Load:
-    """One connection to the relay, and a key that asks."""
+    """One connection to the relay, and a key that asks; with `more` relays, it asks at those too."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *more: str) -> None:
         self._key = SecretKey.generate()
         self._frames = Frames()
         self._ready: deque[bytes] = deque()
-        parts = urlsplit(url)
-        self._socket = socket.create_connection((parts.hostname, parts.port), timeout=SECONDS_MAX)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        nonce = base64.b64encode(secrets.token_bytes(16)).decode()
-        self._socket.sendall(
-            f"GET / HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {nonce}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-        )
-        head = self._socket.recv(65536)
-        assert head.startswith(b"HTTP/1.1 101"), head
+        self._socket = _connect(url)
+        self._sockets = [self._socket, *map(_connect, more)]
+        for other in self._sockets[1:]:
+            threading.Thread(target=_read_on, args=[other], daemon=True).start()
         public = self._key.public_key
         self._say("REQ", "answers", {"kinds": [KIND + 1000, 7000], "#p": [public], "since": int(time.time())})
         self._say("REQ", "echo", {"kinds": [1], "authors": [public]})
@@ -91,11 +90,14 @@ class Load:
         return Done(time.perf_counter() - started, latencies, feedbacks)
 
     def _events(self, job: Job) -> Iterator[Event]:
+        agents = job.agent.split(",")
         for number in range(job.jobs):
             text = f"{secrets.token_hex(8)} {number} ".ljust(TEXT_BYTES, "x")
             if job.agent:
                 template = make_template(
-                    KIND, tags=[("i", text, "text"), ("p", job.agent)], created_at=int(time.time())
+                    KIND,
+                    tags=[("i", text, "text"), ("p", agents[number % len(agents)])],
+                    created_at=int(time.time()),
                 )
             else:
                 template = make_template(1, content=text, created_at=int(time.time()))
@@ -104,7 +106,8 @@ class Load:
     def _ask(self, waiting: Iterator[tuple[str, bytes]], asked: dict[str, float], count: int) -> None:
         for request, data in islice(waiting, count):
             asked[request] = time.perf_counter()
-            self._socket.sendall(data)
+            for one in self._sockets:
+                one.sendall(data)
 
     def _next_event(self) -> dict[str, Any]:
         while True:
@@ -130,6 +133,26 @@ class Load:
         self._socket.sendall(frame(orjson.dumps(message), masked=True))
 
 
+def _connect(url: str) -> socket.socket:
+    parts = urlsplit(url)
+    connection = socket.create_connection((parts.hostname, parts.port), timeout=SECONDS_MAX)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    nonce = base64.b64encode(secrets.token_bytes(16)).decode()
+    connection.sendall(
+        f"GET / HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: {nonce}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    head = connection.recv(65536)
+    assert head.startswith(b"HTTP/1.1 101"), head
+    return connection
+
+
+def _read_on(connection: socket.socket) -> None:
+    connection.settimeout(None)
+    while connection.recv(1 << 18):
+        pass
+
+
 def _frame(event: Event) -> bytes:
     return frame(b'["EVENT",' + event.to_json() + b"]", masked=True)
 
@@ -141,7 +164,7 @@ def _named(event: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    load = Load(sys.argv[1])
+    load = Load(*sys.argv[1].split(","))
     print("ready", flush=True)
     for line in sys.stdin:
         sys.stdout.buffer.write(msgspec.json.encode(load.run(msgspec.json.decode(line, type=Job))) + b"\n")

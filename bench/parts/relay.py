@@ -1,13 +1,15 @@
-"""A relay that costs as little as Python allows, the same for both sides: `python -m bench.parts.relay`.
+"""A relay that costs as little as Python allows, the same for both sides: `python -m bench.parts.relay [HOW MANY]`.
 
-It prints its URL and runs until it is killed. It serves any NIP-01 client on loopback with TCP_NODELAY (asyncio sets
-it), keeps the newest events in memory, and does less than a real relay on purpose: it verifies nothing, replaces
-nothing and deletes nothing.
+It prints its URL (those of several with commas) and runs until it is killed. It serves any NIP-01 client on loopback
+with TCP_NODELAY (asyncio sets it), keeps the newest events in memory, and does less than a real relay on purpose: it
+verifies nothing, replaces nothing and deletes nothing.
 """
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -171,10 +173,11 @@ class Client(asyncio.Protocol):
 
 
 async def main() -> None:
-    relay = Relay()
-    server = await asyncio.get_running_loop().create_server(lambda: Client(relay), "127.0.0.1", 0)
-    print(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
-    await server.serve_forever()
+    loop, count = asyncio.get_running_loop(), int(sys.argv[1]) if len(sys.argv) > 1 else 1
+    relays = [Relay() for _ in range(count)]
+    servers = [await loop.create_server(partial(Client, relay), "127.0.0.1", 0) for relay in relays]
+    print(",".join(f"ws://127.0.0.1:{one.sockets[0].getsockname()[1]}" for one in servers), flush=True)
+    await asyncio.gather(*(server.serve_forever() for server in servers))
 
 
 if __name__ == "__main__":

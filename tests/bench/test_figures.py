@@ -9,6 +9,7 @@ import pytest
 
 from bench.figures import (
     FIGURES,
+    agents,
     audit,
     commits,
     ecash,
@@ -19,6 +20,7 @@ from bench.figures import (
     jobs,
     ledger,
     memory,
+    relays,
 )
 from bench.measure import Figure
 from bench.parts.escrow_swaps import LOCKED, PRICE_SAT
@@ -57,6 +59,22 @@ def test_growth() -> None:
     figure = growth.measure(1, sizes=(200,), alone=60, many=60, idle_seconds=0)
     check(figure, "growth", bars=2)
     assert figure.notes[0].startswith("200 finished jobs")
+
+
+@pytest.mark.process
+def test_relays() -> None:
+    figure = relays.measure(1, counts=(1, 3), alone=10, many=60, window=30, events=100)
+    assert len(figure.lines) == 4
+    assert sorted(figure.plots) == ["relays-events.svg", "relays-jobs.svg"]
+    check(figure, "relays", bars=1)
+
+
+@pytest.mark.process
+def test_agents() -> None:
+    figure = agents.measure(1, counts=(1, 3), alone=60, many=60, window=30)
+    assert [line.what.partition(":")[0] for line in figure.lines] == ["3 agents"] * 3
+    assert sorted(figure.plots) == ["agents-latency.svg", "agents-rate.svg"]
+    check(figure, "agents", bars=0)
 
 
 @pytest.mark.process

@@ -204,7 +204,7 @@ async def test_a_job_that_waits_can_be_taken_back(market: Market, upper: Agent, 
     deletion = make_template(5, tags=[("e", request.id), ("k", "5001")], created_at=market.clock.now())
     say(market, deletion, stranger.key)
     assert "cancelled by you" in await told(stranger, request)
-    assert f"chain:{request.id}" not in provider._tasks
+    assert f"chain:{request.id}" not in provider._workshop._under_way._tasks
 
 
 async def test_the_wait_survives_a_restart(market: Market, upper: Agent, stranger: Stranger) -> None:
@@ -239,7 +239,7 @@ async def test_no_wait_is_for_ever(upper: Agent) -> None:
     clock = ManualClock()
     async with Market(clock=clock) as market:
         stranger = Stranger(market)
-        await market.open(upper, limits=ProviderLimits(chained_jobs_max=3))
+        await market.open(upper, limits=ProviderLimits(chained_jobs_max=6))
         unknown = stranger.request(("i", "ab" * 32, "job"), text=None)
         late = stranger.request(("i", extraction(market).id, "job"), text=None)
         expires = ("expiration", str(clock.now() + 100))

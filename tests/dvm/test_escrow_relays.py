@@ -43,12 +43,18 @@ class _TwoPlaces(Market):
 
 
 @pytest.fixture
-async def apart(agent: Agent, tmp_path: Path) -> AsyncIterator[Trade]:
+def fee_sat() -> int:
+    """What the arbiter takes."""
+    return 0
+
+
+@pytest.fixture
+async def apart(agent: Agent, tmp_path: Path, fee_sat: int) -> AsyncIterator[Trade]:
     clock = ManualClock()
     market = _TwoPlaces(clock=clock, folder=tmp_path)
     market.relay = _TwoRelays(clock)
     async with market:
-        arbiter = await market.arbiter()
+        arbiter = await market.arbiter(fee_sat=fee_sat)
         limits = ProviderLimits(arbiters=(arbiter.public_key,), dispute_seconds=1200)
         provider = await market.open(agent, limits=limits)
         yield Trade(market, await market.customer(sat=1000), provider, arbiter)
@@ -67,6 +73,18 @@ async def test_a_dispute_reaches_an_arbiter_on_other_relays(apart: Trade) -> Non
     await apart.arbiter.rule(order.id, 0)
     await apart.reach(Role.CUSTOMER, order, Stage.REFUNDED)
     assert await apart.sats() == (0, 0)
+
+
+@pytest.mark.parametrize("fee_sat", [5])
+async def test_a_hearing_is_ordered_and_paid_for_at_an_arbiter_on_other_relays(apart: Trade) -> None:
+    order = await apart.ask()
+    await order.result()
+    await apart.reach(Role.ARBITER, order, Stage.DELIVERED)
+    await apart.customer.dispute(order.id, "that is not what I asked for")
+    case = await apart.reach(Role.ARBITER, order, Stage.DISPUTED)
+    assert case.fee_order is not None  # paid: only then it is a dispute
+    await apart.arbiter.rule(order.id, 0)
+    await apart.reach(Role.CUSTOMER, order, Stage.REFUNDED)
 
 
 async def test_no_party_crowds_out_the_relays_of_another(apart: Trade) -> None:

@@ -9,6 +9,7 @@ from dvm.lifecycle_orders import (
     DeadlinePassed,
     ErrorArrived,
     FalselySealed,
+    GivenUp,
     MoneyBack,
     MoneyGone,
     OfferArrived,
@@ -33,6 +34,7 @@ ORDER_INPUTS: dict[str, OrderInput] = {
     "money gone": MoneyGone(),
     "false seal": FalselySealed("the key does not open it"),
     "taken back": TakenBack(),
+    "given up": GivenUp("no sign of life"),
 }
 ORDER_STEPS: dict[tuple[OrderState, str], OrderState] = {
     (O.REQUESTED, "good offer"): O.PAYING,
@@ -57,6 +59,8 @@ ORDER_STEPS: dict[tuple[OrderState, str], OrderState] = {
     (O.DONE, "money back"): O.REFUNDED,
     (O.LOST, "money back"): O.REFUNDED,
     (O.REQUESTED, "taken back"): O.CANCELLED,
+    (O.REQUESTED, "given up"): O.CANCELLED,
+    (O.PAID, "given up"): O.AWAITING_REFUND,
     (O.PAYING, "taken back"): O.PAYING,
     (O.PAID, "taken back"): O.PAID,
 }

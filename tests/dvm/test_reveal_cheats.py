@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from dvm import JobState, OrderFailed, OrderState, queries
+from dvm.nip90 import JobRequest
+from dvm.queries import OrderRow
 from dvm.reveals import SealedResult, fraud_proof
 from dvm.sealing import Sealing
-from identity import Event, SecretKey
+from identity import SecretKey
 from identity.seal import Sealed, check_fraud, parse_fraud_proof
 from tests.dvm.sale import PRICE, Sale, holds_back, text_of
 from wallet import Lock
@@ -189,14 +191,12 @@ async def test_terms_that_are_not_sound_are_not_agreed_to(
 async def test_nothing_is_locked_for_a_seal_that_was_not_asked_for(
     sale: Sale, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = sale.customer._purchases.escrow
+    wanted = sale.customer._purchases.request
 
-    async def prepaid_only(row: Any, feedback: Any) -> Any:
-        tags = [tag for tag in row.request.tags if tag[0] != "settle"]
-        event = Event(**(row.request.to_dict() | {"tags": (*tags, ("settle", "prepaid"))}))
-        return await wanted(replace(row, request=event), feedback)
+    async def prepaid_only(row: OrderRow) -> JobRequest:
+        return replace(await wanted(row), settle=("prepaid",))
 
-    monkeypatch.setattr(sale.customer._purchases, "escrow", prepaid_only)
+    monkeypatch.setattr(sale.customer._purchases, "request", prepaid_only)
     order = await sale.ask()
     with pytest.raises(OrderFailed, match="nothing was paid"):
         await text_of(order)

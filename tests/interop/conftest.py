@@ -81,8 +81,21 @@ def pynostr() -> Customer:
     return _customer(sys.executable, HERE / "customer_pynostr.py")
 
 
-@pytest.fixture(params=["nostr_tools", "pynostr"])
+@pytest.fixture(scope="session")
+def sdk() -> Customer:
+    """Run the nostr-sdk customer; used like `nostr_tools`, with `encrypt="nip44"` or `"nip04"` for a private job."""
+    return _customer(sys.executable, HERE / "customer_nostr_sdk.py")
+
+
+@pytest.fixture(params=["nostr_tools", "pynostr", "sdk"])
 def customer(request: pytest.FixtureRequest) -> Customer:
     """Each of the customers in turn."""
+    chosen: Customer = request.getfixturevalue(request.param)
+    return chosen
+
+
+@pytest.fixture(params=["nostr_tools", "sdk"])
+def private_customer(request: pytest.FixtureRequest) -> Customer:
+    """Each that can choose how it encrypts."""
     chosen: Customer = request.getfixturevalue(request.param)
     return chosen

@@ -1,4 +1,4 @@
-"""`tradepost up`, hired by customers made of nostr-tools and of pynostr: free, and paid by a `cashu` tag."""
+"""`tradepost up`, hired by customers of other makes: free and paid, for all to read and in private."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -109,8 +109,8 @@ async def test_a_bad_token_is_an_error(shop: Shop, customer: Customer, purse: Wa
 
 
 @pytest.mark.parametrize("scheme", ["nip44", "nip04"])
-async def test_nostr_tools_has_a_private_job_done(shop: Shop, nostr_tools: Customer, scheme: str) -> None:
-    heard = await nostr_tools(relay=shop.relay, kind=5002, input="GRÜSSE", to=shop.key, encrypt=scheme)
+async def test_a_private_job(shop: Shop, private_customer: Customer, scheme: str) -> None:
+    heard = await private_customer(relay=shop.relay, kind=5002, input="GRÜSSE", to=shop.key, encrypt=scheme)
     assert heard.code == 0
     [result], [request] = heard.of("result"), heard.of("request")
     assert result["content"] == "grüsse"
@@ -120,6 +120,17 @@ async def test_nostr_tools_has_a_private_job_done(shop: Shop, nostr_tools: Custo
         assert ("?iv=" in line["event"]["content"]) is (scheme == "nip04")
         assert names(line["event"], "i") == []
         assert "reading" not in json.dumps(line["event"])
+
+
+@pytest.mark.parametrize("scheme", ["nip44", "nip04"])
+async def test_a_private_job_paid_by_a_cashu_tag(
+    shop: Shop, sdk: Customer, purse: Wallet, scheme: str
+) -> None:
+    token = encode_token(await purse.send(purse.mints[0], PRICE_SAT, include_fees=True))
+    heard = await sdk(relay=shop.relay, kind=5001, input="grüße", to=shop.key, cashu=token, encrypt=scheme)
+    assert heard.code == 0
+    assert heard.of("result")[0]["content"] == "GRÜSSE"
+    assert await shop.close() == PRICE_SAT
 
 
 async def test_nostr_tools_pays_for_a_private_job_and_reads_the_error(

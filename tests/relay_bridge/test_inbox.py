@@ -271,6 +271,38 @@ async def test_a_relay_added_later_is_asked_from_when_the_name_was_last_current(
     assert handler.got == [both, only_new]
 
 
+async def test_the_relays_change_while_names_are_followed(db, make, eventually):
+    clock = ManualClock(int(time.time()))
+    old, new = MemoryRelay(clock=clock), MemoryRelay(clock=clock)
+    relays = {"ws://old": old, "ws://new": new}
+    handler, elsewhere = Handler(), Handler()
+    async with (
+        RelayPool(["ws://old"], clock=clock, connect=connect_by_url(relays)) as pool,
+        Inbox(db, pool, clock) as inbox,
+    ):
+        following = await inbox.follow("jobs", [KIND], handler, margin_seconds=5, backlog_seconds=600)
+        await inbox.follow("other", [KIND], elsewhere, relays=["ws://old"], margin_seconds=5)
+        await following.caught_up()
+        missed, both = make(at=clock.now() - 500), make(at=clock.now())
+        new.insert(missed)
+        new.insert(both)
+        old.insert(both)
+        await eventually(lambda: handler.got == [both])
+        await inbox.follow_pool(pool.set_urls(["ws://new"]))
+        await following.caught_up()
+        await eventually(lambda: handler.got == [both, missed])
+        assert new.requests[0][0].since == clock.now() - 605
+        old.insert(make(at=clock.now()))
+        live = make(at=clock.now())
+        new.insert(live)
+        await eventually(lambda: handler.got == [both, missed, live])
+        await eventually(
+            lambda: len(elsewhere.got) == 2
+        )  # asked for at one relay by name, and heard there on
+        await inbox.follow_pool(pool.set_urls(["ws://old", "ws://new"]))
+        await eventually(lambda: len(handler.got) == 4)  # what the old one had meanwhile
+
+
 async def test_a_far_future_event_is_handled_once_and_moves_no_cursor(
     db, clock, relay, make, handler, eventually
 ):

@@ -163,5 +163,5 @@ async def test_a_flood_that_is_taken_in_time_is_never_left(clock, make, eventual
         subscription = await pool.subscribe([KIND], lambda event, _url: got.append(event))
         await eventually(lambda: len(got) == len(events), 20)
         assert len(subscription._waiting) == 0
-        assert all(session_feed.told.is_set() for _, session_feed in subscription._feeds)
+        assert all(session_feed.told.is_set() for session_feed in subscription._feeds.values())
         await subscription.close()

@@ -240,7 +240,7 @@ async def test_free_work_by_what_it_is_called_and_from_stdin(
     ran = await cli_beside("ask", "translation", "-", "--kind", 5002, "--json")
     assert ran.code == 0
     assert ran.err == ""
-    assert [line["step"] for line in ran.lines] == ["working", "result"]
+    assert [line["step"] for line in ran.lines] == ["asking", "working", "result"]
     assert ran.lines[-1]["content"] == "hello"
     assert len({str(line["job"]) for line in ran.lines}) == 1
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from identity import encode_npub
 from tradepost.errors import ConfigError
+from tradepost.post import limits_of
 from tradepost.settings import FILE, PUBLIC_RELAYS, Settings
 from wallet.exposure import Caps
 
@@ -116,3 +118,14 @@ def test_caps_and_fees_of_single_mints_and_agents(home: Path, tmp_path: Path) ->
         (folder / FILE).write_text(line + "\n")
         with pytest.raises(ConfigError, match=said):
             Settings.load(folder)
+
+
+def test_lists_of_customers_are_keys(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "ab" * 32
+    monkeypatch.setenv("TRADEPOST_BLOCKED", encode_npub(key))
+    monkeypatch.setenv("TRADEPOST_ALLOWED", f"{key},{key}")
+    limits = limits_of(Settings.load(project), "agent")
+    assert limits.blocked == limits.allowed == (key,)
+    monkeypatch.setenv("TRADEPOST_ALLOWED", "somebody")
+    with pytest.raises(ConfigError, match="TRADEPOST_ALLOWED"):
+        Settings.load(project)

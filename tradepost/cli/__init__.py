@@ -32,6 +32,7 @@ _COMMANDS: Final = (
     ("restore", "restore", "Bring keys, coins and jobs back from the words alone."),
     ("key", "keys", "Keys of this post's agents and of its customer."),
     ("qr", "qr", "Draw anything payable as a QR code."),
+    ("relays", "relays", "List this post's relays and how they did, the best first."),
     ("doctor", "doctor", "Say what is wrong with this set-up, and what mends it."),
 )
 

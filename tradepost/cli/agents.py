@@ -14,6 +14,7 @@ from dvm.announce import announcement, heartbeat
 from dvm.kinds import name_of
 from dvm.profile import introductions
 from identity import Npub, encode_npub
+from relay_bridge import RelayChange
 from store import SystemClock
 from tradepost.api import agent_keys, serve
 from tradepost.cli.output import AsJson, print_json, print_text, quoted, say
@@ -60,7 +61,8 @@ def up(
 ) -> None:
     """Run the agents of a project until you interrupt it.
 
-    And its arbiter, if it has one. What was under way then goes on at the next start.
+    And its arbiter, if it has one. What was under way then goes on at the next start. When you change `relays:` in
+    tradepost.yaml, it goes over to those at once.
 
     Example: `tradepost up shop`
     """
@@ -82,7 +84,10 @@ def up(
         if unreachable := await reach(post.pool):
             say(f"[yellow]{quoted(unreachable)}; still trying[/]")
 
-    asyncio.run(serve(agents, settings, keys=keys, on_ready=ready))
+    def changed(change: RelayChange) -> None:
+        _print_change(change, as_json)
+
+    asyncio.run(serve(agents, settings, keys=keys, on_ready=ready, on_relays=changed))
 
 
 def _print_unsigned(agent: Agent, public_key: str, relays: Sequence[str]) -> None:
@@ -104,6 +109,16 @@ def _print_arbiter(settings: Settings, relays: Sequence[str], as_json: bool) -> 
     print_text(npub)
     if fee_sat:
         say(f"  {ARBITRATION} {name_of(ARBITRATION)}, {fee_sat} sat for hearing a dispute")
+
+
+def _print_change(change: RelayChange, as_json: bool) -> None:
+    if as_json:
+        print_json({"relays_added": change.added, "relays_left": change.left})
+        return
+    if change.added:
+        say(f"[green]●[/] now also on {', '.join(change.added)}")
+    if change.left:
+        say(f"[yellow]●[/] no more on {', '.join(change.left)}")
 
 
 def _print_open(provider: Provider, relays: Sequence[str], as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 from msgspec.structs import replace
 
-from dvm import Customer, Order, OrderState, Post, Update, queries
+from dvm import Customer, Guarantee, Order, OrderState, Post, Update, queries
 from dvm.bolt11_purchases import is_by_invoice
 from dvm.errors import BadRequest
 from dvm.kinds import kind_of
@@ -94,6 +94,10 @@ def ask(
     seconds: Annotated[
         int, typer.Option(metavar="SECONDS", min=1, help="How long to wait for the result.")
     ] = 600,
+    or_others: Annotated[
+        bool,
+        typer.Option("--or-others", help="If the agent named does not deliver, ask others of that kind."),
+    ] = False,
     lightning: Annotated[
         bool, typer.Option("--lightning", help="Pay from a Lightning wallet: an invoice is shown first.")
     ] = False,
@@ -107,6 +111,9 @@ def ask(
 ) -> None:
     """Ask an agent for work, pay for it, print the result.
 
+    If you say what is to be done and not by whom, the next agent is asked when one gives no sign of life, refuses,
+    fails or is late: its money is taken back first, and all of them together cost no more than --max-sat.
+
     Example: `tradepost ask summarisation @report.txt --max-sat 50`
     """
     number = _kind(kind, target)
@@ -117,6 +124,10 @@ def ask(
             raise TradepostError(
                 "--private and --lightning do not go together yet: the order is kept in clear"
             )
+        if or_others:
+            raise TradepostError(
+                "--or-others and --lightning do not go together yet: such an order has one agent"
+            )
         wish = LightningWish(
             target, _read(text), number, max_sat, _params(param or []), refund_to, qr, as_json
         )
@@ -124,7 +135,7 @@ def ask(
         return
     wanted = _Wanted(
         target, _read(text), number, max_sat, _params(param or []), private, seconds,
-        _methods(settle, settings, private), settings.arbiters, review,
+        _methods(settle, settings, private), settings.arbiters, review, or_others or not named_key(target),
     )  # fmt: skip
     asyncio.run(_ask(wanted, settings, key, as_json))
 
@@ -152,6 +163,7 @@ class _Wanted:
     settle: tuple[Method, ...]
     arbiters: tuple[str, ...]
     review: bool
+    others: bool  # whether the next agent is asked if one does not deliver
 
 
 async def _ask(wanted: _Wanted, settings: Settings, key: Key, as_json: bool) -> None:
@@ -164,26 +176,24 @@ async def _ask(wanted: _Wanted, settings: Settings, key: Key, as_json: bool) -> 
                 f"{unreachable}; nothing was asked. Name others in tradepost.yaml or TRADEPOST_RELAYS"
             )
         async with open_customer(settings, post, signer) as customer:
-            order = await _publish(customer, wanted)
-            if not as_json:
-                say(f"[dim]job {order.id}[/]")
+            asked = await (_hire(customer, wanted) if wanted.others else _publish(customer, wanted))
             try:
-                await _watch(order, wanted.seconds, as_json)
+                order_id = await _watch(asked, wanted.seconds, as_json)
             except TimeoutError:
-                raise TradepostError(await _unfinished(post, order)) from None
+                raise TradepostError(await _unfinished(post, asked)) from None
             except asyncio.CancelledError:
                 say(
                     "interrupted; the job goes on, and `tradepost settle` fetches its result or takes your sats back"
                 )
                 raise
-            content = await order.result()
-            escrow = await customer.desk.get(order.id)
+            content = await asked.result()
+            escrow = await customer.desk.get(order_id)
     if not as_json:
         print_text(content)
     if escrow is not None and escrow.stage is Stage.DELIVERED and escrow.wake_at is not None:
         say(
             f"[yellow]{escrow.terms.price_sat} sat are locked, and not paid yet. `tradepost escrow accept "
-            f"{order.id[:12]}` pays, `tradepost escrow dispute {order.id[:12]} --reason …` refuses; who says nothing "
+            f"{order_id[:12]}` pays, `tradepost escrow dispute {order_id[:12]} --reason …` refuses; who says nothing "
             f"pays at {local_time(escrow.wake_at)}[/]"
         )
 
@@ -214,6 +224,14 @@ async def _publish(customer: Customer, wanted: _Wanted) -> Order:
     )  # fmt: skip
 
 
+async def _hire(customer: Customer, wanted: _Wanted) -> Guarantee:
+    return await customer.hire(
+        wanted.target, wanted.text, kind=wanted.kind, max_sat=wanted.max_sat, params=wanted.params,
+        private=wanted.private, seconds_max=wanted.seconds, settle=wanted.settle,
+        arbiters=wanted.arbiters if Method.ESCROW in wanted.settle else (), review=wanted.review,
+    )  # fmt: skip
+
+
 async def _print_request(wanted: _Wanted, settings: Settings, public_key: str) -> None:
     """What would be published for an npub."""
     async with open_post(settings) as post:
@@ -228,24 +246,36 @@ def _without_lock(request: EventTemplate) -> EventTemplate:
     return replace(request, tags=tuple(tag for tag in request.tags if tag[0] != "lock"))
 
 
-async def _watch(order: Order, seconds: int, as_json: bool) -> None:
-    """Show each update until the order ends. Raises `TimeoutError` when only a refund is left to wait for, or nothing.
+async def _watch(asked: Order | Guarantee, seconds: int, as_json: bool) -> str:
+    """Show each update until it ends; returns the id of the last order.
 
-    An order gives up by itself after `seconds`; the coins that it has locked may stay so for hours.
+    Raises `TimeoutError` when only a refund is left to wait for, or nothing. An order gives up by itself after
+    `seconds`; the coins that it has locked may stay so for hours. A guarantee ends a moment after its time.
     """
     loop = asyncio.get_running_loop()
     refund_by: float | None = None
-    async with asyncio.timeout(seconds + REFUND_SECONDS_MAX) as patience:
-        async for update in order:
-            _show(order, update, as_json)
-            if order.state is OrderState.AWAITING_REFUND and refund_by is None:
+    order_id = ""
+    async with asyncio.timeout(seconds + 2 * REFUND_SECONDS_MAX) as patience:
+        if isinstance(asked, Order):
+            order_id = asked.id
+            _show_job(order_id, as_json)
+        async for update in asked:
+            if update.order_id not in ("", order_id):
+                order_id = update.order_id
+                _show_job(order_id, as_json)
+            _show(order_id, update, as_json)
+            is_refund = isinstance(asked, Order) and asked.state is OrderState.AWAITING_REFUND
+            if is_refund and refund_by is None:
                 refund_by = loop.time() + REFUND_SECONDS_MAX
                 patience.reschedule(refund_by)
+    return order_id
 
 
-async def _unfinished(post: Post, order: Order) -> str:
+async def _unfinished(post: Post, asked: Order | Guarantee) -> str:
     """Where the money is, and how it comes back."""
-    row = await queries.get_order(post.db, order.id)
+    if isinstance(asked, Guarantee):
+        return "nothing is decided yet: the key's holder or a mint does not answer. `tradepost settle` goes on with it"
+    row = await queries.get_order(post.db, asked.id)
     assert row is not None
     if row.state is OrderState.AWAITING_REFUND and is_by_invoice(row):
         return (
@@ -257,12 +287,17 @@ async def _unfinished(post: Post, order: Order) -> str:
             f"{row.reason}; {row.price_sat} sat are locked for the agent until {local_time(row.locktime)}. "
             "If it has not taken them by then, `tradepost settle` takes them back"
         )
-    return f"job {order.id[:12]} is still {row.state}: the mint does not answer. `tradepost settle` goes on with it"
+    return f"job {row.id[:12]} is still {row.state}: the mint does not answer. `tradepost settle` goes on with it"
 
 
-def _show(order: Order, update: Update, as_json: bool) -> None:
+def _show_job(order_id: str, as_json: bool) -> None:
+    if not as_json:
+        say(f"[dim]job {order_id}[/]")
+
+
+def _show(order_id: str, update: Update, as_json: bool) -> None:
     if as_json:
-        line = {"job": order.id, "step": update.step, "message": update.message, "content": update.content}
+        line = {"job": order_id, "step": update.step, "message": update.message, "content": update.content}
         print_json({**line, "price_sat": update.price_sat})
     elif update.step != "error":  # errors are told once, by the exception
         shown = "result: it is below" if update.step == "result" else str(update)

@@ -7,6 +7,7 @@ import typer
 
 from dvm import OrderState, Post, queries
 from dvm.queries import OrderRow
+from dvm.queries_guarantees import orders_of
 from identity import encode_npub
 from tradepost.api import open_customer
 from tradepost.cli.jobs import bought, print_jobs
@@ -62,6 +63,8 @@ async def _settle(settings: Settings, key: Key, seconds: int, as_json: bool) -> 
             waiting: list[asyncio.Task[Any]] = [
                 asyncio.create_task(order.result()) for order in await customer.open_orders()
             ]
+            hired = customer.open_guarantees()
+            waiting += [asyncio.create_task(guarantee.result()) for guarantee in hired]
             waiting.append(asyncio.create_task(lightning.settled()))
             locked = await customer.desk.escrows.open(Role.CUSTOMER, signer.public_key)
             waiting += [asyncio.create_task(customer.desk.idle())] if locked else []
@@ -69,7 +72,10 @@ async def _settle(settings: Settings, key: Key, seconds: int, as_json: bool) -> 
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
-        after = [row for order in before if (row := await queries.get_order(post.db, order.id))]
+        # What is hired for may have been asked of others meanwhile.
+        asked = [order for guarantee in hired for order in await orders_of(post.db, guarantee.id)]
+        ids = dict.fromkeys(order.id for order in (*before, *asked))
+        after = [row for order_id in ids if (row := await queries.get_order(post.db, order_id))]
         if after or as_json:
             print_jobs(map(bought, after), as_json=as_json)
         if not as_json:

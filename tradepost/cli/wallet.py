@@ -11,7 +11,7 @@ import typer
 import dvm.queries
 import wallet.queries
 from store import SystemClock
-from tradepost.cli import lnurl, mints, rails
+from tradepost.cli import allowances, lnurl, mints, rails
 from tradepost.cli.completing import complete_mint
 from tradepost.cli.output import AsJson, print_json, print_text, say
 from tradepost.cli.qr import Wanted, offer_qr
@@ -45,6 +45,7 @@ def register(root: typer.Typer) -> None:
     rails.register(app)
     lnurl.register(app)
     mints.register(app)
+    allowances.register(app)
     root.add_typer(app)
 
 

@@ -15,11 +15,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
 
-from dvm import Agent, Post, Provider, ProviderLimits
+from dvm import Agent, Allowance, Post, Provider, ProviderLimits
 from dvm.arbiter import Arbiter, ArbiterLimits
 from identity import LocalSigner
 from store import Clock, SystemClock
-from tradepost.api import Customer, open_customer
+from tradepost.api import Customer, open_customer, purse_of
 from tradepost.post import open_post, own_key
 from tradepost.settings import Settings
 from tradepost.testing.mint import MemoryMint
@@ -67,12 +67,24 @@ class Market:
         return post
 
     async def open(
-        self, agent: Agent, *, name: str = "agent", sat: int = 0, limits: ProviderLimits | None = None
+        self,
+        agent: Agent,
+        *,
+        name: str = "agent",
+        sat: int = 0,
+        limits: ProviderLimits | None = None,
+        allowance: Allowance | None = None,
     ) -> Provider:
-        """Open `agent` on a post of its own; it serves until the market closes."""
+        """Open `agent` on a post of its own; it serves until the market closes. With an `allowance` it may buy."""
         post = await self.post(name, sat=sat)
-        signer = LocalSigner(own_key(self.settings(name), agent.slug))
-        provider = Provider(agent, signer, post, limits)
+        settings = self.settings(name)
+        signer = LocalSigner(own_key(settings, agent.slug))
+        purse = None
+        if allowance:
+            customer = await self._stack.enter_async_context(open_customer(settings, post))
+            settings = settings.model_copy(update={"allowances": {agent.slug: allowance}})
+            purse = purse_of(settings, customer, agent, signer, post)
+        provider = Provider(agent, signer, post, limits, purse)
         await provider.start()
         self._stack.push_async_callback(provider.stop, 0)
         return provider

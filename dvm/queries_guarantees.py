@@ -1,0 +1,142 @@
+"""The SQL of guarantees, and of what agents of ours spend by them. The rest of dvm's is in queries.py."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from dvm.lifecycle_guarantees import SILENT, GuaranteeState
+from dvm.queries import OrderRow, read_order
+from store import Database, Row, Transaction
+
+# What an order costs, or still may: `lifecycle_guarantees.Attempt.outlay_sat` says the same in Python.
+_OUTLAY: Final = (
+    "CASE WHEN o.state = 'requested' THEN o.max_sat"
+    " WHEN o.state IN ('paying', 'paid', 'awaiting_refund', 'lost', 'done') THEN o.price_sat ELSE 0 END"
+)
+# What a guarantee does: all of its budget while it is open, for it may be spent any moment.
+_SPENT: Final = (
+    "SELECT COALESCE(SUM(CASE WHEN g.state = 'open' THEN g.max_sat ELSE"  # noqa: S608 - constants
+    f" (SELECT COALESCE(SUM({_OUTLAY}), 0) FROM orders o WHERE o.guarantee_id = g.id) END), 0) AS sat"
+    " FROM guarantees g WHERE g.max_sat > 0 AND g.allowance = ?"
+)
+ORDERS_MAX: Final = 1000
+
+
+@dataclass(frozen=True)
+class GuaranteeRow:
+    """Work that is wanted of one agent or another. `task` is `hiring.Task` as JSON, encrypted if `private`."""
+
+    id: str
+    customer: str
+    state: GuaranteeState
+    task: str = field(repr=False)
+    private: bool
+    max_sat: int
+    deadline_at: int
+    allowance: str | None
+    job_id: str | None
+    order_id: str | None
+    reason: str
+    created_at: int
+    updated_at: int
+
+
+def _guarantee(row: Row) -> GuaranteeRow:
+    values = {name: row[name] for name in GuaranteeRow.__dataclass_fields__}
+    return GuaranteeRow(**(values | {"state": GuaranteeState(row["state"]), "private": bool(row["private"])}))
+
+
+async def insert_guarantee(tx: Transaction, row: GuaranteeRow) -> bool:
+    """Store a new guarantee; False if there is one of that id."""
+    return bool(
+        await tx.execute(
+            "INSERT INTO guarantees (id, customer, state, task, private, max_sat, deadline_at, allowance, job_id,"
+            " created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+            row.id, row.customer, row.state, row.task, int(row.private), row.max_sat, row.deadline_at,
+            row.allowance, row.job_id, row.created_at, row.updated_at,
+        )
+    )  # fmt: skip
+
+
+async def get_guarantee(source: Database | Transaction, guarantee_id: str) -> GuaranteeRow | None:
+    """One guarantee."""
+    row = await source.one("SELECT * FROM guarantees WHERE id = ?", guarantee_id)
+    return _guarantee(row) if row else None
+
+
+async def open_guarantees(db: Database, customer: str) -> list[GuaranteeRow]:
+    """Those of one customer that have not ended, and those with an order that is not needed any more."""
+    rows = await db.all(
+        "SELECT * FROM guarantees WHERE customer = ? AND state = 'open' UNION"
+        " SELECT g.* FROM orders o JOIN guarantees g ON g.id = o.guarantee_id WHERE o.customer = ?"
+        " AND o.state IN ('requested', 'paying', 'paid') AND g.state = 'done' ORDER BY created_at, id",
+        customer, customer,
+    )  # fmt: skip
+    return [_guarantee(row) for row in rows]
+
+
+async def end_guarantee(
+    tx: Transaction,
+    guarantee_id: str,
+    state: GuaranteeState,
+    *,
+    now: int,
+    order_id: str | None = None,
+    reason: str = "",
+) -> bool:
+    """End an open guarantee; False if it has ended."""
+    return bool(
+        await tx.execute(
+            "UPDATE guarantees SET state = ?, order_id = ?, reason = ?, updated_at = ?"
+            " WHERE id = ? AND state = 'open'",
+            state, order_id, reason, now, guarantee_id,
+        )
+    )  # fmt: skip
+
+
+async def orders_of(source: Database | Transaction, guarantee_id: str) -> list[OrderRow]:
+    """The orders that were made for a guarantee, oldest first by the second."""
+    rows = await source.all(
+        "SELECT * FROM orders WHERE guarantee_id = ? ORDER BY created_at, id", guarantee_id
+    )
+    return [read_order(row) for row in rows]
+
+
+async def attach_order(tx: Transaction, guarantee_id: str, order_id: str) -> bool:
+    """Make a new order one of a guarantee.
+
+    False if that has ended, another of its orders is under way or done, or all may cost more than it may: then the
+    caller undoes the transaction.
+    """
+    await tx.execute("UPDATE orders SET guarantee_id = ? WHERE id = ?", guarantee_id, order_id)
+    row = await tx.one(
+        f"SELECT g.max_sat, SUM({_OUTLAY}) AS sat,"  # noqa: S608 - constants
+        " SUM(CASE WHEN o.state IN ('requested', 'paying', 'paid', 'done') THEN 1 ELSE 0 END) AS busy"
+        " FROM guarantees g JOIN orders o ON o.guarantee_id = g.id"
+        " WHERE g.id = ? AND g.state = 'open' GROUP BY g.max_sat",
+        guarantee_id,
+    )
+    return row is not None and row["sat"] <= row["max_sat"] and row["busy"] == 1
+
+
+async def disappointing(db: Database, customer: str, since: int) -> frozenset[str]:
+    """Agents that were asked since then and did not deliver, and have not since."""
+    rows = await db.all(
+        "SELECT provider, state FROM orders WHERE created_at >= ? AND customer = ? AND (state IN"
+        " ('done', 'expired', 'awaiting_refund', 'refunded', 'lost') OR (state = 'cancelled' AND reason = ?))"
+        " ORDER BY created_at DESC, id LIMIT ?",
+        since, customer, SILENT, ORDERS_MAX,
+    )  # fmt: skip
+    last = {row["provider"]: row["state"] for row in reversed(rows)}
+    return frozenset(provider for provider, state in last.items() if state != "done")
+
+
+async def spent_for_job(source: Database | Transaction, allowance: str, job_id: str) -> int:
+    """What purchases of an agent for one of its jobs cost, or still may."""
+    row = await source.one(f"{_SPENT} AND g.job_id = ?", allowance, job_id)
+    return int(row["sat"]) if row else 0
+
+
+async def spent_since(source: Database | Transaction, allowance: str, since: int) -> int:
+    """What purchases that an agent began since then cost, or still may."""
+    row = await source.one(f"{_SPENT} AND g.created_at >= ?", allowance, since)
+    return int(row["sat"]) if row else 0
