@@ -15,6 +15,7 @@ from dvm.arbitration import LETTER_SECONDS_MAX, Hearings
 from dvm.errors import BadRequest
 from dvm.escrow_desk import RETRY_SECONDS, EscrowDesk, Letter
 from dvm.escrow_messages import (
+    Accepts,
     Answers,
     AsksBack,
     Declines,
@@ -39,7 +40,7 @@ from relay_bridge import Delivery, Filter, Following
 from store import Transaction
 from wallet import WalletError, queries_escrows
 from wallet.errors import WrongTerms
-from wallet.escrow import AskedBack, Contested, Effect, ResultOut, Role, Ruling, Stage
+from wallet.escrow import Accepted, AskedBack, Contested, Effect, ResultOut, Role, Ruling, Stage
 from wallet.escrows import Also
 from wallet.locks import check_lock
 from wallet.mint import CoinState
@@ -121,6 +122,10 @@ class Arbiter(EscrowDesk):
         if self._hearings is not None:
             await self._hearings.start()
 
+    async def caught_up(self, seconds: int) -> bool:
+        """Read and handle what relays have for us now; False if none told all of it in that time."""
+        return self._following is not None and await self._following.read(patience_seconds=seconds)
+
     async def stop(self) -> None:
         """Stop listening and waiting; all cases are in the store."""
         if self._hearings is not None:
@@ -149,12 +154,11 @@ class Arbiter(EscrowDesk):
         now, seconds = self._post.clock.now(), LETTER_SECONDS_MAX if is_contested else READ_SECONDS
         return bool(since) and now >= max(since) + READ_SECONDS and now >= min(since) + seconds
 
-    async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> bool:
+    async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> EscrowRow:
         """Rule. See `EscrowDesk.wish`."""
         if wish.action != "rule":
-            return False
-        await self.rule(request_id, wish.provider_sat, also=also)
-        return True
+            raise BadRequest(f"an arbiter cannot {wish.action} an escrow")
+        return await self.rule(request_id, wish.provider_sat, also=also)
 
     async def rule(self, request_id: str, provider_sat: int, *, also: Also | None = None) -> EscrowRow:
         """Award so much of a disputed price to the provider, the rest to the customer, and publish that.
@@ -334,6 +338,8 @@ class Arbiter(EscrowDesk):
                 await self.happens(row.request_id, AskedBack(), also=delivery.done, coins=checked)
             case Disputes(reason, coins) if sender == terms.customer:
                 await self._on_dispute(row, reason, self._checked(row, coins), delivery)
+            case Accepts() if sender == terms.customer and not row.stage.is_final:
+                await self._on_acceptance(row, delivery)
             case Answers(statement) if sender == terms.provider and not row.stage.is_final:
                 await self.escrows.note(row.key, lambda now: {"statements": said(now, "provider", statement)})
             case _:
@@ -355,6 +361,20 @@ class Arbiter(EscrowDesk):
                 lambda now: {"statements": said(now, "customer", reason), "coins": _known_coins(now, coins)},
             )
             self.watch(row.request_id)
+
+    async def _on_acceptance(self, row: EscrowRow, delivery: Delivery) -> None:
+        """The customer relents: we sign for the agent, if the agent itself has said for which coins.
+
+        On the customer's word alone we do not: it could name coins that there are not, and the case would be closed.
+        """
+        text, coins = "I accept the result after all.", _reported_coins(row)
+        if _are_all(coins, row):
+            statements = said(row, "customer", text)
+            await self.happens(
+                row.request_id, Accepted(), also=delivery.done, statements=statements, coins=coins
+            )
+        else:
+            await self.escrows.note(row.key, lambda now: {"statements": said(now, "customer", text)})
 
     def watch(self, request_id: str) -> None:
         """See `EscrowDesk.watch`."""
@@ -398,9 +418,12 @@ def _known_coins(row: EscrowRow, named: Coins = ()) -> Coins:
     Any party can lie about coins. The provider's lies harm itself: what is not signed the customer takes back after
     the locktime. Of lists that are not all it is the one that is worth most.
     """
-    reported = tuple((secret, sat) for secret, sat in (row.reported or {}).get("coins", ()))
-    lists = (reported, row.coins, named)
+    lists = (_reported_coins(row), row.coins, named)
     return next((one for one in lists if _are_all(one, row)), max(lists, key=_worth))
+
+
+def _reported_coins(row: EscrowRow) -> Coins:
+    return tuple((secret, sat) for secret, sat in (row.reported or {}).get("coins", ()))
 
 
 def _are_all(coins: Coins, row: EscrowRow) -> bool:

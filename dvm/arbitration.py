@@ -72,7 +72,7 @@ class Hearings:
             await self._desk.happens(case.request_id, Contested(), fee_order=job.id)
         while (case := await self._mine(case.request_id, job)).ruling is None:
             if case.stage.is_final:
-                raise JobFailed("the dispute was not ruled on in time")
+                raise JobFailed("the dispute ended without a ruling")
             await self._change(case)
         return case.ruling
 

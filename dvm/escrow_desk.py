@@ -12,9 +12,11 @@ from typing import Any, ClassVar, Final
 
 import structlog
 
+from dvm import queries_wishes
 from dvm.agreement import award_of, is_ruling
 from dvm.errors import BadRequest
 from dvm.escrow_messages import (
+    Accepts,
     Answers,
     AsksBack,
     Delivered,
@@ -82,8 +84,8 @@ class EscrowDesk(ABC):
         """What this role alone is told. What is not for it changes nothing."""
 
     @abstractmethod
-    async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> bool:
-        """Do what our owner wants; False if it cannot be done where the escrow stands. Raises `BadRequest`."""
+    async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> EscrowRow:
+        """Do what our owner wants. Raises `BadRequest` if it cannot be done where the escrow stands, or at all."""
 
     # Life ----------------------------------------------------------------------------------------------------
 
@@ -160,6 +162,23 @@ class EscrowDesk(ABC):
         self.watch(request_id)
         return row
 
+    async def wished(
+        self, request_id: str, event: EscrowInput, *, also: Also | None = None, **columns: Any
+    ) -> EscrowRow:
+        """As `happens`, because our owner wants it. Raises `BadRequest` if it changes nothing."""
+        done = await self.happens(request_id, event, also=also, **columns)
+        if done is not None:
+            return done
+        row = await self.get(request_id)
+        if row is None:
+            raise BadRequest(
+                f"no escrow of ours has the id {request_id[:64]!r}; `tradepost escrow list` shows all"
+            )
+        raise BadRequest(
+            f"the escrow is {row.stage}: that is not possible any more, or not yet; `tradepost escrow show "
+            f"{row.request_id[:12]}` tells its deadlines"
+        )
+
     async def writes(self, request_id: str, event: EscrowInput, **columns: Any) -> Also | None:
         """As `happens`, as part of a transaction of the caller's. None if the escrow knows no such step.
 
@@ -214,12 +233,22 @@ class EscrowDesk(ABC):
     async def _on_wish(self, row: EscrowRow, sender: str, message: Wishes, delivery: Delivery) -> None:
         if sender != self._signer.public_key:
             return
+
+        async def answered(tx: Transaction, refused: str = "") -> None:
+            await delivery.done(tx)
+            now = self._post.clock.now()
+            await queries_wishes.answer(tx, delivery.event.id, refused, now=now)
+
         try:
-            done = await self.wish(row.request_id, message, also=delivery.done)
+            await self.wish(row.request_id, message, also=answered)
         except BadRequest as error:
             log.warning("escrow_wish_refused", request=row.request_id, reason=str(error))
+            async with (
+                self._post.db.transaction() as tx
+            ):  # refused for good: nobody expects it to be done later
+                await answered(tx, str(error))
         else:
-            log.info("escrow_wish", request=row.request_id, action=message.action, done=done)
+            log.info("escrow_wish", request=row.request_id, action=message.action)
 
     async def _on_signatures(self, row: EscrowRow, sender: str, message: Signs, delivery: Delivery) -> None:
         """Somebody signs coins over to us: all of them, or those that the arbiter awards us."""
@@ -240,24 +269,38 @@ class EscrowDesk(ABC):
         if by is not Role.ARBITER and given.keys() != ours:
             log.info("escrow_message_ignored", request=row.request_id, reason="it does not sign all coins")
         elif by is not Role.ARBITER and (merged := self.escrows.merge(row, given)) is not None:
-            await self.happens(row.request_id, event, also=delivery.done, signatures=merged)
+            reason = {"reason": "the agent gave the money back"} if by is Role.PROVIDER else {}
+            await self.happens(row.request_id, event, also=delivery.done, signatures=merged, **reason)
         elif by is Role.ARBITER:  # used when we have asked for them, and have all that it awards us
-            await self.escrows.note(row.key, lambda now: _signatures(self.escrows.merge(now, given)))
-            self.watch(row.request_id)
+            await self._noted(row, lambda now: _signatures(self.escrows.merge(now, given)))
 
     async def _on_ruling(self, row: EscrowRow, sender: str, message: Ruled) -> None:
         """The arbiter ruled. What it awards us comes with its signatures; that the rest is gone, the mint tells."""
-        has_coins = row.stage.is_locked or row.stage is Stage.CLAIMING
+        has_coins = row.stage.is_locked or row.stage is Stage.CLAIMING or self._may_be_awarded(row)
         if sender == row.terms.arbiter and is_ruling(message.ruling, row.terms) and has_coins:
             ruling = message.ruling.to_json().decode()
             due = {"ruling": ruling, "reason": "the arbiter ruled", "wake_at": self._post.clock.now()}
-            await self.escrows.note(row.key, lambda _row: due)
-            self.watch(row.request_id)
+            await self._noted(row, lambda _row: due)
+
+    async def _noted(self, row: EscrowRow, change: Callable[[EscrowRow], dict[str, Any] | None]) -> None:
+        """Keep what the arbiter sent; an escrow that has ended is not followed, so see here what it means for it."""
+        noted = await self.escrows.note(row.key, change)
+        if (
+            noted is not None
+            and noted.stage.is_final
+            and noted.ruling
+            and await self._has_been_awarded(noted)
+        ):
+            await self.happens(row.request_id, SignaturesCame(Role.ARBITER))
+        self.watch(row.request_id)
 
     async def _has_been_awarded(self, row: EscrowRow) -> bool:
         """Whether the arbiter's signatures that were kept are of use now."""
-        may_use_them = self.escrows.decide(row, SignaturesCame(Role.ARBITER)) is not None
-        return bool(may_use_them and row.signatures and await self._is_all(row, row.signatures))
+        may_use_them = self._may_be_awarded(row) and row.signatures
+        return bool(may_use_them and await self._is_all(row, row.signatures))
+
+    def _may_be_awarded(self, row: EscrowRow) -> bool:
+        return self.escrows.decide(row, SignaturesCame(Role.ARBITER)) is not None
 
     async def _is_all(self, row: EscrowRow, signatures: Iterable[str]) -> bool:
         """Whether these signatures are all that we have to expect: for each coin, or for what a ruling awards us.
@@ -281,7 +324,9 @@ class EscrowDesk(ABC):
         )
         match then:
             case Effect.SIGN_FOR_PROVIDER:
-                return [(terms.provider, Signs(self._sign(row, coins)))]
+                was_asked = row.stage in (Stage.OVERDUE, Stage.DISPUTED)
+                relents: list[Letter] = [(arbiter, Accepts())] if was_asked else []
+                return [(terms.provider, Signs(self._sign(row, coins))), *relents]
             case Effect.SIGN_FOR_CUSTOMER:
                 return [(terms.customer, Signs(self._sign(row, coins)))]
             case Effect.REPORT if row.result is not None:

@@ -43,6 +43,7 @@ from wallet import (
 from wallet.errors import WrongTerms
 from wallet.escrow import (
     Accepted,
+    Answered,
     Contested,
     Funded,
     GivesBack,
@@ -169,12 +170,19 @@ class ProviderDesk(EscrowDesk):
 
         return write
 
+    async def check_open(self, request_id: str) -> EscrowRow | None:
+        """Our view of a job's escrow, before work is put into it. Raises `JobFailed` if it has ended unpaid."""
+        row = await self.get(request_id)
+        if row is not None and row.stage in (Stage.YIELDED, Stage.LOST):
+            raise JobFailed("its money is not in escrow any more: nothing would be owed for the work")
+        return row
+
     async def check_coins(self, request_id: str) -> None:
         """Before a result is out, raise `JobFailed` if nothing would be owed for it.
 
         The coins are gone, or it is late. A mint that is away tells nothing.
         """
-        row = await self.get(request_id)
+        row = await self.check_open(request_id)
         if row is None or row.stage is not Stage.HELD:
             return
         if (
@@ -187,11 +195,16 @@ class ProviderDesk(EscrowDesk):
         except WalletError as error:
             log.warning("coins_not_checked", request=request_id, reason=str(error))
 
-    async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> bool:
-        """Let the customer have the money back. See `EscrowDesk.wish`."""
-        return (
-            wish.action == "give_back" and await self.happens(request_id, GivesBack(), also=also) is not None
-        )
+    async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> EscrowRow:
+        """Let the customer have the money back, or answer its dispute. See `EscrowDesk.wish`."""
+        row = await self.get(request_id)
+        match wish.action:
+            case "give_back":
+                return await self.wished(request_id, GivesBack(), also=also)
+            case "answer":
+                statements = said(row, "provider", _statement(wish)) if row is not None else ()
+                return await self.wished(request_id, Answered(), also=also, statements=statements)
+        raise BadRequest(f"an agent cannot {wish.action} an escrow")
 
     async def funded(self, row: EscrowRow, token: Token, text: str) -> Also | None:
         """Check the coins that came for an escrow, before anything relies on them; what to write if they are good.
@@ -308,24 +321,16 @@ class CustomerDesk(EscrowDesk):
         row = replace(row, op_id=op_id, lock_nonce=lock_nonce, ciphertext=ciphertext)
         await self.escrows.add(tx, row)
 
-    async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> bool:
+    async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> EscrowRow:
         """Accept (for good) or dispute what was delivered. See `EscrowDesk.wish`."""
         row = await self.get(request_id)
         match wish.action:
             case "accept":
-                return await self.happens(request_id, Accepted(), also=also) is not None
-            case "dispute" if row is not None:
-                if not wish.reason.strip():
-                    raise BadRequest("say why: it is all that the arbiter hears from you")
-                if len(wish.reason.encode()) > STATEMENT_BYTES_MAX:
-                    raise BadRequest(
-                        f"say it in {STATEMENT_BYTES_MAX} bytes at most, with a link to what is longer"
-                    )
-                statements = said(row, "customer", wish.reason)
-                return (
-                    await self.happens(request_id, Contested(), also=also, statements=statements) is not None
-                )
-        return False
+                return await self.wished(request_id, Accepted(), also=also)
+            case "dispute":
+                statements = said(row, "customer", _statement(wish)) if row is not None else ()
+                return await self.wished(request_id, Contested(), also=also, statements=statements)
+        raise BadRequest(f"a customer cannot {wish.action} an escrow")
 
     async def hears(self, row: EscrowRow, sender: str, message: EscrowMessage, delivery: Delivery) -> None:  # noqa: ARG002
         """See `EscrowDesk.hears`."""
@@ -387,6 +392,15 @@ class CustomerDesk(EscrowDesk):
                 log.info("escrow_later", role=self.role, reason=str(error))
             await self._post.clock.sleep(min(wait_seconds, left_seconds))
             wait_seconds = min(2 * wait_seconds, LOOK_FOR_KEY_SECONDS)
+
+
+def _statement(wish: Wishes) -> str:
+    """What is to be told to the arbiter. Raises `BadRequest`."""
+    if not wish.reason.strip():
+        raise BadRequest("say why: it is all that the arbiter hears from you")
+    if len(wish.reason.encode()) > STATEMENT_BYTES_MAX:
+        raise BadRequest(f"say it in {STATEMENT_BYTES_MAX} bytes at most, with a link to what is longer")
+    return wish.reason
 
 
 def fee_is_due(row: EscrowRow) -> bool:

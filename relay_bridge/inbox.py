@@ -16,6 +16,7 @@ What a restart or a reconnect may rely on:
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -29,6 +30,7 @@ from relay_bridge.errors import AlreadyFollowed
 from relay_bridge.filters import Filter
 from relay_bridge.pool import RelayPool
 from relay_bridge.tasks import Dispatcher, Tasks
+from relay_bridge.timing import within
 from store import Clock, Database, Transaction
 
 log = structlog.get_logger(__name__)
@@ -116,6 +118,16 @@ class Following:
         Relays that never say so are waited for as long as the pool's limits allow.
         """
         await asyncio.gather(*(feed.caught_up() for feed in self._feeds))
+
+    async def read(self, *, patience_seconds: float) -> bool:
+        """Have all that relays stored so far on disk, and handled. False if no relay told all of it in that time."""
+        with suppress(TimeoutError):
+            await within(self._clock, patience_seconds, self._read())
+        return any(feed.is_current for feed in self._feeds)
+
+    async def _read(self) -> None:
+        await self.caught_up()
+        await self._dispatcher.idle.wait()
 
     async def current_since(self, *, patience_seconds: int) -> list[int]:
         """Since when all that a relay has is on disk: a time for each relay that proves now that it is.

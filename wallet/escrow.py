@@ -4,12 +4,13 @@
 driver (`escrows.py`) writes the new stage and all that follows from it in one transaction, then acts. A pair the table
 does not know is answered by `None`: nothing changes. Who can do what when, in words: docs/escrow.md.
 
-    customer:  LOCKING ──▶ HELD ──▶ DELIVERED ──▶ RELEASED
-                  │         │  ╲         │              ▲
-                  ▼         ▼   ╲        ▼              │
-                VOID     OVERDUE ──▶  DISPUTED ─────────┘
-                            └────┬──────┘
-                              CLAIMING ──▶ REFUNDED, LOST
+    customer:  LOCKING ──▶ HELD ──▶ DELIVERED ──▶ RELEASED ──┐
+                  │         │  ╲         │              ▲     │
+                  ▼         ▼   ╲        ▼              │     │
+                VOID     OVERDUE ──▶  DISPUTED ─────────┘     │   (if a ruling met the acceptance
+                            └────┬──────┘                     │    half-way)
+                              CLAIMING ◀──────────────────────┘
+                                 └──▶ REFUNDED, LOST
 
     provider:  PROPOSED ──▶ AGREED ──▶ HELD ──▶ DELIVERED ──▶ CLAIMING ──▶ PAID, LOST
                    └────┬────┘          │           │          ▲   ▲
@@ -127,6 +128,11 @@ class Contested:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """Provider: it says why the result is good."""
+
+
+@dataclass(frozen=True)
 class AskedBack:
     """Arbiter: the customer says that nothing came."""
 
@@ -171,8 +177,8 @@ class Tick:
 
 
 EscrowInput = (
-    Served | Funded | NotFunded | ResultOut | Accepted | Contested | AskedBack | SignaturesCame | GivesBack
-    | Ruling | Taken | Gone | TooLate | Tick
+    Served | Funded | NotFunded | ResultOut | Accepted | Contested | Answered | AskedBack | SignaturesCame
+    | GivesBack | Ruling | Taken | Gone | TooLate | Tick
 )  # fmt: skip
 
 
@@ -260,7 +266,8 @@ def _customer(
         case ((Stage.OVERDUE | Stage.DISPUTED), Accepted()):  # a late result, or one that is good after all
             return Decision(Stage.RELEASED, Effect.SIGN_FOR_PROVIDER)
         case ((Stage.HELD | Stage.OVERDUE | Stage.DELIVERED | Stage.DISPUTED), SignaturesCame(Role.PROVIDER)) | (
-            (Stage.OVERDUE | Stage.DISPUTED), SignaturesCame(Role.ARBITER),  # which we have asked
+            # Which we have asked; a ruling that met our acceptance half-way leaves no coin without an owner.
+            (Stage.OVERDUE | Stage.DISPUTED | Stage.RELEASED), SignaturesCame(Role.ARBITER),
         ):  # fmt: skip
             return Decision(Stage.CLAIMING, Effect.CLAIM)
         case ((Stage.HELD | Stage.OVERDUE | Stage.DISPUTED), Tick()) if now > terms.locktime:
@@ -296,6 +303,8 @@ def _provider(stage: Stage, event: EscrowInput, terms: Terms, now: int) -> Decis
         case ((Stage.HELD | Stage.DELIVERED | Stage.DISPUTED), GivesBack()):
             return Decision(Stage.YIELDED, Effect.SIGN_FOR_CUSTOMER)
         case Stage.DELIVERED, Contested():  # whoever disputes what it cannot have seen stops no delivery
+            return Decision(Stage.DISPUTED, Effect.ANSWER)
+        case Stage.DISPUTED, Answered():
             return Decision(Stage.DISPUTED, Effect.ANSWER)
         # A customer that accepts while we give back has ended too: somebody must take the coins.
         case ((Stage.HELD | Stage.DELIVERED | Stage.DISPUTED | Stage.YIELDED), SignaturesCame(Role.CUSTOMER)) | (
@@ -335,6 +344,11 @@ def _arbiter(
             Contested(),
         ):  # it may overtake the provider's report
             return Decision(Stage.DISPUTED)
+        case (
+            (Stage.OVERDUE | Stage.DELIVERED | Stage.DISPUTED),
+            Accepted(),
+        ):  # it was asked for nothing more
+            return Decision(Stage.RULED, Effect.SIGN_FOR_PROVIDER)
         case Stage.DISPUTED, Ruling():
             return Decision(Stage.RULED, Effect.SIGN_AS_RULED)
         case _:

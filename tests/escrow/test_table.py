@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from wallet.escrow import (
     Accepted,
+    Answered,
     AskedBack,
     Contested,
     Decision,
@@ -56,6 +57,7 @@ MOMENTS: Final = (
 INPUTS: Final[dict[str, EscrowInput]] = {
     "served": Served(), "funded": Funded(), "not funded": NotFunded(), "result": ResultOut(),
     "shown": ResultOut(by_arbiter=True), "accepted": Accepted(), "contested": Contested(), "asked back": AskedBack(),
+    "answered": Answered(),
     "signed by customer": SignaturesCame(Role.CUSTOMER), "signed by provider": SignaturesCame(Role.PROVIDER),
     "signed by arbiter": SignaturesCame(Role.ARBITER), "gives back": GivesBack(), "ruling": Ruling(), "taken": Taken(),
     "gone": Gone(by_right=False), "gone by right": Gone(by_right=True), "tick": Tick(),
@@ -77,7 +79,8 @@ CUSTOMER: Final[list[Row]] = [
     ("held", "tick", DELIVER_BY, LOCKTIME, Stage.OVERDUE, Effect.ASK_BACK),
     ("held overdue disputed", "tick", LOCKTIME + 1, FOREVER, Stage.CLAIMING, Effect.REFUND),
     ("held overdue delivered disputed", "signed by provider", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
-    ("overdue disputed", "signed by arbiter", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),  # it was asked
+    # It was asked; "released": its ruling met our acceptance half-way.
+    ("overdue disputed released", "signed by arbiter", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
     ("claiming", "taken", *ALWAYS, Stage.REFUNDED, Effect.NONE),
     ("held overdue delivered disputed claiming", "gone", *ALWAYS, Stage.LOST, Effect.NONE),
     ("held overdue delivered disputed claiming", "gone by right", *ALWAYS, Stage.RELEASED, Effect.NONE),
@@ -91,6 +94,7 @@ PROVIDER: Final[list[Row]] = [
     ("held", "shown", *ALWAYS, Stage.DELIVERED, Effect.REPORT),
     ("held delivered disputed", "gives back", *ALWAYS, Stage.YIELDED, Effect.SIGN_FOR_CUSTOMER),
     ("delivered", "contested", *ALWAYS, Stage.DISPUTED, Effect.ANSWER),
+    ("disputed", "answered", *ALWAYS, Stage.DISPUTED, Effect.ANSWER),
     ("held delivered disputed yielded", "signed by customer", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
     ("delivered disputed", "signed by arbiter", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
     ("claiming", "taken", *ALWAYS, Stage.PAID, Effect.NONE),
@@ -106,6 +110,7 @@ ARBITER: Final[list[Row]] = [
     ("overdue", "tick", 1_121, BEFORE_T, Stage.RULED, Effect.SIGN_FOR_CUSTOMER),
     ("delivered", "tick", REVIEWED_AT + MARGIN_SECONDS, BEFORE_T, Stage.RULED, Effect.SIGN_FOR_PROVIDER),
     ("agreed overdue delivered", "contested", 0, BEFORE_T, Stage.DISPUTED, Effect.NONE),
+    ("overdue delivered disputed", "accepted", 0, BEFORE_T, Stage.RULED, Effect.SIGN_FOR_PROVIDER),
     ("disputed", "ruling", 0, BEFORE_T, Stage.RULED, Effect.SIGN_AS_RULED),
     # What is not used before the locktime is of no use, so nothing is signed near it.
     ("proposed agreed locking held overdue delivered disputed claiming", "tick", CLAIM_UNTIL, FOREVER, Stage.VOID,
