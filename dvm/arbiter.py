@@ -37,11 +37,10 @@ from dvm.post import WRAP_MARGIN_SECONDS, Post
 from identity import DecryptionError, Event, InvalidEvent, Rumor, SecretKey, Signer, parse_event
 from identity.nip59 import KIND_EPHEMERAL_GIFT_WRAP, KIND_GIFT_WRAP, unwrap
 from relay_bridge import Delivery, Filter, Following
-from store import Transaction
+from store import Also, Transaction
 from wallet import WalletError, queries_escrows
 from wallet.errors import WrongTerms
 from wallet.escrow import Accepted, AskedBack, Contested, Effect, ResultOut, Role, Ruling, Stage
-from wallet.escrows import Also
 from wallet.locks import check_lock
 from wallet.mint import CoinState
 from wallet.queries_escrows import EscrowRow
@@ -171,7 +170,8 @@ class Arbiter(EscrowDesk):
             raise BadRequest("there is no dispute to rule on; `tradepost escrow list` shows what is open")
         if not 0 <= provider_sat <= row.terms.price_sat:
             raise BadRequest(f"award 0 … {row.terms.price_sat} sat, the price, to the provider")
-        coins = _known_coins(row)
+        # What the agent gets it must have named: a customer that disputes first can name coins that there are not.
+        coins = _reported_coins(row) if provider_sat else _known_coins(row)
         if not _are_all(coins, row):
             raise BadRequest(
                 f"the parties have named coins of {_worth(coins)} of {row.terms.price_sat} sat so far: wait for the "
@@ -368,13 +368,20 @@ class Arbiter(EscrowDesk):
         On the customer's word alone we do not: it could name coins that there are not, and the case would be closed.
         """
         text, coins = "I accept the result after all.", _reported_coins(row)
-        if _are_all(coins, row):
-            statements = said(row, "customer", text)
-            await self.happens(
-                row.request_id, Accepted(), also=delivery.done, statements=statements, coins=coins
-            )
-        else:
+        if not _are_all(coins, row):
             await self.escrows.note(row.key, lambda now: {"statements": said(now, "customer", text)})
+            return
+        while (now := await self.get(row.request_id)) is not None:
+            try:
+                await self.happens(
+                    row.request_id, Accepted(), also=delivery.done, statements=said(now, "customer", text),
+                    coins=coins,
+                )  # fmt: skip
+            except WalletError as error:  # the mint is away, which must say first what is left of the coins
+                log.info("escrow_later", role=self.role, reason=str(error))
+                await self._post.clock.sleep(RETRY_SECONDS)
+            else:
+                return
 
     def watch(self, request_id: str) -> None:
         """See `EscrowDesk.watch`."""

@@ -33,10 +33,11 @@ from dvm.post import Post
 from identity import Event, Rumor, SecretKey, Signer, parse_event
 from identity.nip59 import wrap
 from relay_bridge import Delivery, usable_relays
-from store import Transaction
+from store import Also, Transaction
 from wallet import WalletError
 from wallet.escrow import Decision, Effect, EscrowInput, Gone, Role, SignaturesCame, Stage, Tick
-from wallet.escrows import Also, Escrows
+from wallet.escrows import Escrows
+from wallet.keyring import HTLC_NUT
 from wallet.queries_escrows import EscrowRow
 from wallet.terms import MARGIN_SECONDS, Method, Terms
 
@@ -116,15 +117,20 @@ class EscrowDesk(ABC):
             return why_not
         try:
             enforced = await self._post.wallet.enforces(terms.mint)
+            if enforced.checked_at is None:
+                return await self._doubts_unprobed(terms)
         except WalletError as error:
             return str(error)
-        if enforced.checked_at is None:
-            if terms.price_sat > UNPROBED_SAT_MAX:
-                return f"{terms.mint} was not probed yet, and above {UNPROBED_SAT_MAX} sat it must be"
-        elif not (
-            (enforced.htlc if terms.method is Method.REVEAL else enforced.multisig) and enforced.refund
-        ):
-            return f"{terms.mint} does not enforce the locks of an escrow"
+        if (enforced.htlc if terms.method is Method.REVEAL else enforced.multisig) and enforced.refund:
+            return ""
+        return f"{terms.mint} does not enforce the locks of an escrow"
+
+    async def _doubts_unprobed(self, terms: Terms) -> str:
+        if terms.price_sat > UNPROBED_SAT_MAX:
+            return f"{terms.mint} was not probed yet, and above {UNPROBED_SAT_MAX} sat it must be"
+        info = await self._post.wallet.mint_info(terms.mint)
+        if terms.method is Method.REVEAL and not info.supports(HTLC_NUT):
+            return f"{terms.mint} does not announce that it can lock coins to a hash (NUT-14)"
         return ""
 
     async def doubts_of_time(self, mint: str) -> str:

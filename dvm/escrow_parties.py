@@ -25,13 +25,14 @@ from dvm.escrow_messages import (
 )
 from dvm.escrow_results import ResultSearch, report_of
 from dvm.lifecycle import PaymentState
+from dvm.lifecycle_orders import OrderState
 from dvm.limits import ProviderLimits
 from dvm.nip90 import EscrowOffer, JobRequest, Offer
 from dvm.post import Post
 from dvm.reveals import end_sale
 from identity import Event, SecretKey, Signer
 from relay_bridge import Delivery
-from store import Transaction
+from store import Also, Transaction
 from wallet import (
     Action,
     AlreadySpent,
@@ -54,7 +55,7 @@ from wallet.escrow import (
     Served,
     Stage,
 )
-from wallet.escrows import Also, claim_id
+from wallet.escrows import claim_id
 from wallet.ledger import escrow_account, post_gone, settle
 from wallet.queries_escrows import EscrowRow
 from wallet.terms import MARGIN_SECONDS, Method, Terms, check_agreement
@@ -62,6 +63,7 @@ from wallet.terms import MARGIN_SECONDS, Method, Terms, check_agreement
 log = structlog.get_logger(__name__)
 
 DELIVER_SECONDS_MIN: Final = 30
+UNPAID: Final = (OrderState.FAILED, OrderState.EXPIRED)  # the order of a hearing ended so, and cost nothing
 LOOK_FOR_KEY_SECONDS: Final = 15
 STATEMENTS_MAX: Final = 20
 STATEMENT_BYTES_MAX: Final = (
@@ -292,6 +294,14 @@ class CustomerDesk(EscrowDesk):
         self._ended_with = ended
         self._owes_fee = owes_fee
 
+    async def start(self) -> None:
+        """See `EscrowDesk.start`. A hearing whose order ended unpaid, for want of sats say, is ordered anew."""
+        for row in await self.escrows.open(self.role, self._signer.public_key):
+            fee = await queries.get_order(self._post.db, row.fee_order) if row.fee_order else None
+            if row.stage is Stage.DISPUTED and fee is not None and fee.state in UNPAID:
+                await self.escrows.note(row.key, lambda _row: {"fee_order": None})
+        await super().start()
+
     def key(self, row: EscrowRow) -> SecretKey:
         """See `EscrowDesk.key`."""
         return self._post.seed.job_key("customer", row.party, row.lock_nonce or "")
@@ -326,6 +336,11 @@ class CustomerDesk(EscrowDesk):
         row = await self.get(request_id)
         match wish.action:
             case "accept":
+                order = await queries.get_order(self._post.db, request_id)
+                if row is not None and row.stage is Stage.OVERDUE and (order is None or order.result is None):
+                    raise BadRequest(
+                        "nothing was delivered that you could accept; the money is on its way back"
+                    )
                 return await self.wished(request_id, Accepted(), also=also)
             case "dispute":
                 statements = said(row, "customer", _statement(wish)) if row is not None else ()

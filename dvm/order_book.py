@@ -19,7 +19,7 @@ from dvm.queries import OrderRow
 from dvm.reveals import sealed_text
 from identity import Signer
 from relay_bridge.tasks import Tasks
-from wallet.escrows import Also
+from store import Also
 
 log = structlog.get_logger(__name__)
 

@@ -14,9 +14,8 @@ from dvm.post import Post
 from dvm.reveals import sold
 from identity import Event, Signer
 from relay_bridge.tasks import Tasks
-from store import Transaction
+from store import Also, Transaction
 from wallet.escrow import Accepted, ResultOut, Stage
-from wallet.escrows import Also
 from wallet.queries_escrows import EscrowRow
 
 

@@ -54,7 +54,7 @@ from dvm.sealing import Sealing
 from identity import DecryptionError, EncryptionError, InvalidEvent, LocalSigner, Signer
 from identity.nip59 import KIND_EPHEMERAL_GIFT_WRAP, KIND_GIFT_WRAP, unwrap
 from relay_bridge import AtOnce, Delivery, Filter, Following, Handler
-from store import Transaction, Turns
+from store import Also, Transaction, Turns
 from wallet import Token, WalletError, parse_payload
 from wallet.escrow import NotFunded, ResultOut, Served
 from wallet.terms import Method
@@ -63,7 +63,6 @@ log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 30
 SWEEP_JOBS_MAX = 100
-Also = Callable[[Transaction], Awaitable[None]]
 
 
 class Provider:

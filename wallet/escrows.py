@@ -10,7 +10,7 @@ from functools import reduce
 from typing import Any, Final
 
 from identity import Event, SecretKey
-from store import Clock, Database, Transaction
+from store import Also, Clock, Database, Transaction
 from wallet import queries_escrows as queries
 from wallet.errors import AlreadySpent, InvalidToken, MintUnavailable
 from wallet.escrow import (
@@ -34,7 +34,6 @@ from wallet.token import parse_token
 from wallet.wallet import Wallet
 from wallet.witness import add_preimage, add_signature, can_spend, preimage_of, sign_secret, signers
 
-Also = Callable[[Transaction], Awaitable[None]]
 Prepare = Callable[[EscrowRow, Decision], Awaitable[Also | None]]
 Key = tuple[Role, str, str]
 

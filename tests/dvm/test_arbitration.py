@@ -246,8 +246,12 @@ async def test_a_customer_that_could_not_pay_orders_the_hearing_once_it_can(trad
     await fee_order(trade, order, OrderState.FAILED)
     assert (await trade.reach(Role.ARBITER, order, Stage.DELIVERED)).fee_order is None
     await wallet.receive(token)
-    hearing = await hear(trade, trade.customer, order.id)
-    assert (await trade.reach(Role.ARBITER, order, Stage.DISPUTED)).fee_order == hearing.id
+    await trade.customer.stop()
+    again = Customer(trade.customer.signer, trade.customer._post)
+    await again.start()
+    hearing = await fee_order(trade, order, OrderState.PAID)
+    assert (await trade.reach(Role.ARBITER, order, Stage.DISPUTED)).fee_order == hearing
+    await again.stop()
 
 
 async def test_a_hearing_goes_on_after_a_restart_of_the_arbiter(trade: Trade) -> None:

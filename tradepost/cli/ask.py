@@ -83,7 +83,10 @@ def ask(
     settle: Settle = "auto",
     review: Annotated[
         bool,
-        typer.Option("--review", help="In escrow, do not pay for the result yet: `tradepost escrow accept`."),
+        typer.Option(
+            "--review",
+            help="Pay by escrow, and not before you have seen the result: `tradepost escrow accept`.",
+        ),
     ] = False,
     seconds: Annotated[
         int, typer.Option(metavar="SECONDS", min=1, help="How long to wait for the result.")
@@ -108,6 +111,10 @@ def ask(
     settings = Settings.load()
     key = chosen_key(settings, CUSTOMER, sec)
     if lightning:
+        if review:
+            raise TradepostError(
+                "--review and --lightning do not go together yet: pay from this post's wallet to look first"
+            )
         if private:
             raise TradepostError(
                 "--private and --lightning do not go together yet: the order is kept in clear"
@@ -117,7 +124,7 @@ def ask(
         return
     wanted = _Wanted(
         target, _read(text), kind, max_sat, _params(param or []), private, seconds,
-        _methods(settle, settings, private), settings.arbiters, review,
+        _methods(settle, settings, private, review), settings.arbiters, review,
     )  # fmt: skip
     asyncio.run(_ask(wanted, settings, key, as_json))
 
@@ -170,10 +177,22 @@ async def _ask(wanted: _Wanted, settings: Settings, key: Key, as_json: bool) -> 
         )
 
 
-def _methods(word: str, settings: Settings, private: bool) -> tuple[Method, ...]:
-    """The ways to pay that will do, the best first."""
+def _methods(word: str, settings: Settings, private: bool, review: bool) -> tuple[Method, ...]:
+    """The ways to pay that will do, the best first; for a `review` it is escrow alone, where it can wait for one."""
     can_escrow = bool(settings.arbiters) and not private
+    if review and word in (Method.REVEAL, Method.PREPAID, Method.INVOICE):
+        raise TradepostError(
+            f"--review needs an escrow: by {word} the agent is paid before you see the result. Leave --review out, or "
+            "say --settle escrow"
+        )
     match word:
+        case "auto" if review and private:
+            raise TradepostError(
+                "--review needs an escrow, and that cannot be private: the arbiter could not read what was asked. "
+                "Leave out --review or --private"
+            )
+        case "auto" if review:
+            return _methods(Method.ESCROW, settings, private, review)
         case "auto":
             # An invoice is paid only where the agent takes no ecash of ours.
             by_invoice = () if private else (Method.INVOICE,)

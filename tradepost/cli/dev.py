@@ -19,7 +19,7 @@ from tradepost.dev.stage import FOLDER, Stage, open_stage
 from tradepost.ending import ending
 from tradepost.errors import TradepostError
 from tradepost.mint_process import MintProcessError, mint_python
-from tradepost.settings import FILE
+from tradepost.settings import ARBITER, FILE
 
 JOBS_MAX = 1000  # remembered, to say how long each took
 
@@ -40,8 +40,8 @@ def dev(
 ) -> None:
     """Run a relay, a play mint and an agent to try things on.
 
-    It stays until you interrupt it, shows each job, and starts the agent again when you change its code. Relay, mint
-    and a customer with sats are in .tradepost-dev, which you may remove. The sats are worth nothing. Example:
+    It stays until you interrupt it, shows each job, and starts the agent again when you change its code. Relay, mint,
+    arbiter and a customer with sats are in .tradepost-dev, which you may remove. The sats are worth nothing. Example:
     `tradepost dev`, then in a second terminal `cd .tradepost-dev` and what it tells you to type.
     """
     if project is None and Path(FILE).exists():
@@ -101,14 +101,20 @@ class _Show:
         self._asked_at: dict[str, float] = {}
 
     def started(self) -> None:
-        """Relay, mint and customer are there; the agent is on its way."""
+        """Relay, mint, arbiter and customer are there; the agent is on its way."""
         stage = self._stage
         if self._as_json:
-            told = {"relay": stage.relay, "mint": stage.mint.url, "folder": str(stage.folder)}
+            told = {
+                "relay": stage.relay,
+                "mint": stage.mint.url,
+                "arbiter": stage.arbiter,
+                "folder": str(stage.folder),
+            }
             print_json({"event": "started", **told, "customer_sat": stage.customer_sat})
             return
         say(f"[green]●[/] relay     {stage.relay}")
         say(f"[green]●[/] mint      {stage.mint.url}, [bold yellow]PLAY MONEY[/]: its sats are worth nothing")
+        say(f"[green]●[/] arbiter   {stage.arbiter}")
         say(f"[green]●[/] customer  {stage.customer_sat} sat to spend")
 
     def told(self, what: str, more: dict[str, Any]) -> None:
@@ -139,14 +145,19 @@ class _Show:
         offer = agent["serves"][0]
         price = f" --max-sat {offer['price_sat']}" if offer["price_sat"] else ""
         word = NAMES.get(offer["kind"], str(offer["kind"])).replace(" ", "-")
+        ask = f"tradepost ask {word} @{self._stage.text.name} --kind {offer['kind']}{price}"
         say("\nIn a second terminal:\n")
-        for command in (
+        _print_commands(
             f"cd {shlex.quote(str(self._stage.folder))}",
-            f"tradepost ask {word} @{self._stage.text.name} --kind {offer['kind']}{price}",
+            ask,
             f"tradepost find {word}",
             "tradepost wallet balance",
-        ):
-            print_text(f"  {command}")
+        )
+        if price:
+            say(
+                "\nOr read the result before you pay (it says how to accept or dispute), then be the arbiter:\n"
+            )
+            _print_commands(f"{ask} --settle escrow --review", f"cd {ARBITER}", "tradepost escrow list")
         code = self._stage.project
         say(
             f"\n[dim]Change the code in {quoted(str(code))}, and the agent starts again. Ctrl-C ends it all;[/]"
@@ -186,6 +197,11 @@ class _Show:
             f"[dim]{clock_time(now)} {quoted(job_id[:12])}[/] [{style}]{quoted(what)}[/] {quoted(more[:200])}"
         )
         result.print(text, soft_wrap=not result.is_terminal)
+
+
+def _print_commands(*commands: str) -> None:
+    for command in commands:
+        print_text(f"  {command}")
 
 
 def _told(event: Event, text: str) -> str:

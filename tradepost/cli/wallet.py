@@ -16,7 +16,7 @@ from tradepost.cli.completing import complete_mint
 from tradepost.cli.output import AsJson, print_json, print_text, say
 from tradepost.cli.qr import Wanted, offer_qr
 from tradepost.errors import ConfigError, TradepostError
-from tradepost.post import open_database, open_wallet, wallet_on
+from tradepost.post import open_wallet, read_database, wallet_on
 from tradepost.settings import Settings
 from wallet import MintUnavailable, Outcome, Wallet, encode_token, parse_token
 
@@ -91,7 +91,7 @@ def receive(
 
 async def _balance(as_json: bool) -> None:
     settings = Settings.load()
-    async with await open_database(settings) as db, wallet_on(settings, db) as purse:
+    async with await read_database(settings) as db, wallet_on(settings, db) as purse:
         by_mint = await purse.balance()
         locked_sat = await dvm.queries.locked_sat(db)
         invoices = len(await wallet.queries.open_quotes(db))
