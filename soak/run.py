@@ -73,6 +73,7 @@ class Run:
         if plan.cheater == "provider" and plan.provider == "hangs":
             world.work_seconds_max = 10 * LIMIT_SECONDS  # it does not give the money back
         world.credit_sat = EARLIER_SAT if plan.on_credit else 0
+        world.fee_sat = plan.fee_sat
         async with world:
             for name in NAMES:
                 world[name].began = partial(cheats.begin, plan.cheat, name)
@@ -82,6 +83,7 @@ class Run:
                 for actor in (
                     self._ask,
                     self._act,
+                    self._relent,
                     self._rule,
                     self._leave_sale,
                     lambda: cheats.act(plan.cheat, self),
@@ -138,7 +140,8 @@ class Run:
         while True:
             while not customer.alive or customer.role is None:
                 await asyncio.sleep(1)
-            self.orders[:] = [row.id for row in await queries.recent_orders(customer.post.db, 5)]
+            rows = await queries.recent_orders(customer.post.db, 5)
+            self.orders[:] = [row.id for row in rows if row.kind == KIND]
             if len(self.orders) >= wanted:
                 return
             await self.doing("customer", lambda: self._ask_once(customer))
@@ -175,12 +178,22 @@ class Run:
         match self.plan.customer:
             case "accepts":
                 await self.doing("customer", lambda: customer.role.accept(self.orders[0]))
-            case "disputes":
+            case "disputes" | "relents":
                 while (row := await self.row("customer")) and row.stage is Stage.DELIVERED:
                     await self.doing(
                         "customer", lambda: customer.role.dispute(self.orders[0], "not what I asked for")
                     )
                     await asyncio.sleep(1)
+
+    async def _relent(self) -> None:
+        if self.plan.customer != "relents":
+            return
+        customer, unpaid = self.world["customer"], (Stage.DISPUTED, Stage.OVERDUE)
+        await self.reach("customer", *unpaid)
+        await asyncio.sleep(self.plan.relents_seconds)
+        while (row := await self.row("customer")) and row.stage in unpaid:
+            await self.doing("customer", lambda: customer.role.accept(self.orders[0]))
+            await asyncio.sleep(1)
 
     async def _leave_sale(self) -> None:
         """Go when the customer has paid: the customer itself, or the provider with a key to sell."""
@@ -271,7 +284,7 @@ class Run:
                     found.append(f"{name} has a paid invoice that is {row['state']}")
             if name == "customer":
                 found += [f"order {row.state}" for row in await queries.open_orders(db, party.key)]
-            if name == "provider" and self.plan.cheater != name:
+            if name != "customer" and self.plan.cheater != name:
                 jobs = await db.all(
                     "SELECT state FROM jobs WHERE state NOT IN ('done', 'failed', 'expired', 'returned', 'cancelled')"
                 )
