@@ -6,7 +6,7 @@ both are silent it follows the rules by itself; a dispute waits for `rule`.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import structlog
 
@@ -40,7 +40,7 @@ from relay_bridge import Delivery, Filter, Following
 from store import Also, Transaction
 from wallet import WalletError, queries_escrows
 from wallet.errors import WrongTerms
-from wallet.escrow import Accepted, AskedBack, Contested, Effect, ResultOut, Role, Ruling, Stage
+from wallet.escrow import Accepted, AskedBack, Contested, Effect, EscrowInput, ResultOut, Role, Ruling, Stage
 from wallet.locks import check_lock
 from wallet.mint import CoinState
 from wallet.queries_escrows import EscrowRow
@@ -151,7 +151,9 @@ class Arbiter(EscrowDesk):
         since = await self._following.current_since(patience_seconds=CATCH_UP_SECONDS_MAX)
         is_contested = self._hearings is not None and any(said["by"] == "customer" for said in row.statements)
         now, seconds = self._post.clock.now(), LETTER_SECONDS_MAX if is_contested else READ_SECONDS
-        return bool(since) and now >= max(since) + READ_SECONDS and now >= min(since) + seconds
+        # Strangers may keep us busy: what was not handled within five minutes is not waited for any more.
+        is_handled = self._following.is_idle or now >= (row.wake_at or 0) + LETTER_SECONDS_MAX
+        return bool(since) and is_handled and now >= max(since) + READ_SECONDS and now >= min(since) + seconds
 
     async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> EscrowRow:
         """Rule. See `EscrowDesk.wish`."""
@@ -173,9 +175,10 @@ class Arbiter(EscrowDesk):
         # What the agent gets it must have named: a customer that disputes first can name coins that there are not.
         coins = _reported_coins(row) if provider_sat else _known_coins(row)
         if not _are_all(coins, row):
+            who = "the agent has" if provider_sat else "the parties have"
             raise BadRequest(
-                f"the parties have named coins of {_worth(coins)} of {row.terms.price_sat} sat so far: wait for the "
-                "agent's report or another letter of the customer, then rule again"
+                f"{who} named coins of {_worth(coins)} of {row.terms.price_sat} sat so far: wait for the agent's "
+                "report, then rule again"
             )
         awarded = await self._share(row, coins, provider_sat)
         template = ruling_of(
@@ -193,7 +196,9 @@ class Arbiter(EscrowDesk):
             request_id, Ruling(), also=publish, coins=coins, awarded=awarded, ruling=ruling.to_json().decode()
         )
         if ruled is None:
-            raise BadRequest("it is too late to rule: the locktime is too near")
+            raise BadRequest(
+                "there is nothing to rule on any more: the customer has accepted, or the locktime is too near"
+            )
         return ruled
 
     async def _share(self, row: EscrowRow, coins: Coins, provider_sat: int) -> tuple[str, ...]:
@@ -339,7 +344,16 @@ class Arbiter(EscrowDesk):
             case Disputes(reason, coins) if sender == terms.customer:
                 await self._on_dispute(row, reason, self._checked(row, coins), delivery)
             case Accepts() if sender == terms.customer and not row.stage.is_final:
-                await self._on_acceptance(row, delivery)
+                text = "I accept the result after all."
+                await self.escrows.note(
+                    row.key,
+                    lambda now: (
+                        None
+                        if now.accepted
+                        else {"accepted": True, "statements": said(now, "customer", text)}
+                    ),
+                )
+                self.watch(row.request_id)
             case Answers(statement) if sender == terms.provider and not row.stage.is_final:
                 await self.escrows.note(row.key, lambda now: {"statements": said(now, "provider", statement)})
             case _:
@@ -350,38 +364,25 @@ class Arbiter(EscrowDesk):
 
         A case that was signed for another fee than ours is now is heard for nothing: we could not ask for it.
         """
-        if not row.terms.arbiter_fee_sat or row.terms.arbiter_fee_sat != self._limits.fee_sat:
-            await self.happens(
-                row.request_id, Contested(), also=delivery.done, statements=said(row, "customer", reason),
-                coins=_known_coins(row, coins),
-            )  # fmt: skip
-        elif row.stage in (Stage.AGREED, Stage.OVERDUE, Stage.DELIVERED):
-            await self.escrows.note(
-                row.key,
-                lambda now: {"statements": said(now, "customer", reason), "coins": _known_coins(now, coins)},
-            )
+
+        def heard(now: EscrowRow) -> dict[str, Any]:
+            return {"statements": said(now, "customer", reason), "coins": _known_coins(now, coins)}
+
+        is_free = not row.terms.arbiter_fee_sat or row.terms.arbiter_fee_sat != self._limits.fee_sat
+        if is_free and row.stage is not Stage.DISPUTED:
+            await self.happens(row.request_id, Contested(), also=delivery.done, change=heard)
+        elif row.stage in (Stage.AGREED, Stage.OVERDUE, Stage.DELIVERED, Stage.DISPUTED):
+            await self.escrows.note(row.key, heard)
             self.watch(row.request_id)
 
-    async def _on_acceptance(self, row: EscrowRow, delivery: Delivery) -> None:
-        """The customer relents: we sign for the agent, if the agent itself has said for which coins.
+    async def due(self, row: EscrowRow) -> tuple[EscrowInput, dict[str, Any]] | None:
+        """See `EscrowDesk.due`. The customer relents: we sign for the agent, once that itself has named the coins.
 
         On the customer's word alone we do not: it could name coins that there are not, and the case would be closed.
         """
-        text, coins = "I accept the result after all.", _reported_coins(row)
-        if not _are_all(coins, row):
-            await self.escrows.note(row.key, lambda now: {"statements": said(now, "customer", text)})
-            return
-        while (now := await self.get(row.request_id)) is not None:
-            try:
-                await self.happens(
-                    row.request_id, Accepted(), also=delivery.done, statements=said(now, "customer", text),
-                    coins=coins,
-                )  # fmt: skip
-            except WalletError as error:  # the mint is away, which must say first what is left of the coins
-                log.info("escrow_later", role=self.role, reason=str(error))
-                await self._post.clock.sleep(RETRY_SECONDS)
-            else:
-                return
+        coins = _reported_coins(row)
+        is_due = row.accepted and _are_all(coins, row) and self.escrows.decide(row, Accepted()) is not None
+        return (Accepted(), {"coins": coins}) if is_due else None
 
     def watch(self, request_id: str) -> None:
         """See `EscrowDesk.watch`."""

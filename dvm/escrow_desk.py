@@ -36,7 +36,7 @@ from relay_bridge import Delivery, usable_relays
 from store import Also, Transaction
 from wallet import WalletError
 from wallet.escrow import Decision, Effect, EscrowInput, Gone, Role, SignaturesCame, Stage, Tick
-from wallet.escrows import Escrows
+from wallet.escrows import Change, Escrows
 from wallet.keyring import HTLC_NUT
 from wallet.queries_escrows import EscrowRow
 from wallet.terms import MARGIN_SECONDS, Method, Terms
@@ -152,15 +152,24 @@ class EscrowDesk(ABC):
                 log.info("mint_not_probed", mint=mint, reason=str(error))
 
     async def happens(
-        self, request_id: str, event: EscrowInput, *, also: Also | None = None, **columns: Any
+        self,
+        request_id: str,
+        event: EscrowInput,
+        *,
+        also: Also | None = None,
+        change: Change | None = None,
+        **columns: Any,
     ) -> EscrowRow | None:
-        """Let `event` happen: stage, columns, letters and `also` in one transaction. None if it changes nothing."""
+        """Let `event` happen: stage, columns, letters and `also` in one transaction. None if it changes nothing.
+
+        `change`: see `Escrows.apply`.
+        """
 
         async def prepare(row: EscrowRow, decision: Decision) -> Also:
             return await self._writes(row, decision, also)
 
         key = (self.role, self._signer.public_key, request_id)
-        applied = await self.escrows.apply(key, event, prepare=prepare, **columns)
+        applied = await self.escrows.apply(key, event, prepare=prepare, change=change, **columns)
         if applied is None:
             return None
         row, decision = applied
@@ -169,10 +178,10 @@ class EscrowDesk(ABC):
         return row
 
     async def wished(
-        self, request_id: str, event: EscrowInput, *, also: Also | None = None, **columns: Any
+        self, request_id: str, event: EscrowInput, *, also: Also | None = None, change: Change | None = None
     ) -> EscrowRow:
         """As `happens`, because our owner wants it. Raises `BadRequest` if it changes nothing."""
-        done = await self.happens(request_id, event, also=also, **columns)
+        done = await self.happens(request_id, event, also=also, change=change)
         if done is not None:
             return done
         row = await self.get(request_id)
@@ -247,7 +256,7 @@ class EscrowDesk(ABC):
 
         try:
             await self.wish(row.request_id, message, also=answered)
-        except BadRequest as error:
+        except (BadRequest, WalletError) as error:  # a mint that is away
             log.warning("escrow_wish_refused", request=row.request_id, reason=str(error))
             async with (
                 self._post.db.transaction() as tx
@@ -275,10 +284,11 @@ class EscrowDesk(ABC):
         if by is not Role.ARBITER and given.keys() != ours:
             log.info("escrow_message_ignored", request=row.request_id, reason="it does not sign all coins")
         elif by is not Role.ARBITER and (merged := self.escrows.merge(row, given)) is not None:
-            reason = {"reason": "the agent gave the money back"} if by is Role.PROVIDER else {}
-            await self.happens(row.request_id, event, also=delivery.done, signatures=merged, **reason)
+            reason = "the agent gave the money back" if by is Role.PROVIDER else row.reason
+            await self.happens(row.request_id, event, also=delivery.done, signatures=merged, reason=reason)
         elif by is Role.ARBITER:  # used when we have asked for them, and have all that it awards us
-            await self._noted(row, lambda now: _signatures(self.escrows.merge(now, given)))
+            await self.escrows.note(row.key, lambda now: _signatures(self.escrows.merge(now, given)))
+            self.watch(row.request_id)
 
     async def _on_ruling(self, row: EscrowRow, sender: str, message: Ruled) -> None:
         """The arbiter ruled. What it awards us comes with its signatures; that the rest is gone, the mint tells."""
@@ -286,24 +296,18 @@ class EscrowDesk(ABC):
         if sender == row.terms.arbiter and is_ruling(message.ruling, row.terms) and has_coins:
             ruling = message.ruling.to_json().decode()
             due = {"ruling": ruling, "reason": "the arbiter ruled", "wake_at": self._post.clock.now()}
-            await self._noted(row, lambda _row: due)
+            await self.escrows.note(row.key, lambda _row: due)
+            self.watch(row.request_id)
 
-    async def _noted(self, row: EscrowRow, change: Callable[[EscrowRow], dict[str, Any] | None]) -> None:
-        """Keep what the arbiter sent; an escrow that has ended is not followed, so see here what it means for it."""
-        noted = await self.escrows.note(row.key, change)
-        if (
-            noted is not None
-            and noted.stage.is_final
-            and noted.ruling
-            and await self._has_been_awarded(noted)
-        ):
-            await self.happens(row.request_id, SignaturesCame(Role.ARBITER))
-        self.watch(row.request_id)
+    async def due(self, row: EscrowRow) -> tuple[EscrowInput, dict[str, Any]] | None:
+        """What was noted with an escrow and can happen now, with the columns for it; None if there is nothing."""
+        is_awarded = await self._has_been_awarded(row)
+        return (SignaturesCame(Role.ARBITER), {}) if is_awarded else None
 
     async def _has_been_awarded(self, row: EscrowRow) -> bool:
-        """Whether the arbiter's signatures that were kept are of use now."""
-        may_use_them = self._may_be_awarded(row) and row.signatures
-        return bool(may_use_them and await self._is_all(row, row.signatures))
+        """Whether the arbiter's signatures that were kept are of use. What we accepted only a ruling takes back."""
+        may_use_them = self._may_be_awarded(row) and (row.stage is not Stage.ACCEPTED or row.ruling)
+        return bool(may_use_them and row.signatures and await self._is_all(row, row.signatures))
 
     def _may_be_awarded(self, row: EscrowRow) -> bool:
         return self.escrows.decide(row, SignaturesCame(Role.ARBITER)) is not None
@@ -330,7 +334,7 @@ class EscrowDesk(ABC):
         )
         match then:
             case Effect.SIGN_FOR_PROVIDER:
-                was_asked = row.stage in (Stage.OVERDUE, Stage.DISPUTED)
+                was_asked = self.role is Role.CUSTOMER and row.stage in (Stage.OVERDUE, Stage.DISPUTED)
                 relents: list[Letter] = [(arbiter, Accepts())] if was_asked else []
                 return [(terms.provider, Signs(self._sign(row, coins))), *relents]
             case Effect.SIGN_FOR_CUSTOMER:
@@ -397,8 +401,8 @@ class EscrowDesk(ABC):
             if row.stage is Stage.CLAIMING:
                 await self._try(self._claim, row, RETRY_SECONDS)
                 continue
-            if await self._has_been_awarded(row):
-                await self.happens(request_id, SignaturesCame(Role.ARBITER))
+            if await self.due(row) is not None:
+                await self._try(self._do_due, row, RETRY_SECONDS)
                 continue
             if row.wake_at is None:
                 return
@@ -406,10 +410,13 @@ class EscrowDesk(ABC):
             if left_seconds > 0:
                 await self._post.clock.sleep(left_seconds)
             else:
-                # Coins that nobody has taken since the locktime may stay so for ever: ask less and less often.
-                since_seconds = self._post.clock.now() - row.terms.locktime
-                wait_seconds = max(LOOK_AGAIN_SECONDS, min(since_seconds // 4, LOOK_AGAIN_SECONDS_MAX))
+                # Coins that nobody has taken yet may stay so for ever: ask less and less often.
+                wait_seconds = max(LOOK_AGAIN_SECONDS, min(-left_seconds // 4, LOOK_AGAIN_SECONDS_MAX))
                 await self._try(self._tick, row, wait_seconds)
+
+    async def _do_due(self, row: EscrowRow) -> bool:
+        event, columns = await self.due(row) or (None, {})
+        return event is not None and await self.happens(row.request_id, event, **columns) is not None
 
     async def _claim(self, row: EscrowRow) -> bool:
         self._claiming.add(row.request_id)
@@ -423,8 +430,9 @@ class EscrowDesk(ABC):
     async def _tick(self, row: EscrowRow) -> bool:
         if await self.happens(row.request_id, Tick()) is not None:
             return True
-        # After the locktime, or a ruling: has somebody taken the coins?
-        is_open = row.ruling is None and self._post.clock.now() <= row.terms.locktime
+        # After the locktime, a ruling, our acceptance: has somebody taken the coins?
+        is_over = row.ruling is not None or row.stage is Stage.ACCEPTED
+        is_open = not is_over and self._post.clock.now() <= row.terms.locktime
         if is_open or not await self.escrows.gone(row):
             return False
         by_right = await self.escrows.went_by_right(row)

@@ -65,7 +65,7 @@ log = structlog.get_logger(__name__)
 DELIVER_SECONDS_MIN: Final = 30
 UNPAID: Final = (OrderState.FAILED, OrderState.EXPIRED)  # the order of a hearing ended so, and cost nothing
 LOOK_FOR_KEY_SECONDS: Final = 15
-STATEMENTS_MAX: Final = 20
+STATEMENTS_MAX: Final = 10  # of each party
 STATEMENT_BYTES_MAX: Final = (
     4_000  # with the coins beside it, wrapped twice, a letter is a third of what relays take
 )
@@ -87,8 +87,11 @@ def escrow_offer(row: EscrowRow) -> EscrowOffer:
 
 
 def said(row: EscrowRow, who: str, text: str) -> tuple[dict[str, str], ...]:
-    """The row's statements with one more."""
-    return (*row.statements, {"by": who, "text": text})[-STATEMENTS_MAX:]
+    """The row's statements with one more; whoever says too much pushes out its own words only."""
+    own = [number for number, one in enumerate(row.statements) if one["by"] == who]
+    too_old = own[: max(0, len(own) + 1 - STATEMENTS_MAX)]
+    kept = (one for number, one in enumerate(row.statements) if number not in too_old)
+    return (*kept, {"by": who, "text": text})
 
 
 class ProviderDesk(EscrowDesk):
@@ -203,9 +206,14 @@ class ProviderDesk(EscrowDesk):
         match wish.action:
             case "give_back":
                 return await self.wished(request_id, GivesBack(), also=also)
+            case "answer" if row is not None and row.ruling is not None:
+                raise BadRequest("the arbiter has ruled: it hears nothing more")
             case "answer":
-                statements = said(row, "provider", _statement(wish)) if row is not None else ()
-                return await self.wished(request_id, Answered(), also=also, statements=statements)
+                text = _statement(wish)
+                return await self.wished(
+                    request_id, Answered(), also=also,
+                    change=lambda now: {"statements": said(now, "provider", text)},
+                )  # fmt: skip
         raise BadRequest(f"an agent cannot {wish.action} an escrow")
 
     async def funded(self, row: EscrowRow, token: Token, text: str) -> Also | None:
@@ -244,8 +252,10 @@ class ProviderDesk(EscrowDesk):
                 await self.happens(row.request_id, NotFunded(), also=delivery.done, reason=message.reason)
                 await self._arranged(row.request_id)
             case Disputes() if sender == row.terms.customer:
-                statements = said(row, "customer", message.reason)
-                await self.happens(row.request_id, Contested(), also=delivery.done, statements=statements)
+                await self.happens(
+                    row.request_id, Contested(), also=delivery.done,
+                    change=lambda now: {"statements": said(now, "customer", message.reason)},
+                )  # fmt: skip
             case _:
                 pass
 
@@ -343,8 +353,11 @@ class CustomerDesk(EscrowDesk):
                     )
                 return await self.wished(request_id, Accepted(), also=also)
             case "dispute":
-                statements = said(row, "customer", _statement(wish)) if row is not None else ()
-                return await self.wished(request_id, Contested(), also=also, statements=statements)
+                text = _statement(wish)
+                return await self.wished(
+                    request_id, Contested(), also=also,
+                    change=lambda now: {"statements": said(now, "customer", text)},
+                )  # fmt: skip
         raise BadRequest(f"a customer cannot {wish.action} an escrow")
 
     async def hears(self, row: EscrowRow, sender: str, message: EscrowMessage, delivery: Delivery) -> None:  # noqa: ARG002
@@ -419,8 +432,9 @@ def _statement(wish: Wishes) -> str:
 
 
 def fee_is_due(row: EscrowRow) -> bool:
-    """Whether our dispute costs something, and is not ordered yet."""
-    return row.stage is Stage.DISPUTED and row.terms.arbiter_fee_sat > 0 and row.fee_order is None
+    """Whether our dispute costs something, is not ordered yet, and not ruled without."""
+    is_open = row.stage is Stage.DISPUTED and row.ruling is None
+    return is_open and row.terms.arbiter_fee_sat > 0 and row.fee_order is None
 
 
 def offered_terms(offer: Offer, request: JobRequest, provider: str) -> Agreement | None:

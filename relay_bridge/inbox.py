@@ -16,7 +16,6 @@ What a restart or a reconnect may rely on:
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -119,11 +118,22 @@ class Following:
         """
         await asyncio.gather(*(feed.caught_up() for feed in self._feeds))
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that is on disk was handled, but for what failed and is put off."""
+        return self._dispatcher.idle.is_set()
+
     async def read(self, *, patience_seconds: float) -> bool:
-        """Have all that relays stored so far on disk, and handled. False if no relay told all of it in that time."""
-        with suppress(TimeoutError):
+        """Have all that relays stored so far on disk, and handled.
+
+        False if that took too long, if no relay told all of it, or if something could not be handled and is put off.
+        """
+        try:
             await within(self._clock, patience_seconds, self._read())
-        return any(feed.is_current for feed in self._feeds)
+        except TimeoutError:
+            return False
+        put_off_to = await queries.next_delivery(self._db, self.name, self._clock.now())
+        return put_off_to in (None, _NEVER) and any(feed.is_current for feed in self._feeds)
 
     async def _read(self) -> None:
         await self.caught_up()

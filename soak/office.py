@@ -192,6 +192,11 @@ class SimFollowing:
         """What relays had when it began, or when an outage ended, is told after a while; nothing during one."""
         return self._inbox.current_since(self._began)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no handler is running."""
+        return self._inbox.is_idle
+
     async def close(self) -> None:
         """Hear no more."""
         self._end()
@@ -222,6 +227,11 @@ class SimInbox:
                 self._life.spawn(self._handle(name, event, handler))
 
         return SimFollowing(self._office.listen(hear), self)
+
+    @property
+    def is_idle(self) -> bool:
+        """See `SimFollowing.is_idle`."""
+        return not self._busy
 
     def current_since(self, began: float) -> list[int]:
         """See `SimFollowing.current_since`."""

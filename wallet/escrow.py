@@ -4,12 +4,12 @@
 driver (`escrows.py`) writes the new stage and all that follows from it in one transaction, then acts. A pair the table
 does not know is answered by `None`: nothing changes. Who can do what when, in words: docs/escrow.md.
 
-    customer:  LOCKING ──▶ HELD ──▶ DELIVERED ──▶ RELEASED ──┐
-                  │         │  ╲         │              ▲     │
-                  ▼         ▼   ╲        ▼              │     │
-                VOID     OVERDUE ──▶  DISPUTED ─────────┘     │   (if a ruling met the acceptance
-                            └────┬──────┘                     │    half-way)
-                              CLAIMING ◀──────────────────────┘
+    customer:  LOCKING ──▶ HELD ──▶ DELIVERED ──▶ RELEASED
+                  │         │  ╲         │              ▲
+                  ▼         ▼   ╲        ▼              │
+                VOID     OVERDUE ──▶  DISPUTED ──▶ ACCEPTED
+                            └────┬──────┘               │   (if a ruling met the acceptance half-way)
+                              CLAIMING ◀────────────────┘
                                  └──▶ REFUNDED, LOST
 
     provider:  PROPOSED ──▶ AGREED ──▶ HELD ──▶ DELIVERED ──▶ CLAIMING ──▶ PAID, LOST
@@ -49,6 +49,7 @@ class Stage(StrEnum):
     OVERDUE = "overdue"  # nothing came in time, says the customer: it has asked the arbiter for the money
     DELIVERED = "delivered"  # the result is out; the customer may look at it
     DISPUTED = "disputed"  # the customer will not pay for it; the arbiter hears both
+    ACCEPTED = "accepted"  # our signatures for the provider are out, but the arbiter may be ruling just now
     CLAIMING = "claiming"  # enough signatures, or the locktime has passed: our swap is under way
 
     PAID = "paid"  # provider: the coins are ours
@@ -214,6 +215,8 @@ def wakes_at(role: Role, stage: Stage, terms: Terms, delivered_at: int | None) -
             return terms.deliver_by
         case Role.CUSTOMER, Stage.DELIVERED:
             return reviewed_at
+        case Role.CUSTOMER, Stage.ACCEPTED:
+            return terms.deliver_by  # from then on it looks now and then whether the provider has taken them
         case (Role.CUSTOMER, (Stage.HELD | Stage.OVERDUE | Stage.DISPUTED)) | (
             Role.PROVIDER,
             (Stage.HELD | Stage.DELIVERED | Stage.DISPUTED),
@@ -264,10 +267,12 @@ def _customer(
         ):
             return Decision(Stage.OVERDUE, Effect.ASK_BACK)
         case ((Stage.OVERDUE | Stage.DISPUTED), Accepted()):  # a late result, or one that is good after all
-            return Decision(Stage.RELEASED, Effect.SIGN_FOR_PROVIDER)
+            return Decision(Stage.ACCEPTED, Effect.SIGN_FOR_PROVIDER)
+        case Stage.ACCEPTED, Tick() if now >= terms.claim_until:  # no ruling comes any more
+            return Decision(Stage.RELEASED)
         case ((Stage.HELD | Stage.OVERDUE | Stage.DELIVERED | Stage.DISPUTED), SignaturesCame(Role.PROVIDER)) | (
             # Which we have asked; a ruling that met our acceptance half-way leaves no coin without an owner.
-            (Stage.OVERDUE | Stage.DISPUTED | Stage.RELEASED), SignaturesCame(Role.ARBITER),
+            (Stage.OVERDUE | Stage.DISPUTED | Stage.ACCEPTED), SignaturesCame(Role.ARBITER),
         ):  # fmt: skip
             return Decision(Stage.CLAIMING, Effect.CLAIM)
         case ((Stage.HELD | Stage.OVERDUE | Stage.DISPUTED), Tick()) if now > terms.locktime:
@@ -276,7 +281,7 @@ def _customer(
         case Stage.CLAIMING, Taken():
             return Decision(Stage.REFUNDED)
         case (
-            (Stage.HELD | Stage.OVERDUE | Stage.DELIVERED | Stage.DISPUTED | Stage.CLAIMING),
+            (Stage.HELD | Stage.OVERDUE | Stage.DELIVERED | Stage.DISPUTED | Stage.ACCEPTED | Stage.CLAIMING),
             Gone(by_right=by_right),
         ):
             # Coins that need two signatures, one the arbiter's, went as it ruled; a key was bought for the others.

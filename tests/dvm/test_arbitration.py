@@ -254,6 +254,20 @@ async def test_a_customer_that_could_not_pay_orders_the_hearing_once_it_can(trad
     await again.stop()
 
 
+async def test_a_customer_that_relents_pays_for_no_hearing(trade: Trade) -> None:
+    order = await delivered(trade)
+    await trade.arbiter.stop()
+    await trade.customer.dispute(order.id, "no")
+    await fee_order(trade, order, OrderState.REQUESTED)
+    await trade.customer.accept(order.id)
+    again = Arbiter(trade.arbiter._post, trade.arbiter._signer, ArbiterLimits(fee_sat=FEE))
+    await again.start()
+    await fee_order(trade, order, OrderState.FAILED)
+    await trade.reach(Role.ARBITER, order, Stage.RULED)
+    assert await arbiter_sat(trade) == 0
+    await again.stop()
+
+
 async def test_a_hearing_goes_on_after_a_restart_of_the_arbiter(trade: Trade) -> None:
     order = await delivered(trade)
     await trade.customer.dispute(order.id, "no")

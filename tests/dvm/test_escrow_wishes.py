@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dvm import BadRequest, Provider, queries, queries_wishes
-from dvm.escrow_messages import Accepts, Disputes, Signs, Wishes
+from dvm.escrow_messages import Accepts, Answers, Delivered, Disputes, Signs, Wishes
+from dvm.escrow_parties import STATEMENTS_MAX
 from dvm.lifecycle import JobState
 from dvm.order import Order
 from tests.dvm.conftest import PRICE, eventually
@@ -70,28 +71,27 @@ async def test_an_acceptance_that_meets_a_ruling_half_way_leaves_no_coin_without
     await trade.arbiter.rule(order.id, AWARD)
     assert (await trade.reach(Role.PROVIDER, order, Stage.PAID)).amount_sat == AWARD
     await trade.customer.accept(order.id)  # it has not heard of the ruling
-    await trade.reach(Role.CUSTOMER, order, Stage.RELEASED)
+    await trade.reach(Role.CUSTOMER, order, Stage.ACCEPTED)
     customer = trade.customer
     trade = trade._replace(customer=type(customer)(customer.signer, customer._post))
     await trade.customer.start()
     await trade.reach(Role.CUSTOMER, order, Stage.REFUNDED)
     assert await trade.sats() == (AWARD, AWARD)
-    for party in (trade.provider, trade.customer):
-        assert (await party._post.wallet.audit(ask_mints=True)).ok
+    books = [await party._post.wallet.audit(ask_mints=True) for party in (trade.customer, trade.provider)]
+    assert all(one.ok for one in books)
+    assert books[0].accounts.get(f"escrow/{order.id}", 0) == 0
     await trade.customer.stop()
 
 
 async def test_an_arbiters_signatures_without_a_ruling_take_nothing_back_that_was_accepted(
     trade: "Trade",
 ) -> None:
-    order = await trade.ask()
-    await order.result()
-    row = await trade.reach(Role.CUSTOMER, order, Stage.DELIVERED)
+    order, case = await disputed(trade)
     await trade.provider.stop(0)
     await trade.customer.accept(order.id)
-
+    row = await trade.reach(Role.CUSTOMER, order, Stage.ACCEPTED)
     coins = [secret for secret, _ in await trade.customer.desk.secrets(row)]
-    signs = Signs(trade.customer.desk.escrows.sign(coins, trade.arbiter.key(row)))
+    signs = Signs(trade.customer.desk.escrows.sign(coins, trade.arbiter.key(case)))
     await say(trade.market, trade.arbiter._signer, trade.customer.public_key, signs, row)
 
     async def is_kept() -> bool:
@@ -99,7 +99,94 @@ async def test_an_arbiters_signatures_without_a_ruling_take_nothing_back_that_wa
         return now is not None and bool(now.signatures)
 
     await eventually(is_kept)
-    await trade.reach(Role.CUSTOMER, order, Stage.RELEASED)
+    assert (await trade.reach(Role.CUSTOMER, order, Stage.RELEASED, every=600)).amount_sat == 0
+
+
+async def test_after_the_locktime_a_ruling_still_leaves_the_agent_its_share(trade: "Trade") -> None:
+    """The agent is away; the customer, which had accepted, hears of an older ruling when it could take all."""
+    order, _ = await disputed(trade)
+    await trade.provider.stop(0)
+    await trade.customer.stop()
+    await trade.arbiter.rule(order.id, AWARD)
+    await trade.customer.accept(order.id)
+    row = await trade.reach(Role.CUSTOMER, order, Stage.ACCEPTED)
+    await trade.pass_time(row.terms.locktime + 10 - trade.market.clock.now())
+    customer = type(trade.customer)(trade.customer.signer, trade.customer._post)
+    await customer.start()
+    ended = (Stage.REFUNDED, Stage.RELEASED)
+
+    async def has_ended() -> bool:
+        now = await trade.view(Role.CUSTOMER, order)
+        return now is not None and now.stage in ended
+
+    await eventually(has_ended)
+    old = trade.provider
+    provider = Provider(old.agent, old.signer, old._post, old._limits)
+    await provider.start()
+    assert (await trade.reach(Role.PROVIDER, order, Stage.PAID, every=60)).amount_sat >= AWARD
+    await provider.stop(0)
+    await customer.stop()
+
+
+async def test_the_customer_may_name_coins_that_it_left_out(trade: "Trade") -> None:
+    order, row, _, coins = await under_way(trade)
+    to, by = trade.arbiter.public_key, trade.customer.signer
+    await say(trade.market, by, to, Disputes("no", coins[:1]), row)
+    await trade.reach(Role.ARBITER, order, Stage.DISPUTED)
+    await say(trade.market, by, to, Disputes("these", coins), row)
+
+    async def is_heard() -> bool:
+        case = await trade.view(Role.ARBITER, order)
+        return case is not None and len(case.coins) == len(coins)
+
+    await eventually(is_heard)
+    assert (await trade.arbiter.rule(order.id, 0)).awarded == ()
+
+
+async def test_an_acceptance_that_overtakes_the_report_is_not_forgotten(trade: "Trade") -> None:
+    order, row, providers, coins = await under_way(trade)
+    to, by = trade.arbiter.public_key, trade.customer.signer
+    await say(trade.market, by, to, Disputes("no", coins), row)
+    await trade.reach(Role.ARBITER, order, Stage.DISPUTED)
+    for _ in range(3):
+        await say(trade.market, by, to, Accepts(), row)
+    await say(trade.market, trade.provider.signer, to, Delivered("ab" * 32, [], coins), providers)
+    case = await trade.reach(Role.ARBITER, order, Stage.RULED)
+    assert [one["text"] for one in case.statements] == ["no", "I accept the result after all."]
+
+
+async def test_an_agent_that_talks_much_silences_nobody(trade: "Trade") -> None:
+    order, case = await disputed(trade)
+    for number in range(30):
+        letter = Answers(f"my answer {number}")
+        await say(trade.market, trade.provider.signer, trade.arbiter.public_key, letter, case)
+
+    async def has_heard() -> bool:
+        now = await trade.view(Role.ARBITER, order)
+        return now is not None and "my answer 29" in [one["text"] for one in now.statements]
+
+    await eventually(has_heard)
+    now = await trade.view(Role.ARBITER, order)
+    assert now is not None
+    assert now.statements[0]["text"] == "that is not what I asked for"
+    assert len(now.statements) <= 1 + STATEMENTS_MAX
+
+
+async def test_an_acceptance_waits_for_the_mint_and_holds_up_nothing_else(trade: "Trade") -> None:
+    order, case = await disputed(trade)
+    assert trade.arbiter._following is not None
+    trade.market.mint.down = True
+    for _ in range(3):
+        await say(trade.market, trade.customer.signer, trade.arbiter.public_key, Accepts(), case)
+
+    async def is_noted() -> bool:
+        now = await trade.view(Role.ARBITER, order)
+        return now is not None and now.accepted and trade.arbiter._following.is_idle  # type: ignore[union-attr]
+
+    await eventually(is_noted)
+    await trade.reach(Role.ARBITER, order, Stage.DISPUTED)
+    trade.market.mint.down = False
+    await trade.reach(Role.ARBITER, order, Stage.RULED, every=5)
 
 
 async def test_an_agent_answers_a_dispute_in_its_own_words(trade: "Trade") -> None:

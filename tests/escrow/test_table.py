@@ -72,18 +72,26 @@ CUSTOMER: Final[list[Row]] = [
     # A result that the customer sees itself must be in time (its own clock may be a margin off); what an arbiter shows is.
     ("held overdue", "result", 0, 1_120, Stage.DELIVERED, Effect.NONE),
     ("held overdue", "shown", *ALWAYS, Stage.DELIVERED, Effect.NONE),
-    ("delivered overdue disputed", "accepted", *ALWAYS, Stage.RELEASED, Effect.SIGN_FOR_PROVIDER),
+    ("delivered", "accepted", *ALWAYS, Stage.RELEASED, Effect.SIGN_FOR_PROVIDER),
+    ("overdue disputed", "accepted", *ALWAYS, Stage.ACCEPTED, Effect.SIGN_FOR_PROVIDER),
+    ("accepted", "tick", CLAIM_UNTIL, FOREVER, Stage.RELEASED, Effect.NONE),
     ("delivered", "contested", 0, 1_049, Stage.DISPUTED, Effect.DISPUTE),
     ("overdue", "contested", 0, CLAIM_UNTIL - 1, Stage.DISPUTED, Effect.DISPUTE),
     ("delivered", "tick", REVIEWED_AT, FOREVER, Stage.RELEASED, Effect.SIGN_FOR_PROVIDER),
     ("held", "tick", DELIVER_BY, LOCKTIME, Stage.OVERDUE, Effect.ASK_BACK),
     ("held overdue disputed", "tick", LOCKTIME + 1, FOREVER, Stage.CLAIMING, Effect.REFUND),
     ("held overdue delivered disputed", "signed by provider", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
-    # It was asked; "released": its ruling met our acceptance half-way.
-    ("overdue disputed released", "signed by arbiter", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
+    # It was asked; "accepted": its ruling met our acceptance half-way.
+    ("overdue disputed accepted", "signed by arbiter", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
     ("claiming", "taken", *ALWAYS, Stage.REFUNDED, Effect.NONE),
-    ("held overdue delivered disputed claiming", "gone", *ALWAYS, Stage.LOST, Effect.NONE),
-    ("held overdue delivered disputed claiming", "gone by right", *ALWAYS, Stage.RELEASED, Effect.NONE),
+    ("held overdue delivered disputed accepted claiming", "gone", *ALWAYS, Stage.LOST, Effect.NONE),
+    (
+        "held overdue delivered disputed accepted claiming",
+        "gone by right",
+        *ALWAYS,
+        Stage.RELEASED,
+        Effect.NONE,
+    ),
 ]
 PROVIDER: Final[list[Row]] = [
     ("proposed", "served", *ALWAYS, Stage.AGREED, Effect.NONE),
@@ -113,7 +121,7 @@ ARBITER: Final[list[Row]] = [
     ("overdue delivered disputed", "accepted", 0, BEFORE_T, Stage.RULED, Effect.SIGN_FOR_PROVIDER),
     ("disputed", "ruling", 0, BEFORE_T, Stage.RULED, Effect.SIGN_AS_RULED),
     # What is not used before the locktime is of no use, so nothing is signed near it.
-    ("proposed agreed locking held overdue delivered disputed claiming", "tick", CLAIM_UNTIL, FOREVER, Stage.VOID,
+    ("proposed agreed locking held overdue delivered disputed accepted claiming", "tick", CLAIM_UNTIL, FOREVER, Stage.VOID,
      Effect.NONE),
 ]  # fmt: skip
 TABLE = {Role.CUSTOMER: CUSTOMER, Role.PROVIDER: PROVIDER, Role.ARBITER: ARBITER}
@@ -153,7 +161,9 @@ def test_every_pair_of_stage_and_input_at_every_moment_that_matters(role: Role, 
 
 
 WAKES: Final[dict[Role, dict[str, int]]] = {
-    Role.CUSTOMER: {"held": DELIVER_BY, "overdue disputed": LOCKTIME + 1, "delivered": REVIEWED_AT},
+    Role.CUSTOMER: {
+        "held accepted": DELIVER_BY, "overdue disputed": LOCKTIME + 1, "delivered": REVIEWED_AT,
+    },
     Role.PROVIDER: {"proposed agreed": DELIVER_BY, "held delivered disputed": LOCKTIME + 1},
     Role.ARBITER: {
         "agreed disputed": CLAIM_UNTIL, "overdue": DELIVER_BY + MARGIN_SECONDS + 1,
@@ -236,10 +246,12 @@ def test_a_party_is_woken_for_something(role: Role, stage: Stage, terms: Terms, 
     wake_at = wakes_at(role, stage, terms, seen)
     if wake_at is None:
         return
+    # Time changes nothing for these: they look whether the coins are gone.
     if role is Role.PROVIDER and stage in (Stage.HELD, Stage.DELIVERED, Stage.DISPUTED):
-        assert (
-            wake_at == terms.locktime + 1
-        )  # time changes nothing for it: it looks whether the coins are gone
+        assert wake_at == terms.locktime + 1
+        return
+    if stage is Stage.ACCEPTED:
+        assert wake_at == terms.deliver_by
         return
     assert decide(role, stage, Tick(), terms, now=wake_at + late, delivered_at=seen) is not None
 

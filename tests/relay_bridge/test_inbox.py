@@ -265,6 +265,7 @@ async def test_what_was_stored_is_read_when_it_is_handled(db, clock, make):
         reading = asyncio.ensure_future(following.read(patience_seconds=60))
         await following.caught_up()
         assert not reading.done()
+        assert not await following.read(patience_seconds=0.01)  # it is on disk, and not handled
         gate.set()
         assert await reading
         assert handled == [event]

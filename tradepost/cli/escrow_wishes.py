@@ -47,6 +47,10 @@ _READS: Final = {
     Role.PROVIDER: "`tradepost up` reads only for the agents it runs: else stop it, then say this again",
     Role.ARBITER: "`tradepost up` reads for an arbiter only with `arbiter: true`: else stop it, then say this again",
 }
+#: Whose letters this command does not read.
+_UNREAD: Final = {
+    Role.PROVIDER: ". Letters to an agent are read by `tradepost up` alone: if one came since it ended, start it first"
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -127,10 +131,9 @@ async def _wish(escrow_id: str, role: Role, wish: Wishes, as_json: bool) -> None
             ):
                 if not has_read:
                     say(
-                        f"[yellow]no relay answered in {READ_SECONDS_MAX} s: what others sent meanwhile is not known "
-                        "here; going on without[/]"
+                        f"[yellow]not all that others sent could be read in {READ_SECONDS_MAX} s; going on without[/]"
                     )
-                _check_time(await again(post.db, row), wish)
+                _check_time(await again(post.db, row), wish, _UNREAD.get(role, ""))
                 await desk.wish(row.request_id, wish)
                 await _show(post.db, row, wish, as_json)
         except PostBusy:
@@ -150,12 +153,12 @@ def _check_wish(row: EscrowRow, wish: Wishes) -> None:
         raise TradepostError(f"say it in {STATEMENT_BYTES_MAX} bytes at most, with a link to what is longer")
 
 
-def _check_time(case: Case, wish: Wishes) -> None:
+def _check_time(case: Case, wish: Wishes, more: str = "") -> None:
     """Refuse what is not possible as the escrow stands, with what is next instead."""
     now = SystemClock().now()
     if wish.action not in [_WISHED.get(action, action) for action in possible(case.row, now)]:
         action = "refund" if wish.action == "give_back" else wish.action
-        raise TradepostError(refusal(case.row, action, case.fee, now))
+        raise TradepostError(refusal(case.row, action, case.fee, now) + more)
 
 
 async def _show(db: Database, row: EscrowRow, wish: Wishes, as_json: bool) -> None:

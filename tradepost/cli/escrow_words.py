@@ -28,7 +28,8 @@ def possible(row: EscrowRow, now: int) -> list[str]:
     return [
         name
         for name, event in ACTIONS[row.role].items()
-        if decide(row.role, row.stage, event, row.terms, now=now, delivered_at=row.delivered_at) is not None
+        if not (name == "answer" and row.ruling)
+        and decide(row.role, row.stage, event, row.terms, now=now, delivered_at=row.delivered_at) is not None
     ]
 
 
@@ -96,6 +97,8 @@ def _customer(row: EscrowRow, fee: OrderRow | None, now: int) -> str:
             return f"no ruling: sats back after {back_at}"
         case Stage.DISPUTED:
             return f"ruling by {when(terms.claim_until, now)}, else sats back"
+        case Stage.ACCEPTED:
+            return "the agent may take it"
         case Stage.REFUNDED:
             return f"came back: {row.amount_sat} of {terms.price_sat} sat"
         case Stage.RELEASED:
@@ -136,8 +139,10 @@ def _arbiter(row: EscrowRow, now: int) -> str:
             return f"nobody called; ends {when(terms.claim_until, now)}"
         case Stage.AGREED:
             return f"result due by {when(terms.deliver_by, now)}"
-        case Stage.DELIVERED if terms.arbiter_fee_sat and any(
-            one["by"] == "customer" for one in row.statements
+        case Stage.DELIVERED if (
+            not row.accepted
+            and terms.arbiter_fee_sat
+            and any(one["by"] == "customer" for one in row.statements)
         ):
             return f"waits for your fee of {terms.arbiter_fee_sat} sat"
         case Stage.OVERDUE | Stage.DELIVERED:
