@@ -4,7 +4,7 @@ It learns secrets and amounts of coins, never the coins: it can sign for a party
 both are silent it follows the rules by itself; a dispute waits for `rule`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -27,6 +27,7 @@ from dvm.escrow_messages import (
     Serves,
     Signs,
     Wishes,
+    Yields,
     read_message,
 )
 from dvm.escrow_parties import said
@@ -40,7 +41,18 @@ from relay_bridge import Delivery, Filter, Following
 from store import Also, Transaction
 from wallet import WalletError, queries_escrows
 from wallet.errors import WrongTerms
-from wallet.escrow import Accepted, AskedBack, Contested, Effect, EscrowInput, ResultOut, Role, Ruling, Stage
+from wallet.escrow import (
+    Accepted,
+    AskedBack,
+    Contested,
+    Effect,
+    EscrowInput,
+    GivesBack,
+    ResultOut,
+    Role,
+    Ruling,
+    Stage,
+)
 from wallet.locks import check_lock
 from wallet.mint import CoinState
 from wallet.queries_escrows import EscrowRow
@@ -197,28 +209,26 @@ class Arbiter(EscrowDesk):
         )
         if ruled is None:
             raise BadRequest(
-                "there is nothing to rule on any more: the customer has accepted, or the locktime is too near"
+                "there is nothing to rule on any more: a party has given in, or the locktime is too near"
             )
         return ruled
 
     async def _share(self, row: EscrowRow, coins: Coins, provider_sat: int) -> tuple[str, ...]:
-        """The secrets of coins that are worth so much to the provider after the mint's fee."""
-        amounts = [sat for _, sat in coins]
-        if provider_sat in (0, row.terms.price_sat):
-            return tuple(secret for secret, _ in coins) if provider_sat else ()
-        for fee_sat in range(await self._post.wallet.fee_of(row.terms.mint, len(amounts)) + 1):
-            chosen = subset_of(amounts, provider_sat + fee_sat)
-            rest = len(amounts) - len(chosen or ())
-            rest_sat = (
-                sum(amounts) - provider_sat - fee_sat - await self._post.wallet.fee_of(row.terms.mint, rest)
+        """The secrets of coins that are worth so much to the provider after the mint's fee. Raises `BadRequest`."""
+        amounts, price_sat = [sat for _, sat in coins], row.terms.price_sat
+        counts = range(len(coins) + 1)
+        fees_sat = [await self._post.wallet.fee_of(row.terms.mint, count) for count in counts]
+        chosen = _split(amounts, price_sat, provider_sat, fees_sat)
+        if chosen is None:
+            below, above = range(provider_sat - 1, -1, -1), range(provider_sat + 1, price_sat + 1)
+            near = [
+                next(sat for sat in one if _split(amounts, price_sat, sat, fees_sat) is not None)
+                for one in (below, above)
+            ]
+            raise BadRequest(
+                f"the coins of this escrow cannot be shared so; the agent can have {near[0]} or {near[1]} sat"
             )
-            if (
-                chosen
-                and await self._post.wallet.fee_of(row.terms.mint, len(chosen)) <= fee_sat
-                and rest_sat > 0
-            ):
-                return tuple(coins[number][0] for number in chosen)
-        raise BadRequest("the coins of this escrow cannot be shared so; award some sats more or less")
+        return tuple(coins[number][0] for number in chosen)
 
     async def letters(self, row: EscrowRow, then: Effect) -> list[Letter]:
         """See `EscrowDesk.letters`. Before it signs, the arbiter asks the mint whether the coins are still there."""
@@ -343,17 +353,10 @@ class Arbiter(EscrowDesk):
                 await self.happens(row.request_id, AskedBack(), also=delivery.done, coins=checked)
             case Disputes(reason, coins) if sender == terms.customer:
                 await self._on_dispute(row, reason, self._checked(row, coins), delivery)
-            case Accepts() if sender == terms.customer and not row.stage.is_final:
-                text = "I accept the result after all."
-                await self.escrows.note(
-                    row.key,
-                    lambda now: (
-                        None
-                        if now.accepted
-                        else {"accepted": True, "statements": said(now, "customer", text)}
-                    ),
-                )
-                self.watch(row.request_id)
+            case Accepts() if sender == terms.customer:
+                await self._on_concession(row, Role.CUSTOMER, "I accept the result after all.")
+            case Yields() if sender == terms.provider:
+                await self._on_concession(row, Role.PROVIDER, "I gave the money back.")
             case Answers(statement) if sender == terms.provider and not row.stage.is_final:
                 await self.escrows.note(row.key, lambda now: {"statements": said(now, "provider", statement)})
             case _:
@@ -375,14 +378,28 @@ class Arbiter(EscrowDesk):
             await self.escrows.note(row.key, heard)
             self.watch(row.request_id)
 
-    async def due(self, row: EscrowRow) -> tuple[EscrowInput, dict[str, Any]] | None:
-        """See `EscrowDesk.due`. The customer relents: we sign for the agent, once that itself has named the coins.
+    async def _on_concession(self, row: EscrowRow, by: Role, text: str) -> None:
+        if not row.stage.is_final:
+            await self.escrows.note(
+                row.key,
+                lambda now: None if now.conceded else {"conceded": by, "statements": said(now, by, text)},
+            )
+            self.watch(row.request_id)
 
-        On the customer's word alone we do not: it could name coins that there are not, and the case would be closed.
+    async def due(self, row: EscrowRow) -> tuple[EscrowInput, dict[str, Any]] | None:
+        """See `EscrowDesk.due`. A party gives in: we sign for the other, and there is nothing more to rule on.
+
+        For the agent only over coins that it named itself: the customer could name some that there are not, and the
+        case would be closed.
         """
-        coins = _reported_coins(row)
-        is_due = row.accepted and _are_all(coins, row) and self.escrows.decide(row, Accepted()) is not None
-        return (Accepted(), {"coins": coins}) if is_due else None
+        event, coins = {
+            "": (None, ()),
+            Role.CUSTOMER: (Accepted(), _reported_coins(row)),
+            Role.PROVIDER: (GivesBack(), _known_coins(row)),
+        }[row.conceded]
+        if event is None or not _are_all(coins, row) or self.escrows.decide(row, event) is None:
+            return None
+        return event, {"coins": coins}
 
     def watch(self, request_id: str) -> None:
         """See `EscrowDesk.watch`."""
@@ -418,6 +435,24 @@ class Arbiter(EscrowDesk):
             log.info("escrow_message_ignored", request=row.request_id, reason=str(error))
             return ()
         return found
+
+
+def _split(
+    amounts: Sequence[int], price_sat: int, provider_sat: int, fees_sat: Sequence[int]
+) -> list[int] | None:
+    """The positions of coins that leave the provider so much after the mint's fee, and the customer something.
+
+    All or none of them for all or nothing of the price. `fees_sat`: what swapping 0, 1, 2, … coins costs. None if no
+    coins do.
+    """
+    if provider_sat in (0, price_sat):
+        return list(range(len(amounts))) if provider_sat else []
+    for fee_sat in range(fees_sat[-1] + 1):
+        chosen = subset_of(amounts, provider_sat + fee_sat)
+        rest_sat = sum(amounts) - provider_sat - fee_sat
+        if chosen and fees_sat[len(chosen)] <= fee_sat and rest_sat > fees_sat[len(amounts) - len(chosen)]:
+            return chosen
+    return None
 
 
 def _known_coins(row: EscrowRow, named: Coins = ()) -> Coins:

@@ -91,8 +91,8 @@ class Hearings:
                 raise JobFailed("this arbiter has no such case of yours")
             if case.fee_order == job.id or (case.stage.is_final or case.stage is Stage.DISPUTED):
                 return case
-            if case.accepted:
-                raise JobFailed("the customer has accepted: there is nothing to rule on")
+            if case.conceded:
+                raise JobFailed(f"the {case.conceded} has given in: there is nothing to rule on")
             if any(said["by"] == "customer" for said in case.statements):
                 return case
             await self._change(case)

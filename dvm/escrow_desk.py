@@ -26,6 +26,7 @@ from dvm.escrow_messages import (
     Ruled,
     Signs,
     Wishes,
+    Yields,
     read_message,
     write_message,
 )
@@ -305,8 +306,8 @@ class EscrowDesk(ABC):
         return (SignaturesCame(Role.ARBITER), {}) if is_awarded else None
 
     async def _has_been_awarded(self, row: EscrowRow) -> bool:
-        """Whether the arbiter's signatures that were kept are of use. What we accepted only a ruling takes back."""
-        may_use_them = self._may_be_awarded(row) and (row.stage is not Stage.ACCEPTED or row.ruling)
+        """Whether the arbiter's signatures that were kept are of use. What we gave away only a ruling takes back."""
+        may_use_them = self._may_be_awarded(row) and (row.stage is not Stage.CONCEDED or row.ruling)
         return bool(may_use_them and row.signatures and await self._is_all(row, row.signatures))
 
     def _may_be_awarded(self, row: EscrowRow) -> bool:
@@ -338,7 +339,8 @@ class EscrowDesk(ABC):
                 relents: list[Letter] = [(arbiter, Accepts())] if was_asked else []
                 return [(terms.provider, Signs(self._sign(row, coins))), *relents]
             case Effect.SIGN_FOR_CUSTOMER:
-                return [(terms.customer, Signs(self._sign(row, coins)))]
+                yields: list[Letter] = [(arbiter, Yields())] if self.role is Role.PROVIDER else []
+                return [(terms.customer, Signs(self._sign(row, coins))), *yields]
             case Effect.REPORT if row.result is not None:
                 return [(arbiter, Delivered(row.result.id, self._relays(row), coins))]
             case Effect.REDELIVER if row.result is not None:
@@ -430,8 +432,8 @@ class EscrowDesk(ABC):
     async def _tick(self, row: EscrowRow) -> bool:
         if await self.happens(row.request_id, Tick()) is not None:
             return True
-        # After the locktime, a ruling, our acceptance: has somebody taken the coins?
-        is_over = row.ruling is not None or row.stage is Stage.ACCEPTED
+        # After the locktime, a ruling, our giving in: has somebody taken the coins?
+        is_over = row.ruling is not None or row.stage is Stage.CONCEDED
         is_open = not is_over and self._post.clock.now() <= row.terms.locktime
         if is_open or not await self.escrows.gone(row):
             return False

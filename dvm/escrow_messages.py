@@ -101,6 +101,10 @@ class Accepts(_Message, frozen=True, tag="accepts"):
     """Customer to arbiter: what it disputed, or asked back, it has accepted after all."""
 
 
+class Yields(_Message, frozen=True, tag="yields"):
+    """Provider to arbiter: it has given the money back."""
+
+
 class Answers(_Message, frozen=True, tag="answers"):
     """Provider to arbiter and customer, in a dispute."""
 
@@ -136,6 +140,7 @@ EscrowMessage = (
     | AsksBack
     | Disputes
     | Accepts
+    | Yields
     | Answers
     | Ruled
     | Reveals

@@ -178,7 +178,7 @@ class ProviderDesk(EscrowDesk):
     async def check_open(self, request_id: str) -> EscrowRow | None:
         """Our view of a job's escrow, before work is put into it. Raises `JobFailed` if it has ended unpaid."""
         row = await self.get(request_id)
-        if row is not None and row.stage in (Stage.YIELDED, Stage.LOST):
+        if row is not None and row.stage in (Stage.CONCEDED, Stage.YIELDED, Stage.LOST):
             raise JobFailed("its money is not in escrow any more: nothing would be owed for the work")
         return row
 

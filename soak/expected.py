@@ -28,6 +28,8 @@ def expected(plan: Plan) -> Expected | None:
     if plan.provider == "fails":
         return Expected(0, before_locktime=True)
     late = plan.works_seconds > DELIVER_SECONDS + MARGIN_SECONDS + SLACK_SECONDS
+    if plan.provider == "regrets":
+        return None
     if plan.provider == "hangs" or late:
         return None if plan.customer == "relents" else Expected(0, before_locktime=judges)
     if plan.works_seconds > DELIVER_SECONDS - SLACK_SECONDS:

@@ -46,6 +46,8 @@ class EscrowJudge(Judge):
         due = [PRICE_SAT]
         if arbiter is not None and arbiter.ruling is not None:
             due = [self._plan.award_sat, *([PRICE_SAT] if self._relents else [])]
+        if self._plan.provider == "regrets":
+            due.append(0)
         if not was_out or orders > 1:
             return
         if self._is_honest("arbiter") and arbiter is not None and (heard or arbiter.ruling):
@@ -96,7 +98,7 @@ class EscrowJudge(Judge):
         row, party, office = self._rows["arbiter"], self._run.world["arbiter"], self._run.world.office
         if row is None or not self._is_honest("arbiter") or row.delivered_at is None:
             return
-        if row.stage is not Stage.RULED or row.ruling is not None or self._relents or self._plan.fee_sat:
+        if row.stage is not Stage.RULED or row.ruling is not None or row.conceded or self._plan.fee_sat:
             return
         last = row.delivered_at + row.terms.review_seconds + MARGIN_SECONDS - ON_THE_WAY_SECONDS_MAX
         ahead = party.clock.now() - asyncio.get_running_loop().time()

@@ -35,13 +35,14 @@ class Plan:
     """One run. `kills`: party, point of its life, seconds until it is started again.
 
     `on_credit`: the provider works first, and its result carries the invoice. `private`: nobody else can read the job.
-    `relents_seconds`: how long after its dispute, or when nothing came in time, a customer that relents pays after all.
+    `relents_seconds`: how long after its dispute, or when nothing came in time, a customer that relents pays after all;
+    how long after a dispute an agent that regrets gives the money back.
     """
 
     seed: int
     #: content, accepts, silent, disputes, relents, leaves; stingy or poor (not in escrow)
     customer: str = "content"
-    provider: str = "works"  # works, fails, hangs, late, leaves
+    provider: str = "works"  # works, fails, hangs, late, leaves, regrets (gives back what is disputed)
     arbiter: str = "rules"  # rules, sleeps, leaves
     cheat: str = ""
     award_sat: int = PRICE_SAT
@@ -96,6 +97,8 @@ def draw_plan(seed: int) -> Plan:
             weather.cut_off[name] = (begins, begins + draw.uniform(30, 600))
     relents = draw.uniform(0, 200)
     relents = draw.choice((rules + relents / 10, relents))  # when the ruling is on its way, perhaps
+    if provider == "works" and customer in ("disputes", "relents") and not cheat and draw.random() < 0.25:
+        provider = "regrets"
     fee_sat = FEE_SAT if not cheat and arbiter != "leaves" and draw.random() < 0.3 else 0
     return Plan(
         seed, customer, provider, arbiter, cheat, award_sat, works, acts, rules, relents, kills, weather,

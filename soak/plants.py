@@ -181,7 +181,7 @@ PLANTS: Final = (
     ),
     Plant(
         "whom a ruling awards coins that it has just released does not take them",
-        "wallet.escrow:_customer", "(Stage.OVERDUE | Stage.DISPUTED | Stage.ACCEPTED), SignaturesCame",
+        "wallet.escrow:_customer", "(Stage.OVERDUE | Stage.DISPUTED | Stage.CONCEDED), SignaturesCame",
         "(Stage.OVERDUE | Stage.DISPUTED), SignaturesCame",
         scenario="escrow: a dispute that ends as it is ruled, some for each",
     ),

@@ -88,6 +88,22 @@ SCENARIOS: Final = {
     ),
     "escrow: a dispute that ends as it is ruled, some for each": _crossing(3, seed=4),
     "escrow: a dispute that ends as it is ruled, nothing for the provider": _crossing(0, seed=7),
+    "escrow: a dispute that the agent ends": Scenario(
+        _plan(customer="disputes", provider="regrets", relents_seconds=10, award_sat=3), 0, "refunded"
+    ),
+    "escrow: a dispute that the agent ends as it is ruled": Scenario(
+        _plan(
+            customer="disputes",
+            provider="regrets",
+            relents_seconds=33,
+            award_sat=3,
+            seed=4,
+            weather=Weather(late_relays_seconds=5),
+        ),
+        0,
+        "refunded",
+        or_else=(3, "refunded"),
+    ),
     "escrow: a dispute that is paid for": Scenario(
         _plan(customer="disputes", award_sat=3, fee_sat=FEE_SAT), 3, "refunded"
     ),

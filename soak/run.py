@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dvm import BadRequest, JobFailed, OrderState, queries
+from dvm.escrow_messages import Wishes
 from soak import cheats
 from soak.judge import Judge
 from soak.judge_escrow import EscrowJudge
@@ -84,6 +85,7 @@ class Run:
                     self._ask,
                     self._act,
                     self._relent,
+                    self._regret,
                     self._rule,
                     self._leave_sale,
                     lambda: cheats.act(plan.cheat, self),
@@ -110,6 +112,7 @@ class Run:
         while party.name not in self.left:
             party.fate.dies_at = len(party.fate.points) + kills[0][1] if kills else None
             await party.start()
+            self.world.trace.wrote(party.name)  # what it wrote as it died may be looked at now
             if party.life is None:
                 return
             await party.life.died.wait()
@@ -179,7 +182,7 @@ class Run:
             case "accepts":
                 await self.doing("customer", lambda: customer.role.accept(self.orders[0]))
             case "disputes" | "relents":
-                while (row := await self.row("customer")) and row.stage is Stage.DELIVERED:
+                while await self.is_in("customer", Stage.DELIVERED):
                     await self.doing(
                         "customer", lambda: customer.role.dispute(self.orders[0], "not what I asked for")
                     )
@@ -191,8 +194,19 @@ class Run:
         customer, unpaid = self.world["customer"], (Stage.DISPUTED, Stage.OVERDUE)
         await self.reach("customer", *unpaid)
         await asyncio.sleep(self.plan.relents_seconds)
-        while (row := await self.row("customer")) and row.stage in unpaid:
+        while await self.is_in("customer", *unpaid):
             await self.doing("customer", lambda: customer.role.accept(self.orders[0]))
+            await asyncio.sleep(1)
+
+    async def _regret(self) -> None:
+        if self.plan.provider != "regrets":
+            return
+        provider = self.world["provider"]
+        await self.reach("provider", Stage.DISPUTED)
+        await asyncio.sleep(self.plan.relents_seconds)
+        wish = Wishes("give_back")
+        while await self.is_in("provider", Stage.DISPUTED):
+            await self.doing("provider", lambda: provider.role._desk.wish(self.orders[0], wish))
             await asyncio.sleep(1)
 
     async def _leave_sale(self) -> None:
@@ -216,9 +230,9 @@ class Run:
             await self.leave("arbiter")
         if self.plan.arbiter != "rules":
             return
-        await self.reach("arbiter", Stage.DISPUTED)
+        row = await self.reach("arbiter", Stage.DISPUTED)
         await asyncio.sleep(self.plan.rules_seconds)
-        while (row := await self.row("arbiter")) and row.stage is Stage.DISPUTED:
+        while await self.is_in("arbiter", Stage.DISPUTED):
             await self.doing(
                 "arbiter", lambda: self.world["arbiter"].role.rule(row.request_id, self.plan.award_sat)
             )
@@ -244,6 +258,12 @@ class Run:
         while (row := await self.row(name)) is None or row.stage not in stages:
             await self.world.trace.changed(name)
         return row
+
+    async def is_in(self, name: str, *stages: Stage) -> bool:
+        """Whether a party's view is in one of these stages; asked once it is alive."""
+        while (row := await self.row(name)) is None:
+            await asyncio.sleep(1)
+        return row.stage in stages
 
     # The end -------------------------------------------------------------------------------------------------
 

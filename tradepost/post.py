@@ -142,17 +142,24 @@ async def open_database(settings: Settings) -> Database:
     return await Database.open(settings.database, all_migrations())
 
 
-async def read_database(settings: Settings) -> Database:
-    """The database for who only looks, beside whatever process has the post open; made new if it is not there yet.
+@asynccontextmanager
+async def read_database(settings: Settings) -> AsyncIterator[Database]:
+    """The database for who only looks, beside whatever process has the post open; an empty one if there is none yet.
 
     One of an earlier release is left alone, since a process of that release may be at work on it: raises `ConfigError`.
     """
+    if not settings.database.exists():
+        with tempfile.TemporaryDirectory() as empty:
+            async with await open_database(settings.model_copy(update={"data": Path(empty)})) as db:
+                yield db
+        return
     if await asyncio.to_thread(is_of_earlier_release, settings.database, all_migrations()):
         raise ConfigError(
             f"{settings.database} is of an earlier release: end what runs of that one, then `tradepost settle` or "
             "`tradepost up` once, which keeps a copy and upgrades it"
         )
-    return await open_database(settings)
+    async with await open_database(settings) as db:
+        yield db
 
 
 def wallet_on(settings: Settings, db: Database) -> Wallet:

@@ -1,4 +1,4 @@
-"""The SQL of escrows, and their row. Table: migrations/0006_escrows.sql, 0008_arbitration.sql, 0009_acceptance.sql."""
+"""The SQL of escrows, and their row. Table: migrations/0006_escrows.sql, 0008_arbitration.sql, 0009_concessions.sql."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +42,7 @@ class EscrowRow:
     wake_at: int | None = None
     reported: dict[str, Any] | None = field(default=None, repr=False)
     fee_order: str | None = None
-    accepted: bool = False  # arbiter: the customer told us that it accepts after all
+    conceded: str = ""  # arbiter: the role of the party that told us that it gives in
     version: int = 0
 
     @property
@@ -71,7 +71,6 @@ def _row(row: Row) -> EscrowRow:
         "statements": tuple(orjson.loads(row["statements"])),
         "awarded": tuple(orjson.loads(row["awarded"])),
         "reported": orjson.loads(row["reported"] or "null"),
-        "accepted": bool(row["accepted"]),
     }
     return EscrowRow(**values)
 

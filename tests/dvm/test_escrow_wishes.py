@@ -71,7 +71,7 @@ async def test_an_acceptance_that_meets_a_ruling_half_way_leaves_no_coin_without
     await trade.arbiter.rule(order.id, AWARD)
     assert (await trade.reach(Role.PROVIDER, order, Stage.PAID)).amount_sat == AWARD
     await trade.customer.accept(order.id)  # it has not heard of the ruling
-    await trade.reach(Role.CUSTOMER, order, Stage.ACCEPTED)
+    await trade.reach(Role.CUSTOMER, order, Stage.CONCEDED)
     customer = trade.customer
     trade = trade._replace(customer=type(customer)(customer.signer, customer._post))
     await trade.customer.start()
@@ -89,7 +89,7 @@ async def test_an_arbiters_signatures_without_a_ruling_take_nothing_back_that_wa
     order, case = await disputed(trade)
     await trade.provider.stop(0)
     await trade.customer.accept(order.id)
-    row = await trade.reach(Role.CUSTOMER, order, Stage.ACCEPTED)
+    row = await trade.reach(Role.CUSTOMER, order, Stage.CONCEDED)
     coins = [secret for secret, _ in await trade.customer.desk.secrets(row)]
     signs = Signs(trade.customer.desk.escrows.sign(coins, trade.arbiter.key(case)))
     await say(trade.market, trade.arbiter._signer, trade.customer.public_key, signs, row)
@@ -109,7 +109,7 @@ async def test_after_the_locktime_a_ruling_still_leaves_the_agent_its_share(trad
     await trade.customer.stop()
     await trade.arbiter.rule(order.id, AWARD)
     await trade.customer.accept(order.id)
-    row = await trade.reach(Role.CUSTOMER, order, Stage.ACCEPTED)
+    row = await trade.reach(Role.CUSTOMER, order, Stage.CONCEDED)
     await trade.pass_time(row.terms.locktime + 10 - trade.market.clock.now())
     customer = type(trade.customer)(trade.customer.signer, trade.customer._post)
     await customer.start()
@@ -141,6 +141,33 @@ async def test_the_customer_may_name_coins_that_it_left_out(trade: "Trade") -> N
 
     await eventually(is_heard)
     assert (await trade.arbiter.rule(order.id, 0)).awarded == ()
+
+
+async def test_an_agent_that_gives_back_what_is_disputed_ends_the_dispute(trade: "Trade") -> None:
+    order, _ = await disputed(trade)
+    await trade.provider._desk.wish(order.id, Wishes("give_back"))
+    case = await trade.reach(Role.ARBITER, order, Stage.RULED)
+    assert (case.ruling, case.statements[-1]["text"]) == (None, "I gave the money back.")
+    with pytest.raises(BadRequest, match="no dispute to rule on"):
+        await trade.arbiter.rule(order.id, AWARD)
+    assert (await trade.reach(Role.CUSTOMER, order, Stage.REFUNDED)).amount_sat == PRICE
+    await trade.reach(Role.PROVIDER, order, Stage.YIELDED, every=30)
+    assert await trade.sats() == (0, 0)
+
+
+async def test_a_refund_that_meets_a_ruling_half_way_leaves_no_coin_without_an_owner(trade: "Trade") -> None:
+    order, _ = await disputed(trade)
+    await trade.provider.stop(0)
+    await trade.arbiter.rule(order.id, AWARD)
+    await trade.reach(Role.CUSTOMER, order, Stage.REFUNDED)
+    await trade.provider._desk.wish(order.id, Wishes("give_back"))  # it has not heard of the ruling
+    await trade.reach(Role.PROVIDER, order, Stage.CONCEDED)
+    old = trade.provider
+    provider = Provider(old.agent, old.signer, old._post, old._limits)
+    await provider.start()
+    assert (await trade.reach(Role.PROVIDER, order, Stage.PAID)).amount_sat == AWARD
+    assert await trade.sats() == (AWARD, AWARD)
+    await provider.stop(0)
 
 
 async def test_an_acceptance_that_overtakes_the_report_is_not_forgotten(trade: "Trade") -> None:
@@ -181,7 +208,7 @@ async def test_an_acceptance_waits_for_the_mint_and_holds_up_nothing_else(trade:
 
     async def is_noted() -> bool:
         now = await trade.view(Role.ARBITER, order)
-        return now is not None and now.accepted and trade.arbiter._following.is_idle  # type: ignore[union-attr]
+        return now is not None and now.conceded and trade.arbiter._following.is_idle  # type: ignore[union-attr]
 
     await eventually(is_noted)
     await trade.reach(Role.ARBITER, order, Stage.DISPUTED)

@@ -73,20 +73,20 @@ CUSTOMER: Final[list[Row]] = [
     ("held overdue", "result", 0, 1_120, Stage.DELIVERED, Effect.NONE),
     ("held overdue", "shown", *ALWAYS, Stage.DELIVERED, Effect.NONE),
     ("delivered", "accepted", *ALWAYS, Stage.RELEASED, Effect.SIGN_FOR_PROVIDER),
-    ("overdue disputed", "accepted", *ALWAYS, Stage.ACCEPTED, Effect.SIGN_FOR_PROVIDER),
-    ("accepted", "tick", CLAIM_UNTIL, FOREVER, Stage.RELEASED, Effect.NONE),
+    ("overdue disputed", "accepted", *ALWAYS, Stage.CONCEDED, Effect.SIGN_FOR_PROVIDER),
+    ("conceded", "tick", CLAIM_UNTIL, FOREVER, Stage.RELEASED, Effect.NONE),
     ("delivered", "contested", 0, 1_049, Stage.DISPUTED, Effect.DISPUTE),
     ("overdue", "contested", 0, CLAIM_UNTIL - 1, Stage.DISPUTED, Effect.DISPUTE),
     ("delivered", "tick", REVIEWED_AT, FOREVER, Stage.RELEASED, Effect.SIGN_FOR_PROVIDER),
     ("held", "tick", DELIVER_BY, LOCKTIME, Stage.OVERDUE, Effect.ASK_BACK),
     ("held overdue disputed", "tick", LOCKTIME + 1, FOREVER, Stage.CLAIMING, Effect.REFUND),
     ("held overdue delivered disputed", "signed by provider", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
-    # It was asked; "accepted": its ruling met our acceptance half-way.
-    ("overdue disputed accepted", "signed by arbiter", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
+    # It was asked; "conceded": its ruling met our acceptance half-way.
+    ("overdue disputed conceded", "signed by arbiter", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
     ("claiming", "taken", *ALWAYS, Stage.REFUNDED, Effect.NONE),
-    ("held overdue delivered disputed accepted claiming", "gone", *ALWAYS, Stage.LOST, Effect.NONE),
+    ("held overdue delivered disputed conceded claiming", "gone", *ALWAYS, Stage.LOST, Effect.NONE),
     (
-        "held overdue delivered disputed accepted claiming",
+        "held overdue delivered disputed conceded claiming",
         "gone by right",
         *ALWAYS,
         Stage.RELEASED,
@@ -100,11 +100,15 @@ PROVIDER: Final[list[Row]] = [
     ("agreed", "funded", 0, DELIVER_BY - 1, Stage.HELD, Effect.NONE),
     ("held", "result", *ALWAYS, Stage.DELIVERED, Effect.REPORT),
     ("held", "shown", *ALWAYS, Stage.DELIVERED, Effect.REPORT),
-    ("held delivered disputed", "gives back", *ALWAYS, Stage.YIELDED, Effect.SIGN_FOR_CUSTOMER),
+    ("held", "gives back", *ALWAYS, Stage.YIELDED, Effect.SIGN_FOR_CUSTOMER),
+    ("delivered disputed", "gives back", *ALWAYS, Stage.CONCEDED, Effect.SIGN_FOR_CUSTOMER),
+    ("conceded", "tick", CLAIM_UNTIL, FOREVER, Stage.YIELDED, Effect.NONE),
+    ("conceded", "gone", *ALWAYS, Stage.YIELDED, Effect.NONE),
+    ("conceded", "gone by right", *ALWAYS, Stage.YIELDED, Effect.NONE),
     ("delivered", "contested", *ALWAYS, Stage.DISPUTED, Effect.ANSWER),
     ("disputed", "answered", *ALWAYS, Stage.DISPUTED, Effect.ANSWER),
-    ("held delivered disputed yielded", "signed by customer", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
-    ("delivered disputed", "signed by arbiter", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
+    ("held delivered disputed conceded yielded", "signed by customer", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
+    ("delivered disputed conceded", "signed by arbiter", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
     ("claiming", "taken", *ALWAYS, Stage.PAID, Effect.NONE),
     ("claiming", "too late", *ALWAYS, Stage.VOID, Effect.NONE),
     ("held delivered disputed claiming", "gone", *ALWAYS, Stage.LOST, Effect.NONE),
@@ -119,9 +123,10 @@ ARBITER: Final[list[Row]] = [
     ("delivered", "tick", REVIEWED_AT + MARGIN_SECONDS, BEFORE_T, Stage.RULED, Effect.SIGN_FOR_PROVIDER),
     ("agreed overdue delivered", "contested", 0, BEFORE_T, Stage.DISPUTED, Effect.NONE),
     ("overdue delivered disputed", "accepted", 0, BEFORE_T, Stage.RULED, Effect.SIGN_FOR_PROVIDER),
+    ("overdue delivered disputed", "gives back", 0, BEFORE_T, Stage.RULED, Effect.SIGN_FOR_CUSTOMER),
     ("disputed", "ruling", 0, BEFORE_T, Stage.RULED, Effect.SIGN_AS_RULED),
     # What is not used before the locktime is of no use, so nothing is signed near it.
-    ("proposed agreed locking held overdue delivered disputed accepted claiming", "tick", CLAIM_UNTIL, FOREVER, Stage.VOID,
+    ("proposed agreed locking held overdue delivered disputed conceded claiming", "tick", CLAIM_UNTIL, FOREVER, Stage.VOID,
      Effect.NONE),
 ]  # fmt: skip
 TABLE = {Role.CUSTOMER: CUSTOMER, Role.PROVIDER: PROVIDER, Role.ARBITER: ARBITER}
@@ -162,9 +167,9 @@ def test_every_pair_of_stage_and_input_at_every_moment_that_matters(role: Role, 
 
 WAKES: Final[dict[Role, dict[str, int]]] = {
     Role.CUSTOMER: {
-        "held accepted": DELIVER_BY, "overdue disputed": LOCKTIME + 1, "delivered": REVIEWED_AT,
+        "held conceded": DELIVER_BY, "overdue disputed": LOCKTIME + 1, "delivered": REVIEWED_AT,
     },
-    Role.PROVIDER: {"proposed agreed": DELIVER_BY, "held delivered disputed": LOCKTIME + 1},
+    Role.PROVIDER: {"proposed agreed conceded": DELIVER_BY, "held delivered disputed": LOCKTIME + 1},
     Role.ARBITER: {
         "agreed disputed": CLAIM_UNTIL, "overdue": DELIVER_BY + MARGIN_SECONDS + 1,
         "delivered": REVIEWED_AT + MARGIN_SECONDS,
@@ -250,7 +255,7 @@ def test_a_party_is_woken_for_something(role: Role, stage: Stage, terms: Terms, 
     if role is Role.PROVIDER and stage in (Stage.HELD, Stage.DELIVERED, Stage.DISPUTED):
         assert wake_at == terms.locktime + 1
         return
-    if stage is Stage.ACCEPTED:
+    if stage is Stage.CONCEDED:
         assert wake_at == terms.deliver_by
         return
     assert decide(role, stage, Tick(), terms, now=wake_at + late, delivered_at=seen) is not None

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -63,7 +64,9 @@ async def town(
         await arbiter.start()
         court.push_async_callback(arbiter.stop)
         signer = LocalSigner(own_key(settings("shop"), agent.slug))
-        provider = Provider(agent, signer, posts[1], ProviderLimits(arbiters=(arbiter.public_key,)))
+        provider = Provider(
+            agent, signer, posts[1], ProviderLimits(arbiters=(arbiter.public_key,), reveal_msat_max=100_000)
+        )
         await provider.start()
         stack.push_async_callback(provider.stop, 0)
         await posts[1].outbox.flush(5)
@@ -93,6 +96,13 @@ async def test_what_was_reviewed_is_accepted(
     assert (asked.code, asked.out) == (0, "HELLO\n")
     row = await stage_of(cli_beside, Stage.DELIVERED)
     assert (row["role"], row["price_sat"], row["method"]) == ("customer", 21, "escrow")
+    assert "done, delivered" in (await cli_beside("jobs")).out
+    (purse,) = (await cli_beside("wallet", "balance", "--json")).lines
+    assert (purse["escrow_sat"], purse["locked_sat"]) == (21, 0)
+    started = time.monotonic()
+    (settled,) = (await cli_beside("settle", "--seconds", 600, "--json")).lines
+    assert (settled["id"], settled["stage"]) == (row["id"], "delivered")
+    assert time.monotonic() - started < 60
     with monkeypatch.context() as cut_off:
         cut_off.setenv("TRADEPOST_RELAYS", f"ws://127.0.0.1:{free_port}")
         cut_off.setenv(
@@ -105,7 +115,7 @@ async def test_what_was_reviewed_is_accepted(
     assert "released" in accepted.out
     again = await cli_beside("escrow", "accept", str(row["id"]))
     assert again.code == 1
-    assert "which is released: went to the agent" in again.err
+    assert "which is released; went to the agent" in again.err
     (listed,) = (await cli_beside("jobs", "--json")).lines
     assert listed["escrow"] == {
         "stage": "released", "method": "escrow", "received_sat": 0, "awarded_sat": None,
@@ -136,6 +146,7 @@ async def test_a_dispute_is_ruled_by_an_arbiter_that_is_running(
         assert "too loud" in (await cli_beside("escrow", "show", str(row["id"]))).out
         rule = ("escrow", "rule", str(row["id"]), "--provider")
         assert "the price is 21 sat" in (await cli_beside(*rule, 22)).err
+        assert "the agent can have 19 or 21 sat" in (await cli_beside(*rule, 20)).err
         (ruled,) = (await cli_beside(*rule, 10, "--json")).lines
         assert (ruled["stage"], ruled["awarded_sat"]) == ("ruled", {"provider": 10, "customer": 11})
         again = await cli_beside(*rule, 10)
@@ -146,7 +157,7 @@ async def test_a_dispute_is_ruled_by_an_arbiter_that_is_running(
     refunded = await stage_of(cli_beside, Stage.REFUNDED)
     got_sat = int(str(refunded["received_sat"]))
     assert 10 <= got_sat <= 11
-    assert f"came back: {got_sat} of 21 sat" in (await cli_beside("escrow", "list")).out
+    assert f"{got_sat} of 21 sat came back" in (await cli_beside("escrow", "list")).out
     shown = await cli_beside("escrow", "show", str(row["id"]))
     assert "10 sat to the agent, 11 sat to the customer" in shown.out
     assert f"refunded {got_sat} of 21" in (await cli_beside("jobs")).out
@@ -169,7 +180,7 @@ async def test_an_arbiter_reads_its_letters_before_it_rules(
         assert case["stage"] != "disputed"
         ruled = await cli_beside("escrow", "rule", str(row["id"]), "--provider", 21)
         assert (ruled.code, ruled.err) == (0, "")
-        assert "ruled: agent 21 sat, customer 0 sat" in ruled.out
+        assert "21 agent 21 sat, customer 0 sat" in ruled.out
         shown = (await cli_beside("escrow", "show", str(row["id"]))).out
         assert "customer: too loud" in shown
         assert "input        hello" in shown
@@ -270,9 +281,9 @@ async def test_a_post_that_runs_is_told_and_answers(
         answered = await cli_beside("escrow", "answer", str(row["id"]), "--text", "it is loud")
         assert (answered.code, "disputed" in answered.out) == (0, True), answered.err
         given = await cli_beside("escrow", "refund", str(row["id"]))
-        assert (given.code, "yielded" in given.out) == (0, True), given.err
+        assert (given.code, "conceded" in given.out) == (0, True), given.err
         again = await cli_beside("escrow", "refund", str(row["id"]))
-        assert "which is yielded: you gave it back" in again.err
+        assert "which is conceded; you gave it back" in again.err
     # Nothing ran here meanwhile: what the agent did is read before the wish is done.
     late = await cli_beside("escrow", "accept", str(row["id"]))
     assert late.code == 1
@@ -300,6 +311,10 @@ async def test_a_post_that_reads_for_others_only_leaves_it_for_later(
 
 async def test_mistakes_are_told(town: Town, cli_beside: "AsyncCli", monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no escrow begins" in (await cli_beside("escrow", "show", "abcd")).err
+    hasty = await cli_beside("ask", town.shop, "x", "--kind", 5001, "--settle", "escrow", "--seconds", 20)
+    assert (hasty.code, "say --seconds 60 or more" in hasty.err) == (1, True)
+    lent = await cli_beside("ask", town.shop, "x", "--kind", 5001, "--max-sat", 21, "--settle", "reveal")
+    assert (lent.code, "reveal_msat_max" in lent.err) == (1, True)
     refused = await cli_beside("ask", town.shop, "x", "--kind", 5001, "--settle", "barter")
     assert (refused.code, "write escrow" in refused.err) == (1, True)
     monkeypatch.setenv("TRADEPOST_ARBITERS", "nobody")
@@ -307,6 +322,7 @@ async def test_mistakes_are_told(town: Town, cli_beside: "AsyncCli", monkeypatch
     monkeypatch.delenv("TRADEPOST_ARBITERS")
     needs = await cli_beside("ask", town.shop, "x", "--kind", 5001, "--settle", "escrow")
     assert "needs an arbiter" in needs.err
+    assert "an id is needed" in (await cli_beside("escrow", "accept", "")).err
 
 
 @pytest.mark.parametrize(
@@ -315,6 +331,7 @@ async def test_mistakes_are_told(town: Town, cli_beside: "AsyncCli", monkeypatch
         (("--settle", "prepaid"), "say --settle escrow"),
         (("--settle", "reveal"), "by reveal the agent is paid before you see the result"),
         (("--lightning",), "--review and --lightning"),
+        (("--settle", "escrow", "--private"), "Leave --private out"),
         (("--private",), "Leave out --review or --private"),
         ((), "an escrow needs an arbiter"),
     ],
@@ -322,6 +339,25 @@ async def test_mistakes_are_told(town: Town, cli_beside: "AsyncCli", monkeypatch
 def test_nobody_reviews_what_is_not_in_escrow(options: tuple[str, ...], told: str, cli: "Cli") -> None:
     refused = cli("ask", "summarisation", "x", "--kind", 5001, "--review", *options)
     assert (refused.code, told in refused.err) == (1, True), refused.err
+
+
+async def test_what_its_key_opened_is_seen_to_be_paid(town: Town, cli_beside: "AsyncCli") -> None:
+    await cli_beside("wallet", "fund", 100)
+    asking = ("ask", town.shop, "hello", "--kind", 5001, "--max-sat", 50, "--settle")
+    first = (await cli_beside(*asking, "escrow", "--json")).lines[-1]
+    assert first["escrow"]["stage"] == "released"  # type: ignore[index] - a line that is a tree
+    async with asyncio.timeout(15):
+        while (earned := await town.provider._desk.get(str(first["job"]))) is None or not earned.amount_sat:
+            await asyncio.sleep(0.02)
+    assert (await cli_beside(*asking, "reveal")).out == "HELLO\n"
+    newest = (await cli_beside("escrow", "list", "--json")).lines[0]
+    assert (newest["method"], newest["stage"]) == ("reveal", "released")
+
+
+@pytest.mark.parametrize("command", ["escrow list", "jobs", "wallet balance"])
+def test_looking_makes_no_post(command: str, cli: "Cli", home: Path) -> None:
+    assert cli(*command.split()).code == 0
+    assert not home.exists()
 
 
 def test_the_bare_command_prints_its_help(cli: "Cli") -> None:

@@ -16,6 +16,7 @@ from tradepost.cli.escrow_words import (
     awards,
     fee_told,
     fields,
+    is_moving,
     is_unheard,
     next_step,
     possible,
@@ -99,7 +100,7 @@ def test_who_may_do_what_when() -> None:
         (escrow(Role.CUSTOMER, Stage.DELIVERED, delivered_at=NOW), 9, "accept or dispute (5 sat) by 12:10"),
         (escrow(Role.CUSTOMER, Stage.DELIVERED, delivered_at=NOW), 600, "time is over: `tradepost settle` pays"),
         (escrow(Role.CUSTOMER, Stage.DISPUTED), 0, "ruling by 13:38, else sats back"),
-        (escrow(Role.CUSTOMER, Stage.REFUNDED, amount_sat=20), 0, "came back: 20 of 21 sat"),
+        (escrow(Role.CUSTOMER, Stage.REFUNDED, amount_sat=20), 0, "20 of 21 sat came back"),
         (escrow(Role.PROVIDER, Stage.DISPUTED), 0, "answer or refund; ruling by 13:38"),
         (escrow(Role.ARBITER, Stage.DELIVERED, statements=({"by": "customer", "text": "no"},)), 0,
          "waits for your fee of 5 sat"),
@@ -112,9 +113,34 @@ def test_what_comes_next(row: EscrowRow, after_seconds: int, told: str) -> None:
     assert next_step(row, None, NOW + after_seconds) == told
 
 
+def test_what_is_claimed_is_told_by_whom() -> None:
+    assert next_step(escrow(Role.CUSTOMER, Stage.CLAIMING), None, NOW) == "`tradepost settle` takes your sats"
+    assert next_step(escrow(Role.PROVIDER, Stage.CLAIMING), None, NOW) == "`tradepost up` takes your sats"
+    assert next_step(escrow(Role.PROVIDER, Stage.PAID, amount_sat=20), None, NOW) == "20 of 21 sat are yours"
+
+
+@pytest.mark.parametrize(
+    ("row", "fee", "is_so"),
+    [
+        (escrow(Role.CUSTOMER, Stage.DELIVERED, wake_at=NOW + 1), None, False),
+        (escrow(Role.CUSTOMER, Stage.DELIVERED, wake_at=NOW), None, True),
+        (escrow(Role.CUSTOMER, Stage.HELD, wake_at=NOW + 1), None, False),
+        (escrow(Role.CUSTOMER, Stage.HELD, terms={"method": Method.REVEAL}, wake_at=NOW + 1), None, True),
+        (escrow(Role.CUSTOMER, Stage.DISPUTED), None, True),  # its fee is to be ordered
+        (escrow(Role.CUSTOMER, Stage.DISPUTED, fee_order="ab" * 32), fee_order(OrderState.PAYING), True),
+        (escrow(Role.CUSTOMER, Stage.DISPUTED, fee_order="ab" * 32), fee_order(OrderState.PAID), False),
+        (escrow(Role.CUSTOMER, Stage.DISPUTED, terms={"arbiter_fee_sat": 0}), None, False),
+        (escrow(Role.CUSTOMER, Stage.DISPUTED, terms={"arbiter_fee_sat": 0}, ruling="{}"), None, True),
+        (escrow(Role.CUSTOMER, Stage.CLAIMING), None, True),
+    ],
+)
+def test_what_waits_for_no_decision_is_moving(row: EscrowRow, fee: OrderRow | None, is_so: bool) -> None:
+    assert is_moving(row, fee, NOW) is is_so
+
+
 def test_a_refusal_says_where_the_escrow_stands_and_what_is_next() -> None:
     told = refusal(escrow(Role.CUSTOMER, Stage.HELD), "accept", None, NOW)
-    assert "you cannot accept escrow 60c7f394240d, which is held: result due by 12:10" in told
+    assert "you cannot accept escrow 60c7f394240d, which is held; result due by 12:10" in told
     assert f"tradepost escrow show {REQUEST.id[:12]}" in told
 
 
@@ -126,7 +152,7 @@ def test_a_ruling_is_told_to_all() -> None:
     row = escrow(Role.CUSTOMER, Stage.REFUNDED, amount_sat=11, ruling=ruling(10))
     assert awards(row) == {"provider": 10, "customer": 11} == fields(row, None, NOW)["awarded_sat"]
     assert ruled(awards(row)) == "10 sat to the agent, 11 sat to the customer"
-    assert next_step(row, None, NOW) == "came back: 11 of 21 sat"
+    assert next_step(row, None, NOW) == "11 of 21 sat came back"
     for role, stage in (
         (Role.ARBITER, Stage.RULED), (Role.CUSTOMER, Stage.DISPUTED), (Role.CUSTOMER, Stage.RELEASED),
     ):  # fmt: skip

@@ -172,7 +172,13 @@ def test_funding_goes_on_after_an_interrupt(
     assert (settled.code, settled.out) == (0, "")
     assert "32 sat can be spent" in settled.err
     assert cli("wallet", "balance", "--json").lines == [
-        {"total_sat": 32, "mints": {memory_mint.url: 32}, "locked_sat": 0, "open_invoices": 0}
+        {
+            "total_sat": 32,
+            "mints": {memory_mint.url: 32},
+            "locked_sat": 0,
+            "escrow_sat": 0,
+            "open_invoices": 0,
+        }
     ]
 
 

@@ -77,6 +77,11 @@ async def refuse_a_result(folder: Path, cli_beside: "AsyncCli", monkeypatch: pyt
     disputed = await cli_beside("escrow", "dispute", job, "--reason", "too short")
     assert disputed.code == 0, disputed.err
     with monkeypatch.context() as patch:
+        patch.chdir(folder / "agent")
+        assert await stage_of(job, "disputed", cli_beside)
+        answered = await cli_beside("escrow", "answer", job, "--text", "it is a summary")
+        assert answered.code == 0, answered.err
+    with monkeypatch.context() as patch:
         patch.chdir(folder / "arbiter")
         assert await stage_of(job, "disputed", cli_beside)
         ruled = await cli_beside("escrow", "rule", job, "--provider", 0)
@@ -132,6 +137,8 @@ async def test_a_day_with_the_sample_agent(
     told = await running.until(event="job", step="result", job=private.err.split()[1])
     assert told["message"].startswith("(encrypted), ")
     await refuse_a_result(folder, cli_beside, monkeypatch)
+    ruled = await running.until(event="job", step="ruled")
+    assert ruled["message"] == "0 sat to the agent, 21 sat to the customer"
     balance["total_sat"] = (await cli_beside("wallet", "balance", "--json")).lines[0]["total_sat"]
 
     code = folder / "summariser" / "agent.py"

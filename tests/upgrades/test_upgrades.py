@@ -214,12 +214,12 @@ async def test_commands_that_only_look_leave_it_alone(release: str, tmp_path: Pa
     left = Left(release, tmp_path)
     before = left.settings.database.read_bytes()
     with pytest.raises(ConfigError, match=r"earlier release.* `tradepost up`"):
-        await read_database(left.settings)
+        async with read_database(left.settings):
+            pass
     assert left.settings.database.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["keys", "post.sqlite", "seed"]
-    for opening in (open_database, read_database):
-        async with await opening(left.settings):
-            pass
+    async with await open_database(left.settings), read_database(left.settings):
+        pass
 
 
 @pytest.mark.parametrize("release", RELEASES)

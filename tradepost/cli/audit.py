@@ -45,7 +45,7 @@ def audit(
 
 
 async def _audit(settings: Settings, *, ask_mints: bool) -> AuditReport:
-    async with await read_database(settings) as db, wallet_on(settings, db) as purse:
+    async with read_database(settings) as db, wallet_on(settings, db) as purse:
         return await purse.audit(ask_mints=ask_mints)
 
 

@@ -71,18 +71,12 @@ def complete_key() -> Choices:
 
 
 async def _orders() -> list[queries.OrderRow]:
-    settings = Settings.load()
-    if not settings.database.exists():
-        return []
-    async with await read_database(settings) as db:
+    async with read_database(Settings.load()) as db:
         return await queries.recent_orders(db, ROWS_MAX)
 
 
 async def _jobs() -> Choices:
-    settings = Settings.load()
-    if not settings.database.exists():
-        return []
-    async with await read_database(settings) as db:
+    async with read_database(Settings.load()) as db:
         sold, mine = await queries.recent_jobs(db, ROWS_MAX), await queries.recent_orders(db, ROWS_MAX)
     told = [(job.created_at, job.id[:12], f"sold, {name_of(job.kind)}, {job.state}") for job in sold]
     told += [

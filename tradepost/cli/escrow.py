@@ -9,7 +9,7 @@ from store import SystemClock
 from tradepost.cli import escrow_wishes, seals
 from tradepost.cli.escrow_shown import find, newest, print_details, print_escrows
 from tradepost.cli.escrow_words import fields
-from tradepost.cli.output import AsJson, print_json
+from tradepost.cli.output import AsJson, print_json, print_text
 
 _ABOUT: Final = "Money in escrow: what is held, accepted, disputed and ruled."
 
@@ -40,13 +40,19 @@ def show_all(
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many, the newest first.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List escrows of this post, and what comes next in each."""
+    """List escrows of this post, and what comes next in each.
+
+    This is what was last read: a post that runs reads its relays, and `tradepost settle` does.
+    """
     print_escrows(asyncio.run(newest(limit)), as_json=as_json)
 
 
 def show(escrow_id: escrow_wishes.EscrowId, as_json: AsJson = False) -> None:
-    """Show one escrow: terms, deadlines, what you can do."""
-    for case in asyncio.run(find(escrow_id)):
+    """Show one escrow: terms, deadlines, what you can do.
+
+    This is what was last read: a post that runs reads its relays, and `tradepost settle` does.
+    """
+    for number, case in enumerate(asyncio.run(find(escrow_id))):
         if as_json:
             row = case.row
             told = {
@@ -55,4 +61,6 @@ def show(escrow_id: escrow_wishes.EscrowId, as_json: AsJson = False) -> None:
             }  # fmt: skip
             print_json(fields(*case, SystemClock().now()) | told)
         else:
+            if number:
+                print_text("")
             print_details(case)

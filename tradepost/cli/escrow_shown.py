@@ -48,13 +48,15 @@ async def again(db: Database, row: EscrowRow) -> Case:
 
 async def newest(limit: int) -> list[Case]:
     """The newest first."""
-    async with await read_database(Settings.load()) as db:
+    async with read_database(Settings.load()) as db:
         return [await with_fee(db, row) for row in await queries_escrows.newest(db, limit)]
 
 
 async def find(prefix: str) -> list[Case]:
     """This post's views of the escrows whose job's id begins so. Raises `TradepostError` if there is none."""
-    async with await read_database(Settings.load()) as db:
+    if not prefix:
+        raise TradepostError("an id is needed, or its beginning; `tradepost escrow list` shows all")
+    async with read_database(Settings.load()) as db:
         rows = await queries_escrows.find(db, prefix.lower())
         if not rows:
             raise TradepostError(f"no escrow begins with {prefix[:64]!r}; `tradepost escrow list` shows all")

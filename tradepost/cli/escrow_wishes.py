@@ -137,7 +137,7 @@ async def _wish(escrow_id: str, role: Role, wish: Wishes, as_json: bool) -> None
                 await desk.wish(row.request_id, wish)
                 await _show(post.db, row, wish, as_json)
         except PostBusy:
-            async with await read_database(settings) as db:
+            async with read_database(settings) as db:
                 _check_time(await again(db, row), wish)
                 await _tell(settings, db, signer, row, wish)
                 await _show(db, row, wish, as_json)

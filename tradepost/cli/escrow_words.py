@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from dvm import OrderState
 from dvm.agreement import ARBITRATION, award_of
-from dvm.escrow_parties import UNPAID
+from dvm.escrow_parties import UNPAID, fee_is_due
 from dvm.queries import OrderRow
 from identity import encode_npub, parse_event
 from tradepost.cli.output import local_time
@@ -37,7 +37,7 @@ def refusal(row: EscrowRow, action: str, fee: OrderRow | None, now: int) -> str:
     """Why that cannot be done with it, and what comes instead."""
     short, what = row.request_id[:12], "rule on" if action == "rule" else action
     return (
-        f"you cannot {what} escrow {short}, which is {row.stage}: {next_step(row, fee, now)}. "
+        f"you cannot {what} escrow {short}, which is {row.stage}; {next_step(row, fee, now)}. "
         f"`tradepost escrow show {short}` tells more"
     )
 
@@ -60,7 +60,8 @@ def ruled(award_sat: Mapping[str, int] | None) -> str:
 def next_step(row: EscrowRow, fee: OrderRow | None, now: int) -> str:
     """What comes next, or what it came to: some 35 characters. `fee` is the customer's order of the hearing."""
     if (award_sat := awards(row)) and (row.stage.is_locked or row.stage in (Stage.RELEASED, Stage.RULED)):
-        return f"ruled: agent {award_sat['provider']} sat, customer {award_sat['customer']} sat"
+        told = f"agent {award_sat['provider']} sat, customer {award_sat['customer']} sat"
+        return told if row.stage is Stage.RULED else f"ruled: {told}"
     match row.role:
         case Role.CUSTOMER:
             return _customer(row, fee, now)
@@ -97,10 +98,10 @@ def _customer(row: EscrowRow, fee: OrderRow | None, now: int) -> str:
             return f"no ruling: sats back after {back_at}"
         case Stage.DISPUTED:
             return f"ruling by {when(terms.claim_until, now)}, else sats back"
-        case Stage.ACCEPTED:
+        case Stage.CONCEDED:
             return "the agent may take it"
         case Stage.REFUNDED:
-            return f"came back: {row.amount_sat} of {terms.price_sat} sat"
+            return f"{row.amount_sat} of {terms.price_sat} sat came back"
         case Stage.RELEASED:
             return "went to the agent"
     return _either(row)
@@ -126,8 +127,8 @@ def _provider(row: EscrowRow, now: int) -> str:
         case Stage.DISPUTED:
             return f"answer or refund; ruling by {when(terms.claim_until, now)}"
         case Stage.PAID:
-            return f"yours now: {row.amount_sat} of {terms.price_sat} sat"
-        case Stage.YIELDED:
+            return f"{row.amount_sat} of {terms.price_sat} sat are yours"
+        case Stage.CONCEDED | Stage.YIELDED:
             return "you gave it back"
     return _either(row)
 
@@ -140,7 +141,7 @@ def _arbiter(row: EscrowRow, now: int) -> str:
         case Stage.AGREED:
             return f"result due by {when(terms.deliver_by, now)}"
         case Stage.DELIVERED if (
-            not row.accepted
+            not row.conceded
             and terms.arbiter_fee_sat
             and any(one["by"] == "customer" for one in row.statements)
         ):
@@ -163,7 +164,7 @@ def _either(row: EscrowRow) -> str:
     """What a stage means for customer and provider alike."""
     match row.stage:
         case Stage.CLAIMING:
-            return "the mint is asked for your sats"
+            return f"`tradepost {'up' if row.role is Role.PROVIDER else 'settle'}` takes your sats"
         case Stage.LOST:
             return "somebody else took the sats"
         case _:
@@ -193,6 +194,18 @@ def is_unheard(row: EscrowRow, fee: OrderRow | None) -> bool:
 def is_settled(fee: OrderRow | None) -> bool:
     """Whether it is known what became of the order of a fee."""
     return fee is not None and fee.state not in _OPEN_FEE
+
+
+def is_moving(row: EscrowRow, fee: OrderRow | None, now: int) -> bool:
+    """Whether the customer's process has something to do for it: it does not only wait for somebody's decision."""
+    if row.stage in (Stage.DELIVERED, Stage.DISPUTED) or (row.stage, row.terms.method) == (
+        Stage.HELD,
+        Method.ESCROW,
+    ):
+        is_due = row.wake_at is not None and row.wake_at <= now
+        is_fee_open = fee_is_due(row) or (row.fee_order is not None and not is_settled(fee))
+        return is_due or is_fee_open or bool(row.signatures or row.ruling)
+    return True
 
 
 def pay_command(row: EscrowRow, fee: OrderRow | None) -> str:

@@ -35,7 +35,7 @@ from tradepost.post import open_post, read_database
 from tradepost.secrets import CUSTOMER, Key, open_signer
 from tradepost.settings import Settings
 from wallet import queries_escrows
-from wallet.escrow import Role
+from wallet.escrow import Role, Stage
 
 JobId = Annotated[
     str,
@@ -86,6 +86,8 @@ def jobs(
     rows = asyncio.run(_recent(limit))
     if not rows and not as_json:
         say("no jobs yet: put an agent to work with `tradepost up`, or ask one with `tradepost ask`")
+        if Settings.load().arbiter:
+            say("what this post arbitrates is in `tradepost escrow list`")
     else:
         print_jobs(rows, as_json=as_json)
 
@@ -157,10 +159,12 @@ def print_jobs(rows: Iterable[Row], *, as_json: bool) -> None:
 
 
 def _state(row: Row) -> str:
-    """The state; with what we got of the price if a ruling shared it."""
+    """The state; with what we got of the price if a ruling shared it, or where the price is if it was not paid."""
     escrow = row["escrow"]
     if escrow and escrow["received_sat"] and all((escrow["awarded_sat"] or {"nobody": 0}).values()):
         return f"{row['state']} {escrow['received_sat']} of {row['price_sat']}"
+    if escrow and row["state"] == OrderState.DONE and escrow["stage"] not in (Stage.PAID, Stage.RELEASED):
+        return f"{row['state']}, {escrow['stage']}"
     return str(row["state"])
 
 
@@ -195,7 +199,7 @@ def _common(row: JobRow | OrderRow) -> Row:
 
 
 async def _recent(limit: int) -> list[Row]:
-    async with await read_database(Settings.load()) as db:
+    async with read_database(Settings.load()) as db:
         sold = [await _sold(db, row) for row in await queries.recent_jobs(db, limit)]
         mine = [await bought(db, row) for row in await queries.recent_orders(db, limit)]
     return sorted(sold + mine, key=lambda row: -row["created_at"])[:limit]
@@ -204,7 +208,7 @@ async def _recent(limit: int) -> list[Row]:
 async def _find(prefix: str) -> list[Row]:
     """Both sides of a job may be here."""
     rows: list[Row] = []
-    async with await read_database(Settings.load()) as db:
+    async with read_database(Settings.load()) as db:
         for sold in await queries.find_jobs(db, prefix):
             payments = await queries.payments_of(db, sold.agent, sold.id)
             paid = [{"state": p.state, "amount_sat": p.amount_sat, "reason": p.reason} for p in payments]

@@ -77,7 +77,7 @@ def _read(file: Path) -> bytes:
 
 
 async def _find(prefix: str) -> FraudProof:
-    async with await read_database(Settings.load()) as db:
+    async with read_database(Settings.load()) as db:
         orders = await queries.find_orders(db, prefix)
         if len(orders) != 1:
             raise TradepostError(

@@ -1,18 +1,26 @@
 """`tradepost settle`: go on with what earlier commands left open."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
-from dvm import OrderState, Post, queries
+from dvm import Customer, OrderState, Post, queries
 from dvm.queries import OrderRow
 from identity import encode_npub
 from tradepost.api import open_customer
-from tradepost.cli.escrow_shown import again
-from tradepost.cli.escrow_words import fee_told, is_unheard, next_step, pay_command, possible
+from tradepost.cli.escrow_shown import again, with_fee
+from tradepost.cli.escrow_words import (
+    fee_told,
+    fields,
+    is_moving,
+    is_unheard,
+    next_step,
+    pay_command,
+    possible,
+)
 from tradepost.cli.jobs import bought, print_jobs
-from tradepost.cli.output import AsJson, local_time, quoted, say
+from tradepost.cli.output import AsJson, local_time, print_json, quoted, say
 from tradepost.cli.signing import Sec, chosen_key
 from tradepost.errors import TradepostError
 from tradepost.lightning_orders import open_lightning_orders
@@ -22,6 +30,8 @@ from tradepost.settings import Settings
 from wallet import queries_escrows
 from wallet.escrow import Role
 from wallet.queries_escrows import EscrowRow
+
+LOOK_SECONDS: Final = 0.2
 
 
 def register(app: typer.Typer) -> None:
@@ -69,20 +79,35 @@ async def _settle(settings: Settings, key: Key, seconds: int, as_json: bool) -> 
                 asyncio.create_task(order.result()) for order in await customer.open_orders()
             ]
             waiting.append(asyncio.create_task(lightning.settled()))
-            waiting += [asyncio.create_task(customer.desk.idle())] if locked else []
+            waiting += [asyncio.create_task(_quiet(post, customer, seconds))] if locked else []
             await asyncio.wait(waiting, timeout=seconds)
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
         after = [row for order in before if (row := await queries.get_order(post.db, order.id))]
-        if after or as_json:
+        if after:
             print_jobs([await bought(post.db, row) for row in after], as_json=as_json)
         begun = await queries_escrows.open_escrows(post.db, signer.public_key, Role.CUSTOMER)
         for escrow in {row.key: row for row in (*locked, *begun)}.values():
-            _tell_of_escrow(*await again(post.db, escrow), post.clock.now())
+            case = await again(post.db, escrow)
+            if as_json:
+                print_json(fields(*case, post.clock.now()))
+            else:
+                _tell_of_escrow(*case, post.clock.now())
         if not as_json:
             await _tell(post, after)
         return sum(row.price_sat for row in after if _is_overdue(row, post.clock.now()))
+
+
+async def _quiet(post: Post, customer: Customer, seconds: int) -> None:
+    """Wait until all that relays have is read, and each escrow waits for somebody's decision, or has ended."""
+    await customer.caught_up(seconds)
+    while True:
+        rows = await queries_escrows.open_escrows(post.db, customer.public_key, Role.CUSTOMER)
+        cases = [await with_fee(post.db, row) for row in rows]
+        if not any(is_moving(*case, post.clock.now()) for case in cases):
+            return
+        await post.clock.sleep(LOOK_SECONDS)
 
 
 async def _tell_of_others(post: Post, public_key: str) -> None:
@@ -106,7 +131,7 @@ async def _tell(post: Post, rows: list[OrderRow]) -> None:
 def _tell_of_escrow(row: EscrowRow, fee: OrderRow | None, now: int) -> None:
     """What is in escrow, and what is to be done about that."""
     short = row.request_id[:12]
-    what = f"{short}: {row.terms.price_sat} sat in escrow, {row.stage}: {next_step(row, fee, now)}"
+    what = f"{short}: {row.terms.price_sat} sat in escrow, {row.stage}; {next_step(row, fee, now)}"
     if is_unheard(row, fee):
         say(f"[yellow]{what} ({quoted(fee_told(row, fee))}); pay with `{pay_command(row, fee)}`[/]")
     elif possible(row, now):

@@ -18,6 +18,7 @@ from tradepost.settings import ARBITER, DATA, FILE, Settings, make_private
 
 FOLDER: Final = ".tradepost-dev"
 SAMPLE: Final = "summariser"
+AGENT: Final = "agent"
 FUNDED_SAT: Final = 1000
 LOW_SAT: Final = 200  # below it the customer is funded again
 
@@ -32,6 +33,13 @@ _ARBITERS_MANIFEST: Final = """\
 relays: [{relay}]
 mints: [{mint}]
 arbiter: true
+"""
+_AGENTS_MANIFEST: Final = """\
+# The post of the agent that `tradepost dev` runs, which writes this file anew at each start.
+relays: [{relay}]
+mints: [{mint}]
+arbiters: [{arbiter}]
+data: .
 """
 
 
@@ -70,7 +78,9 @@ async def open_stage(base: Path, project: Path | None, mint_python: Path) -> Asy
         mint = await stack.enter_async_context(MintProcess(mint_python, folder / "mint", port=mint_port))
         where = {"relay": relay.url, "mint": mint.url}
         arbiter = await stack.enter_async_context(_open_arbiter(folder / ARBITER, where))
-        (folder / FILE).write_text(_MANIFEST.format(**where, arbiter=arbiter), encoding="utf-8")
+        make_private(folder / AGENT)
+        for manifest, place in ((_MANIFEST, folder), (_AGENTS_MANIFEST, folder / AGENT)):
+            (place / FILE).write_text(manifest.format(**where, arbiter=arbiter), encoding="utf-8")
         customer = Settings(relays=(relay.url,), mints=(mint.url,), data=folder / ".tradepost")
         yield Stage(
             folder=folder,
@@ -80,7 +90,7 @@ async def open_stage(base: Path, project: Path | None, mint_python: Path) -> Asy
             mint=mint,
             arbiter=arbiter,
             agent=Settings(
-                relays=(relay.url,), mints=(mint.url,), rails=(), arbiters=(arbiter,), data=folder / "agent"
+                relays=(relay.url,), mints=(mint.url,), rails=(), arbiters=(arbiter,), data=folder / AGENT
             ),
             customer_sat=await _fund(customer, mint.url),
         )
