@@ -268,7 +268,7 @@ def test_no_party_sleeps_through_its_time(
     """Whenever time would change an escrow, its party is awake. (Of stages that a role never has, nothing is asked.)"""
     reached = {stage for row in TABLE[role] for stage in (*row[0].split(), row[4])} - {"proposed"}
     if stage not in (reached if role is Role.ARBITER else {*reached, "proposed"}) or (
-        stage in ("locking", "claiming", "held") and role is Role.ARBITER
+        stage in ("locking", "claiming", "held", "conceded") and role is Role.ARBITER
     ):
         return
     if decide(role, stage, Tick(), terms, now=now, delivered_at=seen) is not None:
@@ -284,8 +284,15 @@ def test_nothing_that_may_hold_money_waits_for_a_message_alone(
     """Silence of everybody else ends every stage but those that the driver itself carries on (its swap, its lock)."""
     by_itself = {Stage.LOCKING, Stage.CLAIMING}
     has = {
-        Role.CUSTOMER: {Stage.HELD, Stage.OVERDUE, Stage.DISPUTED},
-        Role.PROVIDER: {Stage.PROPOSED, Stage.AGREED, Stage.HELD, Stage.DELIVERED, Stage.DISPUTED},
+        Role.CUSTOMER: {Stage.HELD, Stage.OVERDUE, Stage.DISPUTED, Stage.CONCEDED},
+        Role.PROVIDER: {
+            Stage.PROPOSED,
+            Stage.AGREED,
+            Stage.HELD,
+            Stage.DELIVERED,
+            Stage.DISPUTED,
+            Stage.CONCEDED,
+        },
         Role.ARBITER: {Stage.AGREED, Stage.OVERDUE, Stage.DISPUTED},
     }[role] - by_itself
     if stage in has or (stage is Stage.DELIVERED and seen is not None):
