@@ -32,7 +32,7 @@ help:
 
 demo:
 	@$(PARALLEL) $(RUN) $(MINT)
-	@TRADEPOST_MINT_VENV=.venv-mint .venv/bin/tradepost demo $(if $(INPUT),--input "$(INPUT)")
+	@.venv/bin/tradepost demo $(if $(INPUT),--input "$(INPUT)")
 
 test:
 	@$(call timed,installing,$(PARALLEL) $(DEV) $(MINT) $(NODE_MODULES))
@@ -51,7 +51,7 @@ check: $(DEV)
 
 bench:
 	@$(PARALLEL) $(DEV) $(MINT)
-	@ONLY="$(ONLY)" TRADEPOST_MINT_VENV=.venv-mint .venv/bin/python -m bench
+	@ONLY="$(ONLY)" .venv/bin/python -m bench
 
 fuzz: $(FUZZ)
 	@nice .venv/bin/python -m fuzz $(ONLY) --seconds $(SECONDS)

@@ -4,9 +4,9 @@ It learns secrets and amounts of coins, never the coins: it can sign for a party
 both are silent it follows the rules by itself; a dispute waits for `rule`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import structlog
 
@@ -15,6 +15,7 @@ from dvm.arbitration import LETTER_SECONDS_MAX, Hearings
 from dvm.errors import BadRequest
 from dvm.escrow_desk import RETRY_SECONDS, EscrowDesk, Letter
 from dvm.escrow_messages import (
+    Accepts,
     Answers,
     AsksBack,
     Declines,
@@ -26,6 +27,7 @@ from dvm.escrow_messages import (
     Serves,
     Signs,
     Wishes,
+    Yields,
     read_message,
 )
 from dvm.escrow_parties import said
@@ -36,11 +38,21 @@ from dvm.post import WRAP_MARGIN_SECONDS, Post
 from identity import DecryptionError, Event, InvalidEvent, Rumor, SecretKey, Signer, parse_event
 from identity.nip59 import KIND_EPHEMERAL_GIFT_WRAP, KIND_GIFT_WRAP, unwrap
 from relay_bridge import Delivery, Filter, Following
-from store import Transaction
+from store import Also, Transaction
 from wallet import WalletError, queries_escrows
 from wallet.errors import WrongTerms
-from wallet.escrow import AskedBack, Contested, Effect, ResultOut, Role, Ruling, Stage
-from wallet.escrows import Also
+from wallet.escrow import (
+    Accepted,
+    AskedBack,
+    Contested,
+    Effect,
+    EscrowInput,
+    GivesBack,
+    ResultOut,
+    Role,
+    Ruling,
+    Stage,
+)
 from wallet.locks import check_lock
 from wallet.mint import CoinState
 from wallet.queries_escrows import EscrowRow
@@ -121,6 +133,10 @@ class Arbiter(EscrowDesk):
         if self._hearings is not None:
             await self._hearings.start()
 
+    async def caught_up(self, seconds: int) -> bool:
+        """Read and handle what relays have for us now; False if none told all of it in that time."""
+        return self._following is not None and await self._following.read(patience_seconds=seconds)
+
     async def stop(self) -> None:
         """Stop listening and waiting; all cases are in the store."""
         if self._hearings is not None:
@@ -147,14 +163,15 @@ class Arbiter(EscrowDesk):
         since = await self._following.current_since(patience_seconds=CATCH_UP_SECONDS_MAX)
         is_contested = self._hearings is not None and any(said["by"] == "customer" for said in row.statements)
         now, seconds = self._post.clock.now(), LETTER_SECONDS_MAX if is_contested else READ_SECONDS
-        return bool(since) and now >= max(since) + READ_SECONDS and now >= min(since) + seconds
+        # Strangers may keep us busy: what was not handled within five minutes is not waited for any more.
+        is_handled = self._following.is_idle or now >= (row.wake_at or 0) + LETTER_SECONDS_MAX
+        return bool(since) and is_handled and now >= max(since) + READ_SECONDS and now >= min(since) + seconds
 
-    async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> bool:
+    async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> EscrowRow:
         """Rule. See `EscrowDesk.wish`."""
         if wish.action != "rule":
-            return False
-        await self.rule(request_id, wish.provider_sat, also=also)
-        return True
+            raise BadRequest(f"an arbiter cannot {wish.action} an escrow")
+        return await self.rule(request_id, wish.provider_sat, also=also)
 
     async def rule(self, request_id: str, provider_sat: int, *, also: Also | None = None) -> EscrowRow:
         """Award so much of a disputed price to the provider, the rest to the customer, and publish that.
@@ -167,11 +184,13 @@ class Arbiter(EscrowDesk):
             raise BadRequest("there is no dispute to rule on; `tradepost escrow list` shows what is open")
         if not 0 <= provider_sat <= row.terms.price_sat:
             raise BadRequest(f"award 0 … {row.terms.price_sat} sat, the price, to the provider")
-        coins = _known_coins(row)
+        # What the agent gets it must have named: a customer that disputes first can name coins that there are not.
+        coins = _reported_coins(row) if provider_sat else _known_coins(row)
         if not _are_all(coins, row):
+            who = "the agent has" if provider_sat else "the parties have"
             raise BadRequest(
-                f"the parties have named coins of {_worth(coins)} of {row.terms.price_sat} sat so far: wait for the "
-                "agent's report or another letter of the customer, then rule again"
+                f"{who} named coins of {_worth(coins)} of {row.terms.price_sat} sat so far: wait for the agent's "
+                "report, then rule again"
             )
         awarded = await self._share(row, coins, provider_sat)
         template = ruling_of(
@@ -189,27 +208,27 @@ class Arbiter(EscrowDesk):
             request_id, Ruling(), also=publish, coins=coins, awarded=awarded, ruling=ruling.to_json().decode()
         )
         if ruled is None:
-            raise BadRequest("it is too late to rule: the locktime is too near")
+            raise BadRequest(
+                "there is nothing to rule on any more: a party has given in, or the locktime is too near"
+            )
         return ruled
 
     async def _share(self, row: EscrowRow, coins: Coins, provider_sat: int) -> tuple[str, ...]:
-        """The secrets of coins that are worth so much to the provider after the mint's fee."""
-        amounts = [sat for _, sat in coins]
-        if provider_sat in (0, row.terms.price_sat):
-            return tuple(secret for secret, _ in coins) if provider_sat else ()
-        for fee_sat in range(await self._post.wallet.fee_of(row.terms.mint, len(amounts)) + 1):
-            chosen = subset_of(amounts, provider_sat + fee_sat)
-            rest = len(amounts) - len(chosen or ())
-            rest_sat = (
-                sum(amounts) - provider_sat - fee_sat - await self._post.wallet.fee_of(row.terms.mint, rest)
+        """The secrets of coins that are worth so much to the provider after the mint's fee. Raises `BadRequest`."""
+        amounts, price_sat = [sat for _, sat in coins], row.terms.price_sat
+        counts = range(len(coins) + 1)
+        fees_sat = [await self._post.wallet.fee_of(row.terms.mint, count) for count in counts]
+        chosen = _split(amounts, price_sat, provider_sat, fees_sat)
+        if chosen is None:
+            below, above = range(provider_sat - 1, -1, -1), range(provider_sat + 1, price_sat + 1)
+            near = [
+                next(sat for sat in one if _split(amounts, price_sat, sat, fees_sat) is not None)
+                for one in (below, above)
+            ]
+            raise BadRequest(
+                f"the coins of this escrow cannot be shared so; the agent can have {near[0]} or {near[1]} sat"
             )
-            if (
-                chosen
-                and await self._post.wallet.fee_of(row.terms.mint, len(chosen)) <= fee_sat
-                and rest_sat > 0
-            ):
-                return tuple(coins[number][0] for number in chosen)
-        raise BadRequest("the coins of this escrow cannot be shared so; award some sats more or less")
+        return tuple(coins[number][0] for number in chosen)
 
     async def letters(self, row: EscrowRow, then: Effect) -> list[Letter]:
         """See `EscrowDesk.letters`. Before it signs, the arbiter asks the mint whether the coins are still there."""
@@ -334,6 +353,10 @@ class Arbiter(EscrowDesk):
                 await self.happens(row.request_id, AskedBack(), also=delivery.done, coins=checked)
             case Disputes(reason, coins) if sender == terms.customer:
                 await self._on_dispute(row, reason, self._checked(row, coins), delivery)
+            case Accepts() if sender == terms.customer:
+                await self._on_concession(row, Role.CUSTOMER, "I accept the result after all.")
+            case Yields() if sender == terms.provider:
+                await self._on_concession(row, Role.PROVIDER, "I gave the money back.")
             case Answers(statement) if sender == terms.provider and not row.stage.is_final:
                 await self.escrows.note(row.key, lambda now: {"statements": said(now, "provider", statement)})
             case _:
@@ -344,17 +367,39 @@ class Arbiter(EscrowDesk):
 
         A case that was signed for another fee than ours is now is heard for nothing: we could not ask for it.
         """
-        if not row.terms.arbiter_fee_sat or row.terms.arbiter_fee_sat != self._limits.fee_sat:
-            await self.happens(
-                row.request_id, Contested(), also=delivery.done, statements=said(row, "customer", reason),
-                coins=_known_coins(row, coins),
-            )  # fmt: skip
-        elif row.stage in (Stage.AGREED, Stage.OVERDUE, Stage.DELIVERED):
+
+        def heard(now: EscrowRow) -> dict[str, Any]:
+            return {"statements": said(now, "customer", reason), "coins": _known_coins(now, coins)}
+
+        is_free = not row.terms.arbiter_fee_sat or row.terms.arbiter_fee_sat != self._limits.fee_sat
+        if is_free and row.stage is not Stage.DISPUTED:
+            await self.happens(row.request_id, Contested(), also=delivery.done, change=heard)
+        elif row.stage in (Stage.AGREED, Stage.OVERDUE, Stage.DELIVERED, Stage.DISPUTED):
+            await self.escrows.note(row.key, heard)
+            self.watch(row.request_id)
+
+    async def _on_concession(self, row: EscrowRow, by: Role, text: str) -> None:
+        if not row.stage.is_final:
             await self.escrows.note(
                 row.key,
-                lambda now: {"statements": said(now, "customer", reason), "coins": _known_coins(now, coins)},
+                lambda now: None if now.conceded else {"conceded": by, "statements": said(now, by, text)},
             )
             self.watch(row.request_id)
+
+    async def due(self, row: EscrowRow) -> tuple[EscrowInput, dict[str, Any]] | None:
+        """See `EscrowDesk.due`. A party gives in: we sign for the other, and there is nothing more to rule on.
+
+        For the agent only over coins that it named itself: the customer could name some that there are not, and the
+        case would be closed.
+        """
+        event, coins = {
+            "": (None, ()),
+            Role.CUSTOMER: (Accepted(), _reported_coins(row)),
+            Role.PROVIDER: (GivesBack(), _known_coins(row)),
+        }[row.conceded]
+        if event is None or not _are_all(coins, row) or self.escrows.decide(row, event) is None:
+            return None
+        return event, {"coins": coins}
 
     def watch(self, request_id: str) -> None:
         """See `EscrowDesk.watch`."""
@@ -392,15 +437,36 @@ class Arbiter(EscrowDesk):
         return found
 
 
+def _split(
+    amounts: Sequence[int], price_sat: int, provider_sat: int, fees_sat: Sequence[int]
+) -> list[int] | None:
+    """The positions of coins that leave the provider so much after the mint's fee, and the customer something.
+
+    All or none of them for all or nothing of the price. `fees_sat`: what swapping 0, 1, 2, … coins costs. None if no
+    coins do.
+    """
+    if provider_sat in (0, price_sat):
+        return list(range(len(amounts))) if provider_sat else []
+    for fee_sat in range(fees_sat[-1] + 1):
+        chosen = subset_of(amounts, provider_sat + fee_sat)
+        rest_sat = sum(amounts) - provider_sat - fee_sat
+        if chosen and fees_sat[len(chosen)] <= fee_sat and rest_sat > fees_sat[len(amounts) - len(chosen)]:
+            return chosen
+    return None
+
+
 def _known_coins(row: EscrowRow, named: Coins = ()) -> Coins:
     """The coins of a case: the provider's list if that is all, else another that is (`named`: by a letter just now).
 
     Any party can lie about coins. The provider's lies harm itself: what is not signed the customer takes back after
     the locktime. Of lists that are not all it is the one that is worth most.
     """
-    reported = tuple((secret, sat) for secret, sat in (row.reported or {}).get("coins", ()))
-    lists = (reported, row.coins, named)
+    lists = (_reported_coins(row), row.coins, named)
     return next((one for one in lists if _are_all(one, row)), max(lists, key=_worth))
+
+
+def _reported_coins(row: EscrowRow) -> Coins:
+    return tuple((secret, sat) for secret, sat in (row.reported or {}).get("coins", ()))
 
 
 def _are_all(coins: Coins, row: EscrowRow) -> bool:

@@ -49,7 +49,7 @@ def _address(terms: Terms) -> str:
 async def pay_arbiter(request_id: str, *, desk: CustomerDesk, ask: Ask, clock: Clock) -> None:
     """Order the hearing of our dispute, for the fee that was signed; once, as the order is noted as it is made."""
     while (row := await desk.get(request_id)) is not None and fee_is_due(row):
-        left_seconds = row.terms.locktime - clock.now()
+        left_seconds = row.terms.claim_until - clock.now()
 
         async def note(tx: Transaction, order_id: str, row: EscrowRow = row) -> None:
             if not await queries_escrows.update(tx, row, fee_order=order_id):

@@ -72,7 +72,7 @@ class Hearings:
             await self._desk.happens(case.request_id, Contested(), fee_order=job.id)
         while (case := await self._mine(case.request_id, job)).ruling is None:
             if case.stage.is_final:
-                raise JobFailed("the dispute was not ruled on in time")
+                raise JobFailed("the dispute ended without a ruling")
             await self._change(case)
         return case.ruling
 
@@ -91,6 +91,8 @@ class Hearings:
                 raise JobFailed("this arbiter has no such case of yours")
             if case.fee_order == job.id or (case.stage.is_final or case.stage is Stage.DISPUTED):
                 return case
+            if case.conceded:
+                raise JobFailed(f"the {case.conceded} has given in: there is nothing to rule on")
             if any(said["by"] == "customer" for said in case.statements):
                 return case
             await self._change(case)

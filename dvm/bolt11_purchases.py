@@ -8,6 +8,8 @@ the sats (as ecash of a mint of ours), and what it has not returned an hour afte
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
 from typing import Final
 
 import structlog
@@ -17,7 +19,7 @@ from dvm.nip90 import PREPAID, JobResult, Offer
 from dvm.post import Post
 from dvm.queries import OrderRow
 from store import Transaction
-from wallet import WalletError
+from wallet import PaidBefore, WalletError
 from wallet.invoice import parse_invoice
 from wallet.rails import Payment, SendState
 from wallet.terms import Method
@@ -25,6 +27,8 @@ from wallet.terms import Method
 REFUND_SECONDS: Final = 3600
 RETRY_SECONDS_FIRST: Final = 1.0
 RETRY_SECONDS_MAX: Final = 60.0
+DEBT_RETRY_SECONDS_FIRST: Final = 30  # after a payment that certainly failed
+DEBT_RETRY_SECONDS_MAX: Final = 3600
 WARNING: Final = "by Lightning: if no result comes, only the agent can send it back"
 
 log = structlog.get_logger(__name__)
@@ -89,7 +93,7 @@ class Bolt11Purchases:
                 return await self._post.lightning.plan_payment(f"debt:{row.id}", result.bolt11, job_id=row.id)
         except WalletError as error:
             why_not = str(error)
-        log.warning("debt_unpaid", order=row.id, reason=why_not)
+        log.warning("debt_unpaid", order=row.id, reason=why_not, pay=_by_hand(result.bolt11))
         return None
 
     async def record(self, tx: Transaction, payment: Payment) -> None:
@@ -97,10 +101,30 @@ class Bolt11Purchases:
         await self._post.lightning.record(tx, payment)
 
     async def settle_debt(self, payment: Payment) -> None:
-        """See it through; after a crash `Lightning.recover` does."""
-        settled = await self._settled(payment.name)
-        if settled.state is not SendState.PAID:
-            log.warning("debt_unpaid", order=payment.job_id, reason=settled.error)
+        """See it through; what certainly failed is tried again until the invoice expires, or somebody else has paid it.
+
+        After a crash `Lightning.recover` sees the last try through, and the rest is for the command that is logged.
+        """
+        expires_at, wait_seconds = parse_invoice(payment.bolt11).expires_at, DEBT_RETRY_SECONDS_FIRST
+        for number in count(1):
+            settled = await self._settled(payment.name)
+            if settled.state is SendState.PAID:
+                return
+            log.warning(
+                "debt_unpaid", order=payment.job_id, reason=settled.error, pay=_by_hand(payment.bolt11)
+            )
+            if self._post.clock.now() + wait_seconds >= expires_at:
+                return
+            await self._post.clock.sleep(wait_seconds)
+            wait_seconds = min(2 * wait_seconds, DEBT_RETRY_SECONDS_MAX)
+            payment = replace(
+                payment, name=f"debt:{payment.job_id}:{number}", created_at=self._post.clock.now()
+            )
+            try:
+                async with self._post.db.transaction() as tx:
+                    await self.record(tx, payment)
+            except PaidBefore:
+                return
 
     async def _settled(self, name: str) -> Payment:
         delay_seconds = RETRY_SECONDS_FIRST
@@ -108,3 +132,7 @@ class Bolt11Purchases:
             await self._post.clock.sleep(delay_seconds)
             delay_seconds = min(delay_seconds * 2, RETRY_SECONDS_MAX)
         return payment
+
+
+def _by_hand(bolt11: str) -> str:
+    return f"tradepost wallet pay {bolt11}"

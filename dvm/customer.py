@@ -93,6 +93,11 @@ class Customer:
                 self._tasks.start(settling, row.refund_op_id)
         await self._guarantees.start()
 
+    async def caught_up(self, seconds: int) -> bool:
+        """Read and handle what relays have for us now; False if none told all of it in that time."""
+        following = [one.read(patience_seconds=seconds) for one in self._followings.values()]
+        return all(await asyncio.gather(*following))
+
     async def stop(self) -> None:
         """Stop listening. Open orders stay in the store and go on at the next start."""
         for following in self._followings.values():
@@ -173,20 +178,14 @@ class Customer:
 
     async def accept(self, order_id: str) -> None:
         """Pay for a result that is in escrow. Raises `BadRequest` if there is none to accept."""
-        if not await self.desk.wish(order_id, Wishes("accept")):
-            raise BadRequest(
-                f"order {order_id[:12]} has no result in escrow; `tradepost escrow list` shows all"
-            )
+        await self.desk.wish(order_id, Wishes("accept"))
 
     async def dispute(self, order_id: str, reason: str) -> None:
         """Refuse to pay for a result that is in escrow: its arbiter rules. Raises `BadRequest` if it is too late.
 
         If the arbiter named a fee for that (`Terms.arbiter_fee_sat`), it is paid by an order of its own, from here on.
         """
-        if not await self.desk.wish(order_id, Wishes("dispute", reason)):
-            raise BadRequest(
-                f"order {order_id[:12]} cannot be disputed: nothing was delivered, or the time is over"
-            )
+        await self.desk.wish(order_id, Wishes("dispute", reason))
 
     async def cancel(self, order_id: str) -> None:
         """Take a request back (NIP-09). Unpaid, the order ends here; a paid one waits for what the agent says.

@@ -12,9 +12,11 @@ from typing import Any, ClassVar, Final
 
 import structlog
 
+from dvm import queries_wishes
 from dvm.agreement import award_of, is_ruling
 from dvm.errors import BadRequest
 from dvm.escrow_messages import (
+    Accepts,
     Answers,
     AsksBack,
     Delivered,
@@ -24,6 +26,7 @@ from dvm.escrow_messages import (
     Ruled,
     Signs,
     Wishes,
+    Yields,
     read_message,
     write_message,
 )
@@ -31,10 +34,11 @@ from dvm.post import Post
 from identity import Event, Rumor, SecretKey, Signer, parse_event
 from identity.nip59 import wrap
 from relay_bridge import Delivery, usable_relays
-from store import Transaction
+from store import Also, Transaction
 from wallet import WalletError
 from wallet.escrow import Decision, Effect, EscrowInput, Gone, Role, SignaturesCame, Stage, Tick
-from wallet.escrows import Also, Escrows
+from wallet.escrows import Change, Escrows
+from wallet.keyring import HTLC_NUT
 from wallet.queries_escrows import EscrowRow
 from wallet.terms import MARGIN_SECONDS, Method, Terms
 
@@ -82,8 +86,8 @@ class EscrowDesk(ABC):
         """What this role alone is told. What is not for it changes nothing."""
 
     @abstractmethod
-    async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> bool:
-        """Do what our owner wants; False if it cannot be done where the escrow stands. Raises `BadRequest`."""
+    async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> EscrowRow:
+        """Do what our owner wants. Raises `BadRequest` if it cannot be done where the escrow stands, or at all."""
 
     # Life ----------------------------------------------------------------------------------------------------
 
@@ -114,15 +118,20 @@ class EscrowDesk(ABC):
             return why_not
         try:
             enforced = await self._post.wallet.enforces(terms.mint)
+            if enforced.checked_at is None:
+                return await self._doubts_unprobed(terms)
         except WalletError as error:
             return str(error)
-        if enforced.checked_at is None:
-            if terms.price_sat > UNPROBED_SAT_MAX:
-                return f"{terms.mint} was not probed yet, and above {UNPROBED_SAT_MAX} sat it must be"
-        elif not (
-            (enforced.htlc if terms.method is Method.REVEAL else enforced.multisig) and enforced.refund
-        ):
-            return f"{terms.mint} does not enforce the locks of an escrow"
+        if (enforced.htlc if terms.method is Method.REVEAL else enforced.multisig) and enforced.refund:
+            return ""
+        return f"{terms.mint} does not enforce the locks of an escrow"
+
+    async def _doubts_unprobed(self, terms: Terms) -> str:
+        if terms.price_sat > UNPROBED_SAT_MAX:
+            return f"{terms.mint} was not probed yet, and above {UNPROBED_SAT_MAX} sat it must be"
+        info = await self._post.wallet.mint_info(terms.mint)
+        if terms.method is Method.REVEAL and not info.supports(HTLC_NUT):
+            return f"{terms.mint} does not announce that it can lock coins to a hash (NUT-14)"
         return ""
 
     async def doubts_of_time(self, mint: str) -> str:
@@ -144,21 +153,47 @@ class EscrowDesk(ABC):
                 log.info("mint_not_probed", mint=mint, reason=str(error))
 
     async def happens(
-        self, request_id: str, event: EscrowInput, *, also: Also | None = None, **columns: Any
+        self,
+        request_id: str,
+        event: EscrowInput,
+        *,
+        also: Also | None = None,
+        change: Change | None = None,
+        **columns: Any,
     ) -> EscrowRow | None:
-        """Let `event` happen: stage, columns, letters and `also` in one transaction. None if it changes nothing."""
+        """Let `event` happen: stage, columns, letters and `also` in one transaction. None if it changes nothing.
+
+        `change`: see `Escrows.apply`.
+        """
 
         async def prepare(row: EscrowRow, decision: Decision) -> Also:
             return await self._writes(row, decision, also)
 
         key = (self.role, self._signer.public_key, request_id)
-        applied = await self.escrows.apply(key, event, prepare=prepare, **columns)
+        applied = await self.escrows.apply(key, event, prepare=prepare, change=change, **columns)
         if applied is None:
             return None
         row, decision = applied
         log.info("escrow", role=self.role, request=request_id, stage=row.stage, then=decision.then)
         self.watch(request_id)
         return row
+
+    async def wished(
+        self, request_id: str, event: EscrowInput, *, also: Also | None = None, change: Change | None = None
+    ) -> EscrowRow:
+        """As `happens`, because our owner wants it. Raises `BadRequest` if it changes nothing."""
+        done = await self.happens(request_id, event, also=also, change=change)
+        if done is not None:
+            return done
+        row = await self.get(request_id)
+        if row is None:
+            raise BadRequest(
+                f"no escrow of ours has the id {request_id[:64]!r}; `tradepost escrow list` shows all"
+            )
+        raise BadRequest(
+            f"the escrow is {row.stage}: that is not possible any more, or not yet; `tradepost escrow show "
+            f"{row.request_id[:12]}` tells its deadlines"
+        )
 
     async def writes(self, request_id: str, event: EscrowInput, **columns: Any) -> Also | None:
         """As `happens`, as part of a transaction of the caller's. None if the escrow knows no such step.
@@ -214,12 +249,22 @@ class EscrowDesk(ABC):
     async def _on_wish(self, row: EscrowRow, sender: str, message: Wishes, delivery: Delivery) -> None:
         if sender != self._signer.public_key:
             return
+
+        async def answered(tx: Transaction, refused: str = "") -> None:
+            await delivery.done(tx)
+            now = self._post.clock.now()
+            await queries_wishes.answer(tx, delivery.event.id, refused, now=now)
+
         try:
-            done = await self.wish(row.request_id, message, also=delivery.done)
-        except BadRequest as error:
+            await self.wish(row.request_id, message, also=answered)
+        except (BadRequest, WalletError) as error:  # a mint that is away
             log.warning("escrow_wish_refused", request=row.request_id, reason=str(error))
+            async with (
+                self._post.db.transaction() as tx
+            ):  # refused for good: nobody expects it to be done later
+                await answered(tx, str(error))
         else:
-            log.info("escrow_wish", request=row.request_id, action=message.action, done=done)
+            log.info("escrow_wish", request=row.request_id, action=message.action)
 
     async def _on_signatures(self, row: EscrowRow, sender: str, message: Signs, delivery: Delivery) -> None:
         """Somebody signs coins over to us: all of them, or those that the arbiter awards us."""
@@ -240,24 +285,33 @@ class EscrowDesk(ABC):
         if by is not Role.ARBITER and given.keys() != ours:
             log.info("escrow_message_ignored", request=row.request_id, reason="it does not sign all coins")
         elif by is not Role.ARBITER and (merged := self.escrows.merge(row, given)) is not None:
-            await self.happens(row.request_id, event, also=delivery.done, signatures=merged)
+            reason = "the agent gave the money back" if by is Role.PROVIDER else row.reason
+            await self.happens(row.request_id, event, also=delivery.done, signatures=merged, reason=reason)
         elif by is Role.ARBITER:  # used when we have asked for them, and have all that it awards us
             await self.escrows.note(row.key, lambda now: _signatures(self.escrows.merge(now, given)))
             self.watch(row.request_id)
 
     async def _on_ruling(self, row: EscrowRow, sender: str, message: Ruled) -> None:
         """The arbiter ruled. What it awards us comes with its signatures; that the rest is gone, the mint tells."""
-        has_coins = row.stage.is_locked or row.stage is Stage.CLAIMING
+        has_coins = row.stage.is_locked or row.stage is Stage.CLAIMING or self._may_be_awarded(row)
         if sender == row.terms.arbiter and is_ruling(message.ruling, row.terms) and has_coins:
             ruling = message.ruling.to_json().decode()
             due = {"ruling": ruling, "reason": "the arbiter ruled", "wake_at": self._post.clock.now()}
             await self.escrows.note(row.key, lambda _row: due)
             self.watch(row.request_id)
 
+    async def due(self, row: EscrowRow) -> tuple[EscrowInput, dict[str, Any]] | None:
+        """What was noted with an escrow and can happen now, with the columns for it; None if there is nothing."""
+        is_awarded = await self._has_been_awarded(row)
+        return (SignaturesCame(Role.ARBITER), {}) if is_awarded else None
+
     async def _has_been_awarded(self, row: EscrowRow) -> bool:
-        """Whether the arbiter's signatures that were kept are of use now."""
-        may_use_them = self.escrows.decide(row, SignaturesCame(Role.ARBITER)) is not None
+        """Whether the arbiter's signatures that were kept are of use. What we gave away only a ruling takes back."""
+        may_use_them = self._may_be_awarded(row) and (row.stage is not Stage.CONCEDED or row.ruling)
         return bool(may_use_them and row.signatures and await self._is_all(row, row.signatures))
+
+    def _may_be_awarded(self, row: EscrowRow) -> bool:
+        return self.escrows.decide(row, SignaturesCame(Role.ARBITER)) is not None
 
     async def _is_all(self, row: EscrowRow, signatures: Iterable[str]) -> bool:
         """Whether these signatures are all that we have to expect: for each coin, or for what a ruling awards us.
@@ -281,9 +335,12 @@ class EscrowDesk(ABC):
         )
         match then:
             case Effect.SIGN_FOR_PROVIDER:
-                return [(terms.provider, Signs(self._sign(row, coins)))]
+                was_asked = self.role is Role.CUSTOMER and row.stage in (Stage.OVERDUE, Stage.DISPUTED)
+                relents: list[Letter] = [(arbiter, Accepts())] if was_asked else []
+                return [(terms.provider, Signs(self._sign(row, coins))), *relents]
             case Effect.SIGN_FOR_CUSTOMER:
-                return [(terms.customer, Signs(self._sign(row, coins)))]
+                yields: list[Letter] = [(arbiter, Yields())] if self.role is Role.PROVIDER else []
+                return [(terms.customer, Signs(self._sign(row, coins))), *yields]
             case Effect.REPORT if row.result is not None:
                 return [(arbiter, Delivered(row.result.id, self._relays(row), coins))]
             case Effect.REDELIVER if row.result is not None:
@@ -346,8 +403,8 @@ class EscrowDesk(ABC):
             if row.stage is Stage.CLAIMING:
                 await self._try(self._claim, row, RETRY_SECONDS)
                 continue
-            if await self._has_been_awarded(row):
-                await self.happens(request_id, SignaturesCame(Role.ARBITER))
+            if await self.due(row) is not None:
+                await self._try(self._do_due, row, RETRY_SECONDS)
                 continue
             if row.wake_at is None:
                 return
@@ -355,10 +412,13 @@ class EscrowDesk(ABC):
             if left_seconds > 0:
                 await self._post.clock.sleep(left_seconds)
             else:
-                # Coins that nobody has taken since the locktime may stay so for ever: ask less and less often.
-                since_seconds = self._post.clock.now() - row.terms.locktime
-                wait_seconds = max(LOOK_AGAIN_SECONDS, min(since_seconds // 4, LOOK_AGAIN_SECONDS_MAX))
+                # Coins that nobody has taken yet may stay so for ever: ask less and less often.
+                wait_seconds = max(LOOK_AGAIN_SECONDS, min(-left_seconds // 4, LOOK_AGAIN_SECONDS_MAX))
                 await self._try(self._tick, row, wait_seconds)
+
+    async def _do_due(self, row: EscrowRow) -> bool:
+        event, columns = await self.due(row) or (None, {})
+        return event is not None and await self.happens(row.request_id, event, **columns) is not None
 
     async def _claim(self, row: EscrowRow) -> bool:
         self._claiming.add(row.request_id)
@@ -372,8 +432,9 @@ class EscrowDesk(ABC):
     async def _tick(self, row: EscrowRow) -> bool:
         if await self.happens(row.request_id, Tick()) is not None:
             return True
-        # After the locktime, or a ruling: has somebody taken the coins?
-        is_open = row.ruling is None and self._post.clock.now() <= row.terms.locktime
+        # After the locktime, a ruling, our giving in: has somebody taken the coins?
+        is_over = row.ruling is not None or row.stage is Stage.CONCEDED
+        is_open = not is_over and self._post.clock.now() <= row.terms.locktime
         if is_open or not await self.escrows.gone(row):
             return False
         by_right = await self.escrows.went_by_right(row)

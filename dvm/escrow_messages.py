@@ -97,6 +97,14 @@ class Disputes(_Message, frozen=True, tag="disputes"):
     coins: list[tuple[Secret, Sats]] = []
 
 
+class Accepts(_Message, frozen=True, tag="accepts"):
+    """Customer to arbiter: what it disputed, or asked back, it has accepted after all."""
+
+
+class Yields(_Message, frozen=True, tag="yields"):
+    """Provider to arbiter: it has given the money back."""
+
+
 class Answers(_Message, frozen=True, tag="answers"):
     """Provider to arbiter and customer, in a dispute."""
 
@@ -118,13 +126,25 @@ class Reveals(_Message, frozen=True, tag="reveals"):
 class Wishes(_Message, frozen=True, tag="wishes"):
     """From us to ourselves: what our owner wants done in a post that runs elsewhere, or just now in another process."""
 
-    action: Literal["accept", "dispute", "give_back", "rule"]
+    action: Literal["accept", "dispute", "answer", "give_back", "rule"]
     reason: Text = ""
     provider_sat: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
 
 
 EscrowMessage = (
-    Serve | Serves | Declines | Delivered | Signs | AsksBack | Disputes | Answers | Ruled | Reveals | Wishes
+    Serve
+    | Serves
+    | Declines
+    | Delivered
+    | Signs
+    | AsksBack
+    | Disputes
+    | Accepts
+    | Yields
+    | Answers
+    | Ruled
+    | Reveals
+    | Wishes
 )
 _DECODER: Final = msgspec.json.Decoder(EscrowMessage)
 

@@ -25,13 +25,14 @@ from dvm.escrow_messages import (
 )
 from dvm.escrow_results import ResultSearch, report_of
 from dvm.lifecycle import PaymentState
+from dvm.lifecycle_orders import OrderState
 from dvm.limits import ProviderLimits
 from dvm.nip90 import EscrowOffer, JobRequest, Offer
 from dvm.post import Post
 from dvm.reveals import end_sale
 from identity import Event, SecretKey, Signer
 from relay_bridge import Delivery
-from store import Transaction
+from store import Also, Transaction
 from wallet import (
     Action,
     AlreadySpent,
@@ -43,6 +44,7 @@ from wallet import (
 from wallet.errors import WrongTerms
 from wallet.escrow import (
     Accepted,
+    Answered,
     Contested,
     Funded,
     GivesBack,
@@ -53,7 +55,7 @@ from wallet.escrow import (
     Served,
     Stage,
 )
-from wallet.escrows import Also, claim_id
+from wallet.escrows import claim_id
 from wallet.ledger import escrow_account, post_gone, settle
 from wallet.queries_escrows import EscrowRow
 from wallet.terms import MARGIN_SECONDS, Method, Terms, check_agreement
@@ -61,8 +63,9 @@ from wallet.terms import MARGIN_SECONDS, Method, Terms, check_agreement
 log = structlog.get_logger(__name__)
 
 DELIVER_SECONDS_MIN: Final = 30
+UNPAID: Final = (OrderState.FAILED, OrderState.EXPIRED)  # the order of a hearing ended so, and cost nothing
 LOOK_FOR_KEY_SECONDS: Final = 15
-STATEMENTS_MAX: Final = 20
+STATEMENTS_MAX: Final = 10  # of each party
 STATEMENT_BYTES_MAX: Final = (
     4_000  # with the coins beside it, wrapped twice, a letter is a third of what relays take
 )
@@ -84,8 +87,11 @@ def escrow_offer(row: EscrowRow) -> EscrowOffer:
 
 
 def said(row: EscrowRow, who: str, text: str) -> tuple[dict[str, str], ...]:
-    """The row's statements with one more."""
-    return (*row.statements, {"by": who, "text": text})[-STATEMENTS_MAX:]
+    """The row's statements with one more; whoever says too much pushes out its own words only."""
+    own = [number for number, one in enumerate(row.statements) if one["by"] == who]
+    too_old = own[: max(0, len(own) + 1 - STATEMENTS_MAX)]
+    kept = (one for number, one in enumerate(row.statements) if number not in too_old)
+    return (*kept, {"by": who, "text": text})
 
 
 class ProviderDesk(EscrowDesk):
@@ -169,12 +175,19 @@ class ProviderDesk(EscrowDesk):
 
         return write
 
+    async def check_open(self, request_id: str) -> EscrowRow | None:
+        """Our view of a job's escrow, before work is put into it. Raises `JobFailed` if it has ended unpaid."""
+        row = await self.get(request_id)
+        if row is not None and row.stage in (Stage.CONCEDED, Stage.YIELDED, Stage.LOST):
+            raise JobFailed("its money is not in escrow any more: nothing would be owed for the work")
+        return row
+
     async def check_coins(self, request_id: str) -> None:
         """Before a result is out, raise `JobFailed` if nothing would be owed for it.
 
         The coins are gone, or it is late. A mint that is away tells nothing.
         """
-        row = await self.get(request_id)
+        row = await self.check_open(request_id)
         if row is None or row.stage is not Stage.HELD:
             return
         if (
@@ -187,11 +200,21 @@ class ProviderDesk(EscrowDesk):
         except WalletError as error:
             log.warning("coins_not_checked", request=request_id, reason=str(error))
 
-    async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> bool:
-        """Let the customer have the money back. See `EscrowDesk.wish`."""
-        return (
-            wish.action == "give_back" and await self.happens(request_id, GivesBack(), also=also) is not None
-        )
+    async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> EscrowRow:
+        """Let the customer have the money back, or answer its dispute. See `EscrowDesk.wish`."""
+        row = await self.get(request_id)
+        match wish.action:
+            case "give_back":
+                return await self.wished(request_id, GivesBack(), also=also)
+            case "answer" if row is not None and row.ruling is not None:
+                raise BadRequest("the arbiter has ruled: it hears nothing more")
+            case "answer":
+                text = _statement(wish)
+                return await self.wished(
+                    request_id, Answered(), also=also,
+                    change=lambda now: {"statements": said(now, "provider", text)},
+                )  # fmt: skip
+        raise BadRequest(f"an agent cannot {wish.action} an escrow")
 
     async def funded(self, row: EscrowRow, token: Token, text: str) -> Also | None:
         """Check the coins that came for an escrow, before anything relies on them; what to write if they are good.
@@ -229,8 +252,10 @@ class ProviderDesk(EscrowDesk):
                 await self.happens(row.request_id, NotFunded(), also=delivery.done, reason=message.reason)
                 await self._arranged(row.request_id)
             case Disputes() if sender == row.terms.customer:
-                statements = said(row, "customer", message.reason)
-                await self.happens(row.request_id, Contested(), also=delivery.done, statements=statements)
+                await self.happens(
+                    row.request_id, Contested(), also=delivery.done,
+                    change=lambda now: {"statements": said(now, "customer", message.reason)},
+                )  # fmt: skip
             case _:
                 pass
 
@@ -279,6 +304,14 @@ class CustomerDesk(EscrowDesk):
         self._ended_with = ended
         self._owes_fee = owes_fee
 
+    async def start(self) -> None:
+        """See `EscrowDesk.start`. A hearing whose order ended unpaid, for want of sats say, is ordered anew."""
+        for row in await self.escrows.open(self.role, self._signer.public_key):
+            fee = await queries.get_order(self._post.db, row.fee_order) if row.fee_order else None
+            if row.stage is Stage.DISPUTED and fee is not None and fee.state in UNPAID:
+                await self.escrows.note(row.key, lambda _row: {"fee_order": None})
+        await super().start()
+
     def key(self, row: EscrowRow) -> SecretKey:
         """See `EscrowDesk.key`."""
         return self._post.seed.job_key("customer", row.party, row.lock_nonce or "")
@@ -308,24 +341,24 @@ class CustomerDesk(EscrowDesk):
         row = replace(row, op_id=op_id, lock_nonce=lock_nonce, ciphertext=ciphertext)
         await self.escrows.add(tx, row)
 
-    async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> bool:
+    async def wish(self, request_id: str, wish: Wishes, *, also: Also | None = None) -> EscrowRow:
         """Accept (for good) or dispute what was delivered. See `EscrowDesk.wish`."""
         row = await self.get(request_id)
         match wish.action:
             case "accept":
-                return await self.happens(request_id, Accepted(), also=also) is not None
-            case "dispute" if row is not None:
-                if not wish.reason.strip():
-                    raise BadRequest("say why: it is all that the arbiter hears from you")
-                if len(wish.reason.encode()) > STATEMENT_BYTES_MAX:
+                order = await queries.get_order(self._post.db, request_id)
+                if row is not None and row.stage is Stage.OVERDUE and (order is None or order.result is None):
                     raise BadRequest(
-                        f"say it in {STATEMENT_BYTES_MAX} bytes at most, with a link to what is longer"
+                        "nothing was delivered that you could accept; the money is on its way back"
                     )
-                statements = said(row, "customer", wish.reason)
-                return (
-                    await self.happens(request_id, Contested(), also=also, statements=statements) is not None
-                )
-        return False
+                return await self.wished(request_id, Accepted(), also=also)
+            case "dispute":
+                text = _statement(wish)
+                return await self.wished(
+                    request_id, Contested(), also=also,
+                    change=lambda now: {"statements": said(now, "customer", text)},
+                )  # fmt: skip
+        raise BadRequest(f"a customer cannot {wish.action} an escrow")
 
     async def hears(self, row: EscrowRow, sender: str, message: EscrowMessage, delivery: Delivery) -> None:  # noqa: ARG002
         """See `EscrowDesk.hears`."""
@@ -389,9 +422,19 @@ class CustomerDesk(EscrowDesk):
             wait_seconds = min(2 * wait_seconds, LOOK_FOR_KEY_SECONDS)
 
 
+def _statement(wish: Wishes) -> str:
+    """What is to be told to the arbiter. Raises `BadRequest`."""
+    if not wish.reason.strip():
+        raise BadRequest("say why: it is all that the arbiter hears from you")
+    if len(wish.reason.encode()) > STATEMENT_BYTES_MAX:
+        raise BadRequest(f"say it in {STATEMENT_BYTES_MAX} bytes at most, with a link to what is longer")
+    return wish.reason
+
+
 def fee_is_due(row: EscrowRow) -> bool:
-    """Whether our dispute costs something, and is not ordered yet."""
-    return row.stage is Stage.DISPUTED and row.terms.arbiter_fee_sat > 0 and row.fee_order is None
+    """Whether our dispute costs something, is not ordered yet, and not ruled without."""
+    is_open = row.stage is Stage.DISPUTED and row.ruling is None
+    return is_open and row.terms.arbiter_fee_sat > 0 and row.fee_order is None
 
 
 def offered_terms(offer: Offer, request: JobRequest, provider: str) -> Agreement | None:

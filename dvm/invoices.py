@@ -12,7 +12,7 @@ Only our own rail says that an invoice is settled. A zap receipt is signed by an
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -31,7 +31,7 @@ from dvm.queries_invoices import InvoiceRow, InvoiceStage
 from identity import Event
 from relay_bridge.tasks import Tasks
 from relay_bridge.timing import within
-from store import Transaction
+from store import Also, Transaction
 from wallet import InvalidRequest, WalletError
 from wallet.invoice import parse_invoice
 from wallet.rails import InvoiceState, OwnInvoice, Wish
@@ -44,7 +44,6 @@ OPEN_MAX: Final = 500  # of one agent; what is offered beyond that carries none
 ASKED_AT_ONCE: Final = 16
 ASK_SECONDS_MAX: Final = 1800
 
-Also = Callable[[Transaction], Awaitable[None]]
 log = structlog.get_logger(__name__)
 
 
@@ -82,9 +81,10 @@ class Invoices:
     async def for_offer(self, job: JobRow, request: JobRequest) -> str | None:
         """The invoice for an offer, made now if there is none yet; None if none is wanted or can be made just now.
 
-        Who says how it pays, and names no invoice, gets none: a mint's patience is not spent on it.
+        Who says how it pays, and names no invoice, gets none: a mint's patience is not spent on it. Nor is there one
+        where `rails` is empty.
         """
-        if request.settle and Method.INVOICE not in request.settle:
+        if (request.settle and Method.INVOICE not in request.settle) or not self._post.lightning.rails:
             return None
         row = await queries_invoices.get_invoice(self._post.db, self._agent, job.id)
         row = row or await self._make(job, on_credit=False)

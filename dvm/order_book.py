@@ -29,8 +29,9 @@ from dvm.queries import OrderRow
 from dvm.reveals import sealed_text
 from identity import Signer, make_template
 from relay_bridge.tasks import Tasks
-from store import Transaction
-from wallet.escrows import Also
+from store import Also, Transaction
+from wallet import queries_escrows
+from wallet.escrow import Role
 
 log = structlog.get_logger(__name__)
 
@@ -128,7 +129,7 @@ class OrderBook:
                 order.finish(row.result.content)
             case OrderState.REFUNDED:
                 order.push(Update("refunded", price_sat=row.price_sat))
-                order.fail(row.reason, f"{row.price_sat} sat came back, less the mint's fee")
+                order.fail(row.reason, await self._came_back(row))
             case OrderState.AWAITING_REFUND:
                 order.push(Update("working", f"{row.reason}; waiting for the money to come back"))
                 self.watch(row)
@@ -139,6 +140,13 @@ class OrderBook:
             case _:
                 pass
         self._told(row)
+
+    async def _came_back(self, row: OrderRow) -> str:
+        """What of a price, in words: an arbiter may have awarded a part of it."""
+        escrow = await queries_escrows.get(self._post.db, Role.CUSTOMER, row.customer, row.id)
+        if escrow is None:
+            return f"{row.price_sat} sat came back, less the mint's fee"
+        return f"{escrow.amount_sat} of {row.price_sat} sat came back"
 
     def watch(self, row: OrderRow) -> None:
         """Wait for what time brings to an order: its deadline, or the locktime of its money."""

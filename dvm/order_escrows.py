@@ -7,7 +7,6 @@ and a result in escrow is paid for as soon as the customer wants no look at it f
 from collections.abc import Callable
 
 from dvm import queries
-from dvm.escrow_messages import Wishes
 from dvm.escrow_parties import CustomerDesk
 from dvm.lifecycle_orders import MoneyBack, MoneyGone, OrderState, ResultArrived, decide_order
 from dvm.order_book import OrderBook
@@ -15,9 +14,8 @@ from dvm.post import Post
 from dvm.reveals import sold
 from identity import Event, Signer
 from relay_bridge.tasks import Tasks
-from store import Transaction
-from wallet.escrow import ResultOut, Stage
-from wallet.escrows import Also
+from store import Also, Transaction
+from wallet.escrow import Accepted, ResultOut, Stage
 from wallet.queries_escrows import EscrowRow
 
 
@@ -45,7 +43,7 @@ class OrderEscrows:
         shown = await self.desk.happens(order_id, event, result=result)
         order = await queries.get_order(self._post.db, order_id)
         if shown is not None and not (order and order.review):
-            await self.desk.wish(order_id, Wishes("accept"))
+            await self.desk.happens(order_id, Accepted())
 
     async def _shown(self, order_id: str, result: Event) -> None:
         """The arbiter shows us a result that our relays did not."""
@@ -74,7 +72,8 @@ class OrderEscrows:
             decision = decide_order(row.state, event)
             if decision is None:
                 return
-            reason = {"reason": decision.reason} if decision.reason else {}
+            why = decision.reason or (escrow.reason if stage is Stage.REFUNDED else "")
+            reason = {"reason": why} if why else {}
             await queries.update_order(tx, row, decision.state, now=self._post.clock.now(), **reason)
             tx.after_commit(lambda: self._tell(row.id))
 

@@ -4,7 +4,7 @@ Inbox: feedback `payment-required`. Duty: an offer is taken once, and what pays 
 takes it. Who holds the sats: we; `Purchases.pay` moves them from then on.
 """
 
-from dvm.agreement import Agreement
+from dvm.agreement import ARBITRATION, Agreement
 from dvm.bolt11_purchases import REFUND_SECONDS, wants_invoice
 from dvm.escrow_parties import CustomerDesk
 from dvm.lifecycle_orders import OfferArrived, OrderState
@@ -19,7 +19,8 @@ from identity import Event
 from relay_bridge import Delivery
 from relay_bridge.tasks import Tasks
 from store import Transaction
-from wallet import PaidBefore, WalletError
+from wallet import PaidBefore, WalletError, queries_escrows
+from wallet.escrow import Stage
 
 
 class OrderOffers:
@@ -48,7 +49,9 @@ class OrderOffers:
         fee_sat = escrow.terms.arbiter_fee_sat if escrow else 0
         more = f"a dispute would cost you {fee_sat} sat more" if fee_sat else ""
         self._book.handle(row).push(Update("offer", more, price_sat=price_sat))
-        obstacle = self._purchases.obstacle(row, request, offer, price_sat, escrow)
+        obstacle = await self._no_need(row) or self._purchases.obstacle(
+            row, request, offer, price_sat, escrow
+        )
         if escrow and not obstacle:
             obstacle = await self._desk.doubts(escrow.terms)
         if is_exposed(row.request, feedback.event):
@@ -59,6 +62,14 @@ class OrderOffers:
             await self._pay_invoice(row, feedback.event, offer, price_sat, delivery)
         else:
             await self._lock_coins(row, feedback.event, offer, price_sat, delivery, escrow=escrow)
+
+    async def _no_need(self, row: OrderRow) -> str:
+        """Why a hearing is not paid for any more; empty if it is, and for all other work."""
+        if row.kind != ARBITRATION:
+            return ""
+        case = await queries_escrows.of_hearing(self._post.db, row.id)
+        is_over = case is not None and (case.stage is not Stage.DISPUTED or case.ruling is not None)
+        return "the dispute is over" if is_over else ""
 
     async def _refuse(self, row: OrderRow, reason: str, delivery: Delivery) -> None:
         await self._book.apply(row.id, OfferArrived(reason), also=delivery.done)

@@ -8,9 +8,8 @@ from dvm import queries
 from dvm.lifecycle import JobInput, PaymentAccepted, PaymentLost, PaymentRefused, PaymentState
 from dvm.post import Post
 from dvm.queries import JobRow, PaymentRow
-from store import Transaction
+from store import Also, Transaction
 from wallet import Action, Plan
-from wallet.escrows import Also
 from wallet.ledger import counter_account, settle
 
 log = structlog.get_logger(__name__)

@@ -25,7 +25,7 @@ from dvm.post import Post
 from dvm.queries import JobRow, PaymentRow
 from dvm.requests import Requests
 from identity import SecretKey
-from store import Transaction
+from store import Also, Transaction
 from wallet import (
     Action,
     AlreadySpent,
@@ -40,7 +40,6 @@ from wallet import (
 )
 from wallet.errors import WrongTerms
 from wallet.escrow import GivesBack, Stage
-from wallet.escrows import Also
 from wallet.ledger import post_found
 from wallet.terms import Method
 

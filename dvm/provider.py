@@ -5,7 +5,7 @@ result or one error. How a job begins is the business of `reception.py`, what it
 here it is written down (job, payment and outgoing events in one transaction) and then acted on.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
@@ -52,7 +52,7 @@ from dvm.workshop import Workshop
 from identity import DecryptionError, LocalSigner, Signer
 from identity.nip59 import KIND_EPHEMERAL_GIFT_WRAP, KIND_GIFT_WRAP, unwrap
 from relay_bridge import AtOnce, Delivery, Filter, Following, Gate, Handler, RelayChange
-from store import Transaction
+from store import Also, Transaction
 from wallet import Token, WalletError, parse_payload
 from wallet.escrow import NotFunded, ResultOut, Served
 from wallet.terms import Method
@@ -61,7 +61,6 @@ log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 30
 SWEEP_JOBS_MAX = 100
-Also = Callable[[Transaction], Awaitable[None]]
 
 
 class Provider:

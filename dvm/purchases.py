@@ -28,7 +28,7 @@ from dvm.reveals import REVEAL_SECONDS_MAX, sealed_agreement
 from identity import SecretKey, Signer, make_template
 from identity.nip59 import wrap
 from relay_bridge import usable_relays
-from store import Transaction
+from store import Also, Transaction
 from wallet import (
     AlreadySpent,
     InvalidToken,
@@ -50,9 +50,8 @@ from wallet.terms import Method, Terms, check_agreement
 
 log = structlog.get_logger(__name__)
 
-LOCK_SECONDS_MAX: Final = 7 * 86400  # an offer that binds our coins for longer is not taken
+PREPAID_LOCK_SECONDS_MAX: Final = 7 * 86400  # an offer that binds our coins for longer is not taken
 RECLAIM_RETRY_SECONDS: Final = 15
-Also = Callable[[Transaction], Awaitable[None]]
 T = TypeVar("T")
 
 
@@ -115,7 +114,7 @@ class Purchases:
             return f"the agent offers no {' and no '.join(request.settle)}, and you want no other payment"
         if PREPAID not in offer.settle or offer.lock is None or offer.locktime is None:
             return "the agent asks for a kind of payment that this wallet does not make yet"
-        if not now < offer.locktime <= now + LOCK_SECONDS_MAX:
+        if not now < offer.locktime <= now + PREPAID_LOCK_SECONDS_MAX:
             return "the offer would lock the coins for too long, or not at all"
         return ""
 

@@ -4,7 +4,6 @@ Inbox: requests that ask for `reveal`. Duty: a customer never owes more than its
 to nobody before the coins for it are being swapped. Who holds the sats: the customer, until that swap.
 """
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
 
@@ -19,13 +18,12 @@ from dvm.queries import JobRow
 from dvm.reveals import SealedResult
 from identity import InvalidSeal
 from identity.seal import seal
-from store import Transaction
+from store import Also, Transaction
 from wallet.errors import WrongTerms
 from wallet.escrow import Role, Stage
 from wallet.queries_escrows import EscrowRow
 from wallet.terms import MARGIN_SECONDS, Method, Terms, check_agreement
 
-Also = Callable[[Transaction], Awaitable[None]]
 WORK_SECONDS_MAX: Final = 86_400  # how long a job may wait and be worked on, if its customer sets no limit
 _LATER: Final = "0" * 64  # in the place of a hash that is not known before the work is done
 

@@ -203,6 +203,12 @@ class Workshop:
         if request.is_expired(self._post.clock.now()):
             await self.fail(job, "the request expired before the work began")
             return
+        if job.price_msat:
+            try:
+                await self._desk.check_open(job.id)
+            except JobFailed as error:  # our owner gave the money back while we were away
+                await self.fail(job, str(error))
+                return
         running = await self._apply(job, WorkStarted(job.attempts + 1))
         if running is None:
             await self.fail(job, "the agent broke down on this job several times")

@@ -87,6 +87,11 @@ class Feed:
         if await self._connection.tried():
             await self._caught_up.wait()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the relay has told all that it had stored, and is still connected."""
+        return self._complete_at is not None
+
     def is_telling(self, seconds_max: int) -> bool:
         """Whether the relay was connected to so lately that it may still tell what it had stored."""
         return self._open and self._complete_at is None and self._clock.now() < self._asked_at + seconds_max

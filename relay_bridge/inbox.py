@@ -30,6 +30,7 @@ from relay_bridge.errors import AlreadyFollowed
 from relay_bridge.filters import Filter
 from relay_bridge.pool import RelayPool
 from relay_bridge.tasks import Dispatcher, Tasks
+from relay_bridge.timing import within
 from relay_bridge.values import RelayChange
 from store import Clock, Database, Transaction
 
@@ -141,6 +142,27 @@ class Following:
         Relays that never say so are waited for as long as the pool's limits allow.
         """
         await asyncio.gather(*(feed.caught_up() for feed in self._feeds))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that is on disk was handled, but for what failed and is put off."""
+        return self._dispatcher.idle.is_set()
+
+    async def read(self, *, patience_seconds: float) -> bool:
+        """Have all that relays stored so far on disk, and handled.
+
+        False if that took too long, if no relay told all of it, or if something could not be handled and is put off.
+        """
+        try:
+            await within(self._clock, patience_seconds, self._read())
+        except TimeoutError:
+            return False
+        put_off_to = await queries.next_delivery(self._db, self.name, self._clock.now())
+        return put_off_to in (None, _NEVER) and any(feed.is_current for feed in self._feeds)
+
+    async def _read(self) -> None:
+        await self.caught_up()
+        await self._dispatcher.idle.wait()
 
     async def current_since(self, *, patience_seconds: int) -> list[int]:
         """Since when all that a relay has is on disk: a time for each relay that proves now that it is.

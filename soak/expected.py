@@ -28,21 +28,30 @@ def expected(plan: Plan) -> Expected | None:
     if plan.provider == "fails":
         return Expected(0, before_locktime=True)
     late = plan.works_seconds > DELIVER_SECONDS + MARGIN_SECONDS + SLACK_SECONDS
+    if plan.provider == "regrets":
+        return None
     if plan.provider == "hangs" or late:
-        return Expected(0, before_locktime=judges)
+        return None if plan.customer == "relents" else Expected(0, before_locktime=judges)
     if plan.works_seconds > DELIVER_SECONDS - SLACK_SECONDS:
         return None
-    if plan.customer != "disputes":
+    if plan.customer not in ("disputes", "relents"):
         return Expected(PRICE_SAT)
     if plan.acts_seconds > REVIEW_SECONDS + 1:
         return Expected(PRICE_SAT)
     if plan.acts_seconds > REVIEW_SECONDS - SLACK_SECONDS or not judges:
         return None
     ruled = plan.arbiter == "rules" and plan.rules_seconds < DISPUTE_SECONDS - SLACK_SECONDS
+    if plan.customer == "relents" and not (
+        ruled and plan.rules_seconds < plan.relents_seconds - SLACK_SECONDS
+    ):
+        crosses = ruled and plan.rules_seconds < plan.relents_seconds + SLACK_SECONDS
+        return None if crosses else Expected(PRICE_SAT)
     return Expected(plan.award_sat, before_locktime=True) if ruled else Expected(0)
 
 
 def _is_plain(plan: Plan) -> bool:
     return (
-        plan.provider == "works" and plan.customer != "disputes" and 4 * plan.works_seconds < DELIVER_SECONDS
+        plan.provider == "works"
+        and plan.customer not in ("disputes", "relents")
+        and 4 * plan.works_seconds < DELIVER_SECONDS
     )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from soak.run import Run
 
 FEES_SAT_MAX: Final = 4  # of one party: three swaps at most, of few coins
+HEARING_FEES_SAT_MAX: Final = 4  # the same for a hearing, if it costs anything
 
 
 class Judge:
@@ -41,9 +42,14 @@ class Judge:
         self._must(self._left >= 0, f"there are {-self._left} sat more than the mint owes")
         total = sum(self._coins.values()) + self._left + world.mint.fees_sat
         self._must(total == sum(start.sats.values()) + start.mint.fees_sat, "the mint made money")
-        self._must(self._coins["arbiter"] == 0, "the arbiter has money of others")
+        case = self._rows["arbiter"]
+        heard = case is not None and case.ruling is not None
+        self._must(
+            self._coins["arbiter"] <= self._plan.fee_sat * heard, "the arbiter has money that it did not earn"
+        )
         self._lightning(books)
-        self._must(max(self._fees.values()) <= FEES_SAT_MAX, f"fees: {self._fees}")
+        fees_sat_max = FEES_SAT_MAX + (HEARING_FEES_SAT_MAX if self._plan.fee_sat else 0)
+        self._must(max(self._fees.values()) <= fees_sat_max, f"fees: {self._fees}")
         await self._no_result_twice()
         self._nothing_is_left_over()
         await self._verdict()
@@ -106,8 +112,13 @@ class Judge:
 
     @property
     def _lost(self) -> int:
-        """What the customer has spent, but for what the mint took."""
-        return -self._change("customer") - self._fees["customer"]
+        """What the customer has spent, but for what the mint took and for the hearing of its dispute."""
+        return (
+            -self._change("customer")
+            - self._fees["customer"]
+            - self._coins["arbiter"]
+            - self._fees["arbiter"]
+        )
 
     def _change(self, name: str) -> int:
         return self._coins[name] - ground().sats[name] + self._by_rail[name]

@@ -43,6 +43,8 @@ class Office:
         self.flying = 0  # what some party is about to read, or reading
         #: Kinds that never reach somebody, as (kind, public key): relays that withhold.
         self.withheld: set[tuple[int, str]] = set()
+        #: Who reaches no relay, by public key, and from when to when.
+        self.cut_off: dict[str, tuple[float, float]] = {}
         self._listeners: list[Callable[[Event], None]] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -52,6 +54,12 @@ class Office:
     def chance(self, probability: float) -> bool:
         """Whether something that happens with this probability happens now."""
         return probability > 0 and self.draw.random() < probability
+
+    def outage_seconds(self, key: str) -> float:
+        """How long somebody will still reach no relay; 0 if it reaches them."""
+        begins, ends = self.cut_off.get(key, (0.0, 0.0))
+        now = asyncio.get_running_loop().time()
+        return ends - now if begins <= now < ends else 0.0
 
     def publish(self, event: Event) -> bool:
         """A party publishes; False if it hears no OK, whether the event was taken or not."""
@@ -102,7 +110,7 @@ class SimPool:
         await asyncio.sleep(office.draw.random() * office.late_seconds)
         self._life.check()
         found = [event for event in office.events.values() if matches_any(filters, event)]
-        if office.chance(office.lossy):
+        if office.chance(office.lossy) or office.outage_seconds(self._reader):
             found = []
         self._life.pass_point("query", "".join(event.id for event in found))
         return [event for event in found if (event.kind, self._reader) not in office.withheld]
@@ -121,10 +129,11 @@ class SimPool:
 class SimOutbox:
     """See `relay_bridge.Outbox`."""
 
-    def __init__(self, life: Life, office: Office, mailbox: Mailbox) -> None:
+    def __init__(self, life: Life, office: Office, mailbox: Mailbox, writer: str) -> None:
         self._life = life
         self._office = office
         self._mailbox = mailbox
+        self._writer = writer
 
     def start(self) -> None:
         """Send what an earlier process left."""
@@ -155,7 +164,7 @@ class SimOutbox:
                 break
             await asyncio.sleep(0)
             self._life.check()
-            heard = self._office.publish(event)
+            heard = not self._office.outage_seconds(self._writer) and self._office.publish(event)
             self._life.pass_point(f"publish {event.kind}", event.id)
             if heard:
                 break
@@ -182,13 +191,19 @@ class SimDelivery(Delivery):
 class SimFollowing:
     """One name that is followed."""
 
-    def __init__(self, end: Callable[[], None], began_at: int) -> None:
+    def __init__(self, end: Callable[[], None], inbox: "SimInbox") -> None:
         self._end = end
-        self._began_at = began_at
+        self._inbox = inbox
+        self._began = asyncio.get_running_loop().time()
 
     async def current_since(self, *, patience_seconds: int) -> list[int]:
-        """All there is was told when it began."""
-        return [self._began_at]
+        """What relays had when it began, or when an outage ended, is told after a while; nothing during one."""
+        return self._inbox.current_since(self._began)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no handler is running."""
+        return self._inbox.is_idle
 
     async def close(self) -> None:
         """Hear no more."""
@@ -219,7 +234,21 @@ class SimInbox:
             if matches_any(filters, event) and not withheld and not self._life.died.is_set():
                 self._life.spawn(self._handle(name, event, handler))
 
-        return SimFollowing(self._office.listen(hear), self._life.clock.now())
+        return SimFollowing(self._office.listen(hear), self)
+
+    @property
+    def is_idle(self) -> bool:
+        """See `SimFollowing.is_idle`."""
+        return not self._busy
+
+    def current_since(self, began: float) -> list[int]:
+        """See `SimFollowing.current_since`."""
+        office, now = self._office, asyncio.get_running_loop().time()
+        _, ends = office.cut_off.get(self._reader, (0.0, 0.0))
+        all_told = max(began, ends if ends <= now else 0.0) + office.late_seconds
+        if now < all_told or office.outage_seconds(self._reader):
+            return []
+        return [self._life.clock.now() - int(now - all_told)]
 
     async def _handle(self, name: str, event: Event, handler: Callable[[Delivery], Awaitable[None]]) -> None:
         self._office.flying += 1
@@ -230,6 +259,8 @@ class SimInbox:
 
     async def _deliver(self, name: str, event: Event, handler: Callable[[Delivery], Awaitable[None]]) -> None:
         await asyncio.sleep(self._office.draw.random() * self._office.late_seconds)
+        if outage_seconds := self._office.outage_seconds(self._reader):
+            await asyncio.sleep(outage_seconds)
         key = (name, event.id)
         if key in self._mailbox.handled or key in self._busy:
             return

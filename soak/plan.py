@@ -25,6 +25,7 @@ CHEATS_OF_REVEAL: Final = (
     "provider: keeps the key to itself", "provider: takes the coins late",
 )  # fmt: skip
 CHEATS_OF_INVOICE: Final = ("customer: says that it has paid", "customer: pays twice")
+FEE_SAT: Final = 5  # so that it can go back, with what the mint takes on the way
 #: By the remainder of a seed: of seven seeds five are escrows.
 METHODS: Final = {2: Method.REVEAL, 3: Method.INVOICE}
 
@@ -34,22 +35,27 @@ class Plan:
     """One run. `kills`: party, point of its life, seconds until it is started again.
 
     `on_credit`: the provider works first, and its result carries the invoice. `private`: nobody else can read the job.
+    `relents_seconds`: how long after its dispute, or when nothing came in time, a customer that relents pays after all;
+    how long after a dispute an agent that regrets gives the money back.
     """
 
     seed: int
-    customer: str = "content"  # content, accepts, silent, disputes, leaves; stingy or poor (not in escrow)
-    provider: str = "works"  # works, fails, hangs, late, leaves
+    #: content, accepts, silent, disputes, relents, leaves; stingy or poor (not in escrow)
+    customer: str = "content"
+    provider: str = "works"  # works, fails, hangs, late, leaves, regrets (gives back what is disputed)
     arbiter: str = "rules"  # rules, sleeps, leaves
     cheat: str = ""
     award_sat: int = PRICE_SAT
     works_seconds: float = 0.0
     acts_seconds: float = 0.0
     rules_seconds: float = 0.0
+    relents_seconds: float = 0.0
     kills: tuple[tuple[str, int, float], ...] = ()
     weather: Weather = field(default_factory=Weather)
     method: Method = Method.ESCROW
     on_credit: bool = False
     private: bool = False
+    fee_sat: int = 0  # what the arbiter asks for hearing a dispute
 
     @property
     def cheater(self) -> str:
@@ -62,7 +68,8 @@ def draw_plan(seed: int) -> Plan:
     draw = random.Random(seed)
     if method := METHODS.get(seed % 7):
         return _draw_sale(seed, method, draw)
-    customer = draw.choices(("content", "accepts", "silent", "disputes", "leaves"), (3, 2, 2, 4, 1))[0]
+    customers = ("content", "accepts", "silent", "disputes", "relents", "leaves")
+    customer = draw.choices(customers, (3, 2, 2, 4, 2, 1))[0]
     provider = draw.choices(("works", "fails", "hangs", "late", "leaves"), (8, 1, 1, 1, 1))[0]
     arbiter = draw.choices(("rules", "sleeps", "leaves"), (6, 2, 1))[0]
     cheat = draw.choice(CHEATS) if draw.random() < 0.3 else ""
@@ -77,13 +84,25 @@ def draw_plan(seed: int) -> Plan:
         provider = "fails" if cheat == "provider: takes what it gave back" else provider
         arbiter, award_sat = "rules", PRICE_SAT if cheat.startswith("customer") else award_sat
         customer = "content" if cheat.startswith("provider") and customer == "disputes" else customer
+        customer = "disputes" if customer == "relents" else customer
     works = draw.uniform(0, 60) if provider != "late" else draw.uniform(DELIVER_SECONDS, 3 * DELIVER_SECONDS)
     kills = _draw_kills(draw)
     if cheat == "provider: dates its result back":  # while its customer is away
         kills = (("customer", draw.randrange(14, 19), draw.uniform(600, 900)),)
+    acts, rules = draw.uniform(0, 70), draw.uniform(0, 300)
+    weather = _draw_weather(draw)
+    for name, share in (("customer", 0.05), ("provider", 0.05), ("arbiter", 0.15)):
+        if draw.random() < share:
+            begins = draw.uniform(0, 200)
+            weather.cut_off[name] = (begins, begins + draw.uniform(30, 600))
+    relents = draw.uniform(0, 200)
+    relents = draw.choice((rules + relents / 10, relents))  # when the ruling is on its way, perhaps
+    if provider == "works" and customer in ("disputes", "relents") and not cheat and draw.random() < 0.25:
+        provider = "regrets"
+    fee_sat = FEE_SAT if not cheat and arbiter != "leaves" and draw.random() < 0.3 else 0
     return Plan(
-        seed, customer, provider, arbiter, cheat, award_sat, works, draw.uniform(0, 70), draw.uniform(0, 300), kills,
-        _draw_weather(draw),
+        seed, customer, provider, arbiter, cheat, award_sat, works, acts, rules, relents, kills, weather,
+        fee_sat=fee_sat,
     )  # fmt: skip
 
 

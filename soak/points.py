@@ -14,20 +14,24 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from soak.plan import Plan
+from soak.plan import FEE_SAT, Plan
 from soak.run import Outcome, play
 from soak.virtual import quiet
-from soak.world import PRICE_SAT
+from soak.world import PRICE_SAT, Weather
 from wallet.terms import Method
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """How it goes undisturbed, and what must come of it however a party dies and comes back."""
+    """How it goes undisturbed, and what must come of it however a party dies and comes back.
+
+    `or_else`: another end, as sats of the provider and order, where two parties act at once and one is first.
+    """
 
     plan: Plan
     provider_sat: int
     order: str
+    or_else: tuple[int, str] | None = None
 
 
 def _plan(**options: object) -> Plan:
@@ -36,6 +40,30 @@ def _plan(**options: object) -> Plan:
 
 def _dispute(award_sat: int, order: str) -> Scenario:
     return Scenario(_plan(customer="disputes", award_sat=award_sat), award_sat, order)
+
+
+def _crossing(award_sat: int, seed: int) -> Scenario:
+    """The customer accepts after all as the arbiter rules: their letters pass each other, and either may be first."""
+    plan = _plan(
+        customer="relents",
+        relents_seconds=33,
+        award_sat=award_sat,
+        seed=seed,
+        weather=Weather(late_relays_seconds=5),
+    )
+    return Scenario(plan, PRICE_SAT, "done", or_else=(award_sat, "refunded"))
+
+
+def _late() -> Plan:
+    """Relays show the customer the result when its time is over, and there is no arbiter that could have."""
+    cut_off = {"customer": (270.0, 500.0)}
+    return _plan(
+        customer="relents",
+        arbiter="leaves",
+        works_seconds=280,
+        rules_seconds=0,
+        weather=Weather(cut_off=cut_off),
+    )
 
 
 def _sale(method: Method, provider_sat: int, order: str, **options: object) -> Scenario:
@@ -54,6 +82,40 @@ SCENARIOS: Final = {
     "escrow: a dispute, some for each": _dispute(3, "refunded"),
     "escrow: a dispute that nobody rules": Scenario(
         _plan(customer="disputes", arbiter="sleeps"), 0, "refunded"
+    ),
+    "escrow: a dispute that the customer ends": Scenario(
+        _plan(customer="relents", relents_seconds=10, award_sat=3), PRICE_SAT, "done"
+    ),
+    "escrow: a dispute that ends as it is ruled, some for each": _crossing(3, seed=4),
+    "escrow: a dispute that ends as it is ruled, nothing for the provider": _crossing(0, seed=7),
+    "escrow: a dispute that the agent ends": Scenario(
+        _plan(customer="disputes", provider="regrets", relents_seconds=10, award_sat=3), 0, "refunded"
+    ),
+    "escrow: a dispute that the agent ends as it is ruled": Scenario(
+        _plan(
+            customer="disputes",
+            provider="regrets",
+            relents_seconds=33,
+            award_sat=3,
+            seed=4,
+            weather=Weather(late_relays_seconds=5),
+        ),
+        0,
+        "refunded",
+        or_else=(3, "refunded"),
+    ),
+    "escrow: a dispute that is paid for": Scenario(
+        _plan(customer="disputes", award_sat=3, fee_sat=FEE_SAT), 3, "refunded"
+    ),
+    "escrow: what never came cannot be paid for": Scenario(
+        _plan(customer="relents", provider="leaves", relents_seconds=2), 0, "refunded"
+    ),
+    # Who dies may be too late with the work, or with the wish to pay: then the money goes back.
+    "escrow: what came too late is paid for": Scenario(_late(), PRICE_SAT, "done", or_else=(0, "refunded")),
+    "escrow: the arbiter was cut off": Scenario(
+        _plan(customer="disputes", award_sat=3, weather=Weather(cut_off={"arbiter": (10, 400)})),
+        3,
+        "refunded",
     ),
     "prepaid: done": Scenario(_plan(method=Method.PREPAID), PRICE_SAT, "done"),
     # The provider bears the fee of making coins for the customer.
@@ -121,6 +183,11 @@ def problems_of(point: Point) -> list[str]:
     return problems_with(SCENARIOS[point.scenario], _play(point.plan))
 
 
+def problems_undisturbed(name: str) -> list[str]:
+    """What is not as it must be in a scenario in which nobody dies."""
+    return problems_with(SCENARIOS[name], _play(SCENARIOS[name].plan))
+
+
 @cache
 def _undisturbed(name: str) -> Outcome:
     scenario = SCENARIOS[name]
@@ -133,10 +200,11 @@ def _undisturbed(name: str) -> Outcome:
 def problems_with(scenario: Scenario, outcome: Outcome) -> list[str]:
     """What came of it otherwise than it must."""
     found = list(outcome.problems)
-    if outcome.provider_sat != scenario.provider_sat:
-        found.append(f"the provider has {outcome.provider_sat} sat of {scenario.provider_sat}")
-    if f"order {scenario.order}" not in outcome.seen:
-        found.append(f"the order is not {scenario.order} but {sorted(outcome.seen)}")
+    ends = [end for end in ((scenario.provider_sat, scenario.order), scenario.or_else) if end is not None]
+    if not any(outcome.provider_sat == sat and f"order {order}" in outcome.seen for sat, order in ends):
+        found.append(
+            f"the provider has {outcome.provider_sat} sat, {sorted(outcome.seen)}; it must be one of {ends}"
+        )
     return found
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dvm import BadRequest, JobFailed, OrderState, queries
+from dvm.escrow_messages import Wishes
 from soak import cheats
 from soak.judge import Judge
 from soak.judge_escrow import EscrowJudge
@@ -73,6 +74,7 @@ class Run:
         if plan.cheater == "provider" and plan.provider == "hangs":
             world.work_seconds_max = 10 * LIMIT_SECONDS  # it does not give the money back
         world.credit_sat = EARLIER_SAT if plan.on_credit else 0
+        world.fee_sat = plan.fee_sat
         async with world:
             for name in NAMES:
                 world[name].began = partial(cheats.begin, plan.cheat, name)
@@ -82,6 +84,8 @@ class Run:
                 for actor in (
                     self._ask,
                     self._act,
+                    self._relent,
+                    self._regret,
                     self._rule,
                     self._leave_sale,
                     lambda: cheats.act(plan.cheat, self),
@@ -108,6 +112,7 @@ class Run:
         while party.name not in self.left:
             party.fate.dies_at = len(party.fate.points) + kills[0][1] if kills else None
             await party.start()
+            self.world.trace.wrote(party.name)  # what it wrote as it died may be looked at now
             if party.life is None:
                 return
             await party.life.died.wait()
@@ -138,7 +143,8 @@ class Run:
         while True:
             while not customer.alive or customer.role is None:
                 await asyncio.sleep(1)
-            self.orders[:] = [row.id for row in await queries.recent_orders(customer.post.db, 5)]
+            rows = await queries.recent_orders(customer.post.db, 5)
+            self.orders[:] = [row.id for row in rows if row.kind == KIND]
             if len(self.orders) >= wanted:
                 return
             await self.doing("customer", lambda: self._ask_once(customer))
@@ -175,12 +181,33 @@ class Run:
         match self.plan.customer:
             case "accepts":
                 await self.doing("customer", lambda: customer.role.accept(self.orders[0]))
-            case "disputes":
-                while (row := await self.row("customer")) and row.stage is Stage.DELIVERED:
+            case "disputes" | "relents":
+                while await self.is_in("customer", Stage.DELIVERED):
                     await self.doing(
                         "customer", lambda: customer.role.dispute(self.orders[0], "not what I asked for")
                     )
                     await asyncio.sleep(1)
+
+    async def _relent(self) -> None:
+        if self.plan.customer != "relents":
+            return
+        customer, unpaid = self.world["customer"], (Stage.DISPUTED, Stage.OVERDUE)
+        await self.reach("customer", *unpaid)
+        await asyncio.sleep(self.plan.relents_seconds)
+        while await self.is_in("customer", *unpaid):
+            await self.doing("customer", lambda: customer.role.accept(self.orders[0]))
+            await asyncio.sleep(1)
+
+    async def _regret(self) -> None:
+        if self.plan.provider != "regrets":
+            return
+        provider = self.world["provider"]
+        await self.reach("provider", Stage.DISPUTED)
+        await asyncio.sleep(self.plan.relents_seconds)
+        wish = Wishes("give_back")
+        while await self.is_in("provider", Stage.DISPUTED):
+            await self.doing("provider", lambda: provider.role._desk.wish(self.orders[0], wish))
+            await asyncio.sleep(1)
 
     async def _leave_sale(self) -> None:
         """Go when the customer has paid: the customer itself, or the provider with a key to sell."""
@@ -203,9 +230,9 @@ class Run:
             await self.leave("arbiter")
         if self.plan.arbiter != "rules":
             return
-        await self.reach("arbiter", Stage.DISPUTED)
+        row = await self.reach("arbiter", Stage.DISPUTED)
         await asyncio.sleep(self.plan.rules_seconds)
-        while (row := await self.row("arbiter")) and row.stage is Stage.DISPUTED:
+        while await self.is_in("arbiter", Stage.DISPUTED):
             await self.doing(
                 "arbiter", lambda: self.world["arbiter"].role.rule(row.request_id, self.plan.award_sat)
             )
@@ -231,6 +258,12 @@ class Run:
         while (row := await self.row(name)) is None or row.stage not in stages:
             await self.world.trace.changed(name)
         return row
+
+    async def is_in(self, name: str, *stages: Stage) -> bool:
+        """Whether a party's view is in one of these stages; asked once it is alive."""
+        while (row := await self.row(name)) is None:
+            await asyncio.sleep(1)
+        return row.stage in stages
 
     # The end -------------------------------------------------------------------------------------------------
 
@@ -271,7 +304,7 @@ class Run:
                     found.append(f"{name} has a paid invoice that is {row['state']}")
             if name == "customer":
                 found += [f"order {row.state}" for row in await queries.open_orders(db, party.key)]
-            if name == "provider" and self.plan.cheater != name:
+            if name != "customer" and self.plan.cheater != name:
                 jobs = await db.all(
                     "SELECT state FROM jobs WHERE state NOT IN ('done', 'failed', 'expired', 'returned', 'cancelled')"
                 )

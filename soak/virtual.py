@@ -85,13 +85,13 @@ def seeded(seed: int) -> Iterator[None]:
     """Let every key, nonce and id inside come from `seed`. Not for anything but tests: all secrets are then known."""
     draw = random.Random(seed)
     before = os.urandom, random._urandom  # type: ignore[attr-defined]  # what `secrets` draws from
-    os.urandom = random._urandom = draw.randbytes  # type: ignore[attr-defined]
+    os.urandom = random._urandom = draw.randbytes  # type: ignore[attr-defined]  # typeshed hides it, too
     state = random.getstate()
     random.seed(seed)
     try:
         yield
     finally:
-        os.urandom, random._urandom = before  # type: ignore[attr-defined]
+        os.urandom, random._urandom = before  # type: ignore[attr-defined]  # as above
         random.setstate(state)
 
 

@@ -30,6 +30,7 @@ class Weather:
     lossy_relays: float = 0.0
     late_relays_seconds: float = 0.0
     mint_down: tuple[float, float] | None = None  # from, to
+    cut_off: dict[str, tuple[float, float]] = field(default_factory=dict)  # who reaches no relay; from, to
     skews: dict[str, int] = field(default_factory=dict)
     slow_disks: float = (
         0.0  # what a transaction waits for its turn, so that others come between reading and writing

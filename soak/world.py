@@ -219,7 +219,7 @@ class Party:
             life.db, self.seed, clock=self.clock, mints=[world.mint.url],
             transport=lambda _url: StormyTransport(world, life),
         )  # fmt: skip
-        outbox = SimOutbox(life, world.office, self.mailbox)
+        outbox = SimOutbox(life, world.office, self.mailbox, self.key)
         pool = SimPool(life, world.office, self.key)
         self.post = Post(
             db=life.db, clock=self.clock, pool=pool, outbox=outbox,  # type: ignore[arg-type]  # twins
@@ -278,8 +278,10 @@ class World:
         )  # fmt: skip
         self.office.lossy, self.office.late_seconds = weather.lossy_relays, weather.late_relays_seconds
         self.parties = {name: Party(self, name) for name in NAMES}
+        self.office.cut_off = {self[name].key: span for name, span in weather.cut_off.items()}
         self.work_seconds_max = WORK_SECONDS_MAX
         self.credit_sat = 0  # what is done before it is paid by invoice
+        self.fee_sat = 0  # what a dispute costs
         self.work: Callable[[Job], Any] = lambda job: job.text.upper()
 
     def strikes(self) -> None:
@@ -312,7 +314,7 @@ class World:
             case "customer":
                 return Customer(party.signer, party.post)
             case "arbiter":
-                return Arbiter(party.post, party.signer, ArbiterLimits())
+                return Arbiter(party.post, party.signer, ArbiterLimits(fee_sat=self.fee_sat))
         agent = Agent("Upper")
         agent.serves(kind=KIND, price_sat=PRICE_SAT)(self._work)
         limits = ProviderLimits(

@@ -5,10 +5,11 @@ from store.database import Database
 from store.errors import MigrationError, StoreError
 from store.migrations import Migration, load_migrations
 from store.snapshot import Snapshot
-from store.transaction import Row, Transaction
+from store.transaction import Also, Row, Transaction
 from store.turns import Turns
 
 __all__ = [
+    "Also",
     "Clock",
     "Database",
     "Migration",

@@ -23,8 +23,7 @@ def back_up(path: Path, migrations: Iterable[Migration]) -> Path | None:
         return None
     with closing(sqlite3.connect(path, timeout=5)) as source:
         applied = _applied(source)
-        wanted = {(step.component, step.number) for step in migrations}
-        if not applied or wanted <= applied or applied - wanted:
+        if not _is_behind(applied, migrations):
             return None  # nothing to migrate, or nothing that opening it will not refuse
         copy = path.with_name(f"{path.name}.schema-{len(applied)}")
         try:
@@ -37,6 +36,18 @@ def back_up(path: Path, migrations: Iterable[Migration]) -> Path | None:
     for old in copies[:-COPIES_MAX]:
         old.unlink(missing_ok=True)
     return copy
+
+
+def is_of_earlier_release(path: Path, migrations: Iterable[Migration]) -> bool:
+    """Whether opening the database at `path` would change its schema. Changes nothing, makes no file."""
+    if not path.exists():
+        return False
+    with closing(sqlite3.connect(path, timeout=5)) as source:
+        return _is_behind(_applied(source), migrations)
+
+
+def _is_behind(applied: set[tuple[str, int]], migrations: Iterable[Migration]) -> bool:
+    return bool(applied) and applied < {(step.component, step.number) for step in migrations}
 
 
 def _applied(source: sqlite3.Connection) -> set[tuple[str, int]]:

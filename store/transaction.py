@@ -1,7 +1,7 @@
 """What a caller holds while it writes: statements in, rows out."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -12,6 +12,8 @@ from store.errors import StoreError
 log = structlog.get_logger(__name__)
 
 Value = str | int | bytes | None
+#: What else is to be written in somebody's transaction.
+Also = Callable[["Transaction"], Awaitable[None]]
 
 
 class Row(Protocol):

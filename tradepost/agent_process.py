@@ -30,7 +30,7 @@ sys.exit(run(["up", sys.argv[1], "--json"]))
 async def agent_process(
     project: Path, settings: Settings, *, stderr: int | None = None
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Start the project's agents with the relays, mints and data of `settings`; ended when the context is left.
+    """Start the project's agents with relays, mints, rails, arbiters and data of `settings`; ended with the context.
 
     On its stdout it says one JSON line for each agent once they are open. Its stderr is ours, or what `stderr` says.
     """
@@ -43,6 +43,7 @@ async def agent_process(
         },
         "TRADEPOST_RELAYS": ",".join(settings.relays),
         "TRADEPOST_MINTS": ",".join(settings.mints),
+        "TRADEPOST_RAILS": ",".join(settings.rails),
         "TRADEPOST_ARBITERS": ",".join(settings.arbiters),
         "TRADEPOST_DATA": str(settings.data),
         "TRADEPOST_KEY": "",  # wins over the project's own, which may be with a remote signer

@@ -1,6 +1,7 @@
 """The public Python API: an `Agent` that can run itself, a `Customer` that can open itself, by the configuration."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
@@ -14,7 +15,7 @@ from dvm.arbiter import Arbiter, ArbiterLimits
 from identity import LocalSigner, Signer
 from relay_bridge.tasks import Tasks
 from tradepost.ending import ending
-from tradepost.errors import ConfigError
+from tradepost.errors import ConfigError, expected
 from tradepost.gateway import open_gateway
 from tradepost.lightning_orders import open_lightning_orders
 from tradepost.logs import ensure_logs
@@ -36,12 +37,17 @@ class Agent(dvm.Agent):
     def run(self, folder: Path | None = None) -> None:
         """Serve until SIGINT or SIGTERM, as `tradepost up` does, with the configuration of `folder` (default: here).
 
-        Returns at once when it is `tradepost up` that runs this code. Raises `PostBusy`, `ConfigError`.
+        Returns at once when it is `tradepost up` that runs this code. Ends the program, exit code 1, with a sentence on
+        stderr if it cannot serve; see `serve`.
         """
-        if not agents_are_loading.get():
-            ensure_logs()
+        if agents_are_loading.get():
+            return
+        ensure_logs()
+        try:
             settings = Settings.load(folder)
             asyncio.run(serve([self], settings, keys=agent_keys([self], settings)))
+        except expected() as error:
+            sys.exit(f"error: {error}")
 
 
 class Customer(dvm.Customer):

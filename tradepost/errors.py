@@ -21,3 +21,18 @@ class GatewayRefused(TradepostError):  # noqa: N818
 
 class PostBusy(TradepostError):  # noqa: N818
     """Another process runs this post; two would move the same money."""
+
+
+def expected() -> tuple[type[Exception], ...]:
+    """Errors that are told in a sentence. Imported only when something went wrong."""
+    from dvm import DvmError
+    from identity import IdentityError
+    from relay_bridge import RelayBridgeError
+    from store import StoreError
+    from tradepost.mint_process import MintProcessError, MintVenvError
+    from wallet import WalletError
+
+    return (
+        TradepostError, DvmError, WalletError, RelayBridgeError, IdentityError, StoreError, MintProcessError,
+        MintVenvError,
+    )  # fmt: skip

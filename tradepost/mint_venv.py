@@ -15,6 +15,8 @@ from pathlib import Path
 
 REQUIREMENTS = Path(__file__).with_name("data") / "mint-requirements.txt"
 
+CHECKOUT = Path(__file__).absolute().parents[1]
+
 _STAMP = "tradepost-mint-venv"
 _LOCK_POLL_SECONDS = 0.2
 _OUTPUT_TAIL_CHARS = 2000
@@ -27,14 +29,19 @@ class MintVenvError(Exception):
 async def mint_python() -> Path:
     """The Python that has the mint's software: that of TRADEPOST_MINT_PYTHON, else one that is installed at first use.
 
-    It is installed into TRADEPOST_MINT_VENV (default: the XDG cache folder). Raises `MintVenvError`.
+    It is installed into TRADEPOST_MINT_VENV (default: `default_folder`). Raises `MintVenvError`.
     """
     if named := os.environ.get("TRADEPOST_MINT_PYTHON"):
         return Path(named)
+    return await ensure_mint_venv(Path(os.environ.get("TRADEPOST_MINT_VENV") or default_folder()))
+
+
+def default_folder() -> Path:
+    """The XDG cache folder; in a checkout the one there into which `make` installs the mint."""
+    if (CHECKOUT / "Makefile").exists():
+        return CHECKOUT / ".venv-mint"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return await ensure_mint_venv(
-        Path(os.environ.get("TRADEPOST_MINT_VENV") or cache / "tradepost" / "mint-venv")
-    )
+    return cache / "tradepost" / "mint-venv"
 
 
 async def ensure_mint_venv(folder: Path) -> Path:

@@ -15,7 +15,7 @@ from identity import SecretKey, read_key_file, write_key_file
 from relay_bridge import Connect, Fetcher, Inbox, Mailboxes, Outbox, RelayPool, RelayRecords
 from relay_bridge.timing import within
 from store import Clock, Database, Migration, SystemClock, load_migrations
-from store.backup import back_up
+from store.backup import back_up, is_of_earlier_release
 from tradepost.errors import ConfigError, PostBusy
 from tradepost.rails import open_lightning
 from tradepost.settings import Settings, make_private
@@ -138,13 +138,30 @@ async def open_rails(settings: Settings) -> AsyncIterator[Lightning]:
 
 
 async def open_database(settings: Settings) -> Database:
-    """The post's database, made new if it is not there yet, copied first if it is of an earlier release.
-
-    Any number of processes may read it.
-    """
+    """The post's database, made new if it is not there yet, copied first if it is of an earlier release."""
     make_private(settings.data)
     await asyncio.to_thread(back_up, settings.database, all_migrations())
     return await Database.open(settings.database, all_migrations())
+
+
+@asynccontextmanager
+async def read_database(settings: Settings) -> AsyncIterator[Database]:
+    """The database for who only looks, beside whatever process has the post open; an empty one if there is none yet.
+
+    One of an earlier release is left alone, since a process of that release may be at work on it: raises `ConfigError`.
+    """
+    if not settings.database.exists():
+        with tempfile.TemporaryDirectory() as empty:
+            async with await open_database(settings.model_copy(update={"data": Path(empty)})) as db:
+                yield db
+        return
+    if await asyncio.to_thread(is_of_earlier_release, settings.database, all_migrations()):
+        raise ConfigError(
+            f"{settings.database} is of an earlier release: end what runs of that one, then `tradepost settle` or "
+            "`tradepost up` once, which keeps a copy and upgrades it"
+        )
+    async with await open_database(settings) as db:
+        yield db
 
 
 def wallet_on(settings: Settings, db: Database) -> Wallet:

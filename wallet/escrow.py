@@ -7,15 +7,16 @@ does not know is answered by `None`: nothing changes. Who can do what when, in w
     customer:  LOCKING ──▶ HELD ──▶ DELIVERED ──▶ RELEASED
                   │         │  ╲         │              ▲
                   ▼         ▼   ╲        ▼              │
-                VOID     OVERDUE ──▶  DISPUTED ─────────┘
-                            └────┬──────┘
-                              CLAIMING ──▶ REFUNDED, LOST
+                VOID     OVERDUE ──▶  DISPUTED ──▶ CONCEDED
+                            └────┬──────┘               │   (if a ruling met the acceptance half-way)
+                              CLAIMING ◀────────────────┘
+                                 └──▶ REFUNDED, LOST
 
     provider:  PROPOSED ──▶ AGREED ──▶ HELD ──▶ DELIVERED ──▶ CLAIMING ──▶ PAID, LOST
-                   └────┬────┘          │           │          ▲   ▲
-                      VOID              ▼           ▼          │   │
-                                     YIELDED ◀── DISPUTED ─────┘   │
-                                        └──────────────────────────┘   (if the customer accepted meanwhile)
+                   └────┬────┘          │        │    │       ▲   ▲
+                      VOID              │        │  DISPUTED ─┘   │
+                                        ▼        ▼    ▼           │   (if the customer accepted meanwhile,
+                                     YIELDED ◀─ CONCEDED ─────────┘    or the arbiter ruled)
 
     provider, of a sealed result:  PROPOSED (to be worked on) ──▶ AGREED (offered) ──▶ CLAIMING ──▶ PAID, LOST, VOID
 
@@ -48,6 +49,7 @@ class Stage(StrEnum):
     OVERDUE = "overdue"  # nothing came in time, says the customer: it has asked the arbiter for the money
     DELIVERED = "delivered"  # the result is out; the customer may look at it
     DISPUTED = "disputed"  # the customer will not pay for it; the arbiter hears both
+    CONCEDED = "conceded"  # our signatures for the other side are out, but the arbiter may be ruling just now
     CLAIMING = "claiming"  # enough signatures, or the locktime has passed: our swap is under way
 
     PAID = "paid"  # provider: the coins are ours
@@ -127,6 +129,11 @@ class Contested:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """Provider: it says why the result is good."""
+
+
+@dataclass(frozen=True)
 class AskedBack:
     """Arbiter: the customer says that nothing came."""
 
@@ -171,8 +178,8 @@ class Tick:
 
 
 EscrowInput = (
-    Served | Funded | NotFunded | ResultOut | Accepted | Contested | AskedBack | SignaturesCame | GivesBack
-    | Ruling | Taken | Gone | TooLate | Tick
+    Served | Funded | NotFunded | ResultOut | Accepted | Contested | Answered | AskedBack | SignaturesCame
+    | GivesBack | Ruling | Taken | Gone | TooLate | Tick
 )  # fmt: skip
 
 
@@ -208,6 +215,8 @@ def wakes_at(role: Role, stage: Stage, terms: Terms, delivered_at: int | None) -
             return terms.deliver_by
         case Role.CUSTOMER, Stage.DELIVERED:
             return reviewed_at
+        case ((Role.CUSTOMER | Role.PROVIDER), Stage.CONCEDED):
+            return terms.deliver_by  # from then on it looks now and then whether the coins are taken
         case (Role.CUSTOMER, (Stage.HELD | Stage.OVERDUE | Stage.DISPUTED)) | (
             Role.PROVIDER,
             (Stage.HELD | Stage.DELIVERED | Stage.DISPUTED),
@@ -258,9 +267,12 @@ def _customer(
         ):
             return Decision(Stage.OVERDUE, Effect.ASK_BACK)
         case ((Stage.OVERDUE | Stage.DISPUTED), Accepted()):  # a late result, or one that is good after all
-            return Decision(Stage.RELEASED, Effect.SIGN_FOR_PROVIDER)
+            return Decision(Stage.CONCEDED, Effect.SIGN_FOR_PROVIDER)
+        case Stage.CONCEDED, Tick() if now >= terms.claim_until:  # no ruling comes any more
+            return Decision(Stage.RELEASED)
         case ((Stage.HELD | Stage.OVERDUE | Stage.DELIVERED | Stage.DISPUTED), SignaturesCame(Role.PROVIDER)) | (
-            (Stage.OVERDUE | Stage.DISPUTED), SignaturesCame(Role.ARBITER),  # which we have asked
+            # Which we have asked; a ruling that met our acceptance half-way leaves no coin without an owner.
+            (Stage.OVERDUE | Stage.DISPUTED | Stage.CONCEDED), SignaturesCame(Role.ARBITER),
         ):  # fmt: skip
             return Decision(Stage.CLAIMING, Effect.CLAIM)
         case ((Stage.HELD | Stage.OVERDUE | Stage.DISPUTED), Tick()) if now > terms.locktime:
@@ -269,7 +281,7 @@ def _customer(
         case Stage.CLAIMING, Taken():
             return Decision(Stage.REFUNDED)
         case (
-            (Stage.HELD | Stage.OVERDUE | Stage.DELIVERED | Stage.DISPUTED | Stage.CLAIMING),
+            (Stage.HELD | Stage.OVERDUE | Stage.DELIVERED | Stage.DISPUTED | Stage.CONCEDED | Stage.CLAIMING),
             Gone(by_right=by_right),
         ):
             # Coins that need two signatures, one the arbiter's, went as it ruled; a key was bought for the others.
@@ -293,14 +305,23 @@ def _provider(stage: Stage, event: EscrowInput, terms: Terms, now: int) -> Decis
 
         case Stage.HELD, ResultOut():
             return Decision(Stage.DELIVERED, Effect.REPORT)
-        case ((Stage.HELD | Stage.DELIVERED | Stage.DISPUTED), GivesBack()):
+        case Stage.HELD, GivesBack():
             return Decision(Stage.YIELDED, Effect.SIGN_FOR_CUSTOMER)
+        case ((Stage.DELIVERED | Stage.DISPUTED), GivesBack()):
+            return Decision(Stage.CONCEDED, Effect.SIGN_FOR_CUSTOMER)
+        case Stage.CONCEDED, Tick() if now >= terms.claim_until:  # no ruling comes any more
+            return Decision(Stage.YIELDED)
+        case Stage.CONCEDED, Gone():
+            return Decision(Stage.YIELDED)
         case Stage.DELIVERED, Contested():  # whoever disputes what it cannot have seen stops no delivery
             return Decision(Stage.DISPUTED, Effect.ANSWER)
-        # A customer that accepts while we give back has ended too: somebody must take the coins.
-        case ((Stage.HELD | Stage.DELIVERED | Stage.DISPUTED | Stage.YIELDED), SignaturesCame(Role.CUSTOMER)) | (
-            (Stage.DELIVERED | Stage.DISPUTED), SignaturesCame(Role.ARBITER),
-        ):  # fmt: skip
+        case Stage.DISPUTED, Answered():
+            return Decision(Stage.DISPUTED, Effect.ANSWER)
+        # A customer that accepts while we give back has given in too: somebody must take the coins.
+        case (
+            (Stage.HELD | Stage.DELIVERED | Stage.DISPUTED | Stage.CONCEDED | Stage.YIELDED),
+            SignaturesCame(Role.CUSTOMER),
+        ) | ((Stage.DELIVERED | Stage.DISPUTED | Stage.CONCEDED), SignaturesCame(Role.ARBITER)):
             return Decision(Stage.CLAIMING, Effect.CLAIM)
 
         case Stage.CLAIMING, Taken() if terms.method is Method.REVEAL:
@@ -335,6 +356,11 @@ def _arbiter(
             Contested(),
         ):  # it may overtake the provider's report
             return Decision(Stage.DISPUTED)
+        # A party gives in: no ruling is needed.
+        case ((Stage.OVERDUE | Stage.DELIVERED | Stage.DISPUTED), Accepted()):
+            return Decision(Stage.RULED, Effect.SIGN_FOR_PROVIDER)
+        case ((Stage.OVERDUE | Stage.DELIVERED | Stage.DISPUTED), GivesBack()):
+            return Decision(Stage.RULED, Effect.SIGN_FOR_CUSTOMER)
         case Stage.DISPUTED, Ruling():
             return Decision(Stage.RULED, Effect.SIGN_AS_RULED)
         case _:

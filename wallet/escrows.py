@@ -10,7 +10,7 @@ from functools import reduce
 from typing import Any, Final
 
 from identity import Event, SecretKey
-from store import Clock, Database, Transaction
+from store import Also, Clock, Database, Transaction
 from wallet import queries_escrows as queries
 from wallet.errors import AlreadySpent, InvalidToken, MintUnavailable
 from wallet.escrow import (
@@ -34,7 +34,7 @@ from wallet.token import parse_token
 from wallet.wallet import Wallet
 from wallet.witness import add_preimage, add_signature, can_spend, preimage_of, sign_secret, signers
 
-Also = Callable[[Transaction], Awaitable[None]]
+Change = Callable[[EscrowRow], dict[str, Any] | None]
 Prepare = Callable[[EscrowRow, Decision], Awaitable[Also | None]]
 Key = tuple[Role, str, str]
 
@@ -82,20 +82,28 @@ class Escrows:
         return decided[0]
 
     async def apply(
-        self, key: Key, event: EscrowInput, *, prepare: Prepare | None = None, **columns: Any
+        self,
+        key: Key,
+        event: EscrowInput,
+        *,
+        prepare: Prepare | None = None,
+        change: Change | None = None,
+        **columns: Any,
     ) -> tuple[EscrowRow, Decision] | None:
         """Let `event` happen: the new stage, `columns` and what `prepare` wants written are one transaction.
 
-        `prepare` is asked what else to write once it is decided, outside of the transaction, perhaps more than once;
-        it gets the row with `columns`, and in its old stage.
+        `change` says which more columns, by the row as it is then. `prepare` is asked what else to write once it is
+        decided, outside of the transaction; it gets the row with all columns, and in its old stage. Both are asked
+        perhaps more than once.
         None if the escrow knows no such step from where it stands: then nothing was written.
         """
         while (row := await self.get(*key)) is not None:
-            decided = self._decide(row, event, columns)
+            more = columns | ((change(row) if change else None) or {})
+            decided = self._decide(row, event, more)
             if decided is None:
                 return None
             decision, changed = decided
-            also = await prepare(replace(row, **columns), decision) if prepare else None
+            also = await prepare(replace(row, **more), decision) if prepare else None
             async with self._db.transaction() as tx:
                 if not await queries.update(tx, row, **changed):
                     continue
@@ -113,15 +121,16 @@ class Escrows:
             return None
         if isinstance(event, ResultOut):
             columns = columns | {"delivered_at": now}
-        wake_at = wakes_at(
-            row.role,
-            decision.stage,
+        terms, delivered_at = (
             columns.get("terms", row.terms),
             columns.get("delivered_at", row.delivered_at),
         )
+        wake_at = row.wake_at
+        if decision.stage is not row.stage:
+            wake_at = wakes_at(row.role, decision.stage, terms, delivered_at)
         return decision, columns | {"stage": decision.stage, "wake_at": wake_at, "updated_at": now}
 
-    async def note(self, key: Key, change: Callable[[EscrowRow], dict[str, Any] | None]) -> EscrowRow | None:
+    async def note(self, key: Key, change: Change) -> EscrowRow | None:
         """Write columns that change no stage; `change` says which, None for none."""
         while (row := await self.get(*key)) is not None:
             columns = change(row)
@@ -257,8 +266,12 @@ class Escrows:
         return now_is
 
     def _opens_all(self, row: EscrowRow) -> bool:
-        """Whether our key alone opens all that is left: the customer's, after the locktime."""
-        return row.role is Role.CUSTOMER and self._clock.now() > row.terms.locktime
+        """Whether our key alone opens all that is left: the customer's, after the locktime.
+
+        What a ruling awarded to the provider is the provider's: whoever has signatures for its own share takes that.
+        """
+        has_share = row.ruling is not None and bool(row.signatures)
+        return row.role is Role.CUSTOMER and self._clock.now() > row.terms.locktime and not has_share
 
     def _is_too_late(self, row: EscrowRow) -> bool:
         """Whether asking the mint could give a key away for nothing: soon the customer may take the coins back."""

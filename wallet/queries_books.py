@@ -115,6 +115,14 @@ async def escrowed_sat(source: Source, mint: str) -> int:
     return sum(one["price_sat"] for one in terms if one["mint"] == mint)
 
 
+async def paid_into_escrow_sat(source: Source) -> int:
+    """Sat of ours that are locked in escrow for jobs that have not ended: what the jobs cost."""
+    rows = await source.all(
+        f"SELECT terms FROM escrows WHERE role = 'customer' AND {queries_escrows.OPEN}"  # noqa: S608 - our own words
+    )
+    return sum(orjson.loads(row["terms"])["price_sat"] for row in rows)
+
+
 # --- audit: each statement answers a few rows, however long the books are ---------------------------------------------
 
 

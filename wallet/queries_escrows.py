@@ -1,4 +1,4 @@
-"""The SQL of escrows, and their row. Table: migrations/0006_escrows.sql, 0008_arbitration.sql."""
+"""The SQL of escrows, and their row. Table: migrations/0006_escrows.sql, 0008_arbitration.sql, 0009_concessions.sql."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +42,7 @@ class EscrowRow:
     wake_at: int | None = None
     reported: dict[str, Any] | None = field(default=None, repr=False)
     fee_order: str | None = None
+    conceded: str = ""  # arbiter: the role of the party that told us that it gives in
     version: int = 0
 
     @property
@@ -113,6 +114,12 @@ async def update(tx: Transaction, row: EscrowRow, **columns: Any) -> bool:
             *values, *row.key, row.version,
         )
     )  # fmt: skip
+
+
+async def of_hearing(db: Database | Transaction, order_id: str) -> EscrowRow | None:
+    """The customer's escrow whose dispute that order has heard."""
+    row = await db.one("SELECT * FROM escrows WHERE role = ? AND fee_order = ?", Role.CUSTOMER, order_id)
+    return None if row is None else _row(row)
 
 
 async def open_escrows(db: Database, party: str, role: Role) -> list[EscrowRow]:

@@ -47,8 +47,9 @@ async def test_it_rules_on_all_coins_or_not_at_all(trade: Trade, named: int) -> 
         customers,
     )
     await trade.reach(Role.ARBITER, order, Stage.DISPUTED)
-    with pytest.raises(BadRequest, match="wait for the agent's report"):
-        await trade.arbiter.rule(order.id, PRICE)
+    for award_sat in (PRICE, 0):
+        with pytest.raises(BadRequest, match="wait for the agent's report"):
+            await trade.arbiter.rule(order.id, award_sat)
     report = Delivered("ab" * 32, [], coins)
     await say(trade.market, trade.provider.signer, trade.arbiter.public_key, report, providers)
 

@@ -246,8 +246,26 @@ async def test_a_customer_that_could_not_pay_orders_the_hearing_once_it_can(trad
     await fee_order(trade, order, OrderState.FAILED)
     assert (await trade.reach(Role.ARBITER, order, Stage.DELIVERED)).fee_order is None
     await wallet.receive(token)
-    hearing = await hear(trade, trade.customer, order.id)
-    assert (await trade.reach(Role.ARBITER, order, Stage.DISPUTED)).fee_order == hearing.id
+    await trade.customer.stop()
+    again = Customer(trade.customer.signer, trade.customer._post)
+    await again.start()
+    hearing = await fee_order(trade, order, OrderState.PAID)
+    assert (await trade.reach(Role.ARBITER, order, Stage.DISPUTED)).fee_order == hearing
+    await again.stop()
+
+
+async def test_a_customer_that_relents_pays_for_no_hearing(trade: Trade) -> None:
+    order = await delivered(trade)
+    await trade.arbiter.stop()
+    await trade.customer.dispute(order.id, "no")
+    await fee_order(trade, order, OrderState.REQUESTED)
+    await trade.customer.accept(order.id)
+    again = Arbiter(trade.arbiter._post, trade.arbiter._signer, ArbiterLimits(fee_sat=FEE))
+    await again.start()
+    await fee_order(trade, order, OrderState.FAILED)
+    await trade.reach(Role.ARBITER, order, Stage.RULED)
+    assert await arbiter_sat(trade) == 0
+    await again.stop()
 
 
 async def test_a_hearing_goes_on_after_a_restart_of_the_arbiter(trade: Trade) -> None:

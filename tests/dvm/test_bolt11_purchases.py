@@ -1,16 +1,19 @@
 """A customer of ours that pays invoices: what it checks, that it pays once, and what it tells of the risk."""
 
 import asyncio
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from dvm import Agent, OrderFailed, OrderState, Post, ProviderLimits, queries
-from dvm.bolt11_purchases import WARNING, obstacle
+from dvm.bolt11_purchases import WARNING, Bolt11Purchases, obstacle
 from dvm.nip90 import Offer
-from tradepost.testing import Market
+from tradepost.testing import ManualClock, Market
 from tradepost.testing.lightning import MemoryLightning
-from wallet.rails import Wish
+from wallet import queries_rails
+from wallet.rails import Lightning, Wish
 from wallet.terms import Method
 
 if TYPE_CHECKING:
@@ -102,3 +105,43 @@ async def test_work_done_on_credit_is_paid_when_it_comes(
 
 async def is_paid(post: Post, name: str) -> bool:
     return str((await post.lightning.settle(name)).state) == "paid"
+
+
+@pytest.mark.parametrize("paid_by", ["us", "somebody else", "nobody"])
+async def test_a_debt_that_could_not_be_paid_is_tried_again_until_it_is_paid_or_expires(
+    paid_by: str, tmp_path: Path
+) -> None:
+    clock = ManualClock()
+    network = MemoryLightning(clock=clock)
+    wallet = network.rail(sat=100)
+    wallet.refuses = True
+    async with Market(clock=clock, folder=tmp_path) as market:
+        post = await market.post("debtor")
+        post = replace(post, lightning=Lightning(post.db, clock, [wallet]))
+        purchases = Bolt11Purchases(post)
+        bolt11 = network.bill(network.rail(), Wish(21_000, expiry_seconds=600), 21_000).bolt11
+        debt = await post.lightning.plan_payment("debt:job", bolt11, job_id="job")
+        async with post.db.transaction() as tx:
+            await purchases.record(tx, debt)
+        paying = asyncio.create_task(purchases.settle_debt(debt))
+        await settled(post, "debt:job", "failed")
+        if paid_by == "us":
+            wallet.refuses = False
+        elif paid_by == "somebody else":
+            wallet.refuses = False
+            await post.lightning.pay("by hand", bolt11)
+        async with asyncio.timeout(SECONDS_MAX):
+            while not paying.done():
+                await clock.advance(1)
+                await asyncio.sleep(0.001)
+        await paying
+        assert sum(wallet.paid.values()) == (paid_by != "nobody")
+        assert wallet.asked["pay"] == {"us": 2, "somebody else": 2, "nobody": 5}[paid_by]
+        if paid_by == "us":
+            assert await is_paid(post, "debt:job:1")
+
+
+async def settled(post: Post, name: str, state: str) -> None:
+    async with asyncio.timeout(SECONDS_MAX):
+        while (found := await queries_rails.payment(post.db, name)) is None or found.state != state:
+            await asyncio.sleep(0.001)

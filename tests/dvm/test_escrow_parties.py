@@ -40,10 +40,12 @@ if TYPE_CHECKING:
 HANGS = 5300  # work that never ends
 
 
-async def say(market: Market, by: Signer, to: str, message: EscrowMessage, row: EscrowRow) -> None:
-    """Send a letter that the party's own software would not."""
+async def say(market: Market, by: Signer, to: str, message: EscrowMessage, row: EscrowRow) -> str:
+    """Send a letter that the party's own software would not; the id of its gift wrap."""
     now = market.clock.now()
-    market.relay.insert(await wrap(by, to, write_message(message, row.terms, to, now), now=now))
+    event = await wrap(by, to, write_message(message, row.terms, to, now), now=now)
+    market.relay.insert(event)
+    return event.id
 
 
 async def under_way(trade: "Trade") -> tuple[Order, EscrowRow, EscrowRow, list[tuple[str, int]]]:

@@ -3,6 +3,8 @@
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
+
 from dvm import Agent, JobState, Provider, ProviderLimits, queries, queries_invoices
 from dvm.queries_invoices import InvoiceRow, InvoiceStage
 from identity import Event, SecretKey, make_template, sign_event
@@ -78,6 +80,15 @@ async def test_a_client_that_knows_no_ecash_pays_the_invoice(
     accounts = (await provider._post.wallet.audit()).accounts
     assert accounts[f"agent/{provider.public_key}"] == -19_950
     assert accounts["fees/post"] == -1050
+
+
+async def test_an_agent_without_rails_offers_no_invoice_and_that_is_no_fault(
+    market: Market, agent: Agent, stranger: "Stranger", capsys: pytest.CaptureFixture[str]
+) -> None:
+    provider = await market.open(agent)
+    provider._post.lightning._rails.clear()
+    assert bolt11_of(await stranger.answer(stranger.request(), "payment-required")) is None
+    assert "no_invoice" not in capsys.readouterr().out
 
 
 async def test_who_says_how_it_pays_gets_an_invoice_if_it_names_one(

@@ -142,6 +142,15 @@ async def test_a_stranger_pays_first(sale: Sale) -> None:
         await other.result()
 
 
+async def test_nothing_is_sealed_where_no_coins_could_be_locked_to_its_key(sale: Sale) -> None:
+    """An agent would work in vain: the customer's wallet locks nothing to a hash at a mint that does not know them."""
+    del sale.market.mint.nuts["14"]
+    order = await sale.ask()
+    with pytest.raises(OrderFailed, match="the agent offers no reveal"):
+        await order.result()
+    assert await sale.provider._desk.get(order.id) is None
+
+
 async def test_what_is_sealed_and_not_bought_uses_the_credit_up(
     sale: Sale, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from soak.points import SCENARIOS, Point, not_survived, points
 from soak.sigkill import problems_after_sigkill
 
-POINTS_MIN = 1_300
+POINTS_MIN = 1_800
 SIGKILLS = 30
 
 

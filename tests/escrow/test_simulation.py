@@ -10,6 +10,7 @@ import structlog
 
 from soak.__main__ import run_seed, run_side_by_side
 from soak.plants import PLANTS, Plant
+from soak.points import problems_undisturbed
 from soak.virtual import quiet
 
 RUNS = 2_000
@@ -46,6 +47,9 @@ def test_a_seed_replays_exactly(seed: int) -> None:
 def test_a_planted_bug_is_found(plant: Plant) -> None:
     assert not run_seed(plant.seed).problems
     with plant.planted():
+        if plant.scenario:
+            assert problems_undisturbed(plant.scenario)
+            return
         for seed in chain([plant.seed], range(RUNS)):  # where it showed last, or wherever it shows now
             if run_seed(seed).problems:
                 return

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from wallet.escrow import (
     Accepted,
+    Answered,
     AskedBack,
     Contested,
     Decision,
@@ -56,6 +57,7 @@ MOMENTS: Final = (
 INPUTS: Final[dict[str, EscrowInput]] = {
     "served": Served(), "funded": Funded(), "not funded": NotFunded(), "result": ResultOut(),
     "shown": ResultOut(by_arbiter=True), "accepted": Accepted(), "contested": Contested(), "asked back": AskedBack(),
+    "answered": Answered(),
     "signed by customer": SignaturesCame(Role.CUSTOMER), "signed by provider": SignaturesCame(Role.PROVIDER),
     "signed by arbiter": SignaturesCame(Role.ARBITER), "gives back": GivesBack(), "ruling": Ruling(), "taken": Taken(),
     "gone": Gone(by_right=False), "gone by right": Gone(by_right=True), "tick": Tick(),
@@ -70,17 +72,26 @@ CUSTOMER: Final[list[Row]] = [
     # A result that the customer sees itself must be in time (its own clock may be a margin off); what an arbiter shows is.
     ("held overdue", "result", 0, 1_120, Stage.DELIVERED, Effect.NONE),
     ("held overdue", "shown", *ALWAYS, Stage.DELIVERED, Effect.NONE),
-    ("delivered overdue disputed", "accepted", *ALWAYS, Stage.RELEASED, Effect.SIGN_FOR_PROVIDER),
+    ("delivered", "accepted", *ALWAYS, Stage.RELEASED, Effect.SIGN_FOR_PROVIDER),
+    ("overdue disputed", "accepted", *ALWAYS, Stage.CONCEDED, Effect.SIGN_FOR_PROVIDER),
+    ("conceded", "tick", CLAIM_UNTIL, FOREVER, Stage.RELEASED, Effect.NONE),
     ("delivered", "contested", 0, 1_049, Stage.DISPUTED, Effect.DISPUTE),
     ("overdue", "contested", 0, CLAIM_UNTIL - 1, Stage.DISPUTED, Effect.DISPUTE),
     ("delivered", "tick", REVIEWED_AT, FOREVER, Stage.RELEASED, Effect.SIGN_FOR_PROVIDER),
     ("held", "tick", DELIVER_BY, LOCKTIME, Stage.OVERDUE, Effect.ASK_BACK),
     ("held overdue disputed", "tick", LOCKTIME + 1, FOREVER, Stage.CLAIMING, Effect.REFUND),
     ("held overdue delivered disputed", "signed by provider", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
-    ("overdue disputed", "signed by arbiter", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),  # it was asked
+    # It was asked; "conceded": its ruling met our acceptance half-way.
+    ("overdue disputed conceded", "signed by arbiter", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
     ("claiming", "taken", *ALWAYS, Stage.REFUNDED, Effect.NONE),
-    ("held overdue delivered disputed claiming", "gone", *ALWAYS, Stage.LOST, Effect.NONE),
-    ("held overdue delivered disputed claiming", "gone by right", *ALWAYS, Stage.RELEASED, Effect.NONE),
+    ("held overdue delivered disputed conceded claiming", "gone", *ALWAYS, Stage.LOST, Effect.NONE),
+    (
+        "held overdue delivered disputed conceded claiming",
+        "gone by right",
+        *ALWAYS,
+        Stage.RELEASED,
+        Effect.NONE,
+    ),
 ]
 PROVIDER: Final[list[Row]] = [
     ("proposed", "served", *ALWAYS, Stage.AGREED, Effect.NONE),
@@ -89,10 +100,15 @@ PROVIDER: Final[list[Row]] = [
     ("agreed", "funded", 0, DELIVER_BY - 1, Stage.HELD, Effect.NONE),
     ("held", "result", *ALWAYS, Stage.DELIVERED, Effect.REPORT),
     ("held", "shown", *ALWAYS, Stage.DELIVERED, Effect.REPORT),
-    ("held delivered disputed", "gives back", *ALWAYS, Stage.YIELDED, Effect.SIGN_FOR_CUSTOMER),
+    ("held", "gives back", *ALWAYS, Stage.YIELDED, Effect.SIGN_FOR_CUSTOMER),
+    ("delivered disputed", "gives back", *ALWAYS, Stage.CONCEDED, Effect.SIGN_FOR_CUSTOMER),
+    ("conceded", "tick", CLAIM_UNTIL, FOREVER, Stage.YIELDED, Effect.NONE),
+    ("conceded", "gone", *ALWAYS, Stage.YIELDED, Effect.NONE),
+    ("conceded", "gone by right", *ALWAYS, Stage.YIELDED, Effect.NONE),
     ("delivered", "contested", *ALWAYS, Stage.DISPUTED, Effect.ANSWER),
-    ("held delivered disputed yielded", "signed by customer", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
-    ("delivered disputed", "signed by arbiter", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
+    ("disputed", "answered", *ALWAYS, Stage.DISPUTED, Effect.ANSWER),
+    ("held delivered disputed conceded yielded", "signed by customer", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
+    ("delivered disputed conceded", "signed by arbiter", *ALWAYS, Stage.CLAIMING, Effect.CLAIM),
     ("claiming", "taken", *ALWAYS, Stage.PAID, Effect.NONE),
     ("claiming", "too late", *ALWAYS, Stage.VOID, Effect.NONE),
     ("held delivered disputed claiming", "gone", *ALWAYS, Stage.LOST, Effect.NONE),
@@ -106,9 +122,11 @@ ARBITER: Final[list[Row]] = [
     ("overdue", "tick", 1_121, BEFORE_T, Stage.RULED, Effect.SIGN_FOR_CUSTOMER),
     ("delivered", "tick", REVIEWED_AT + MARGIN_SECONDS, BEFORE_T, Stage.RULED, Effect.SIGN_FOR_PROVIDER),
     ("agreed overdue delivered", "contested", 0, BEFORE_T, Stage.DISPUTED, Effect.NONE),
+    ("overdue delivered disputed", "accepted", 0, BEFORE_T, Stage.RULED, Effect.SIGN_FOR_PROVIDER),
+    ("overdue delivered disputed", "gives back", 0, BEFORE_T, Stage.RULED, Effect.SIGN_FOR_CUSTOMER),
     ("disputed", "ruling", 0, BEFORE_T, Stage.RULED, Effect.SIGN_AS_RULED),
     # What is not used before the locktime is of no use, so nothing is signed near it.
-    ("proposed agreed locking held overdue delivered disputed claiming", "tick", CLAIM_UNTIL, FOREVER, Stage.VOID,
+    ("proposed agreed locking held overdue delivered disputed conceded claiming", "tick", CLAIM_UNTIL, FOREVER, Stage.VOID,
      Effect.NONE),
 ]  # fmt: skip
 TABLE = {Role.CUSTOMER: CUSTOMER, Role.PROVIDER: PROVIDER, Role.ARBITER: ARBITER}
@@ -148,8 +166,10 @@ def test_every_pair_of_stage_and_input_at_every_moment_that_matters(role: Role, 
 
 
 WAKES: Final[dict[Role, dict[str, int]]] = {
-    Role.CUSTOMER: {"held": DELIVER_BY, "overdue disputed": LOCKTIME + 1, "delivered": REVIEWED_AT},
-    Role.PROVIDER: {"proposed agreed": DELIVER_BY, "held delivered disputed": LOCKTIME + 1},
+    Role.CUSTOMER: {
+        "held conceded": DELIVER_BY, "overdue disputed": LOCKTIME + 1, "delivered": REVIEWED_AT,
+    },
+    Role.PROVIDER: {"proposed agreed conceded": DELIVER_BY, "held delivered disputed": LOCKTIME + 1},
     Role.ARBITER: {
         "agreed disputed": CLAIM_UNTIL, "overdue": DELIVER_BY + MARGIN_SECONDS + 1,
         "delivered": REVIEWED_AT + MARGIN_SECONDS,
@@ -231,10 +251,12 @@ def test_a_party_is_woken_for_something(role: Role, stage: Stage, terms: Terms, 
     wake_at = wakes_at(role, stage, terms, seen)
     if wake_at is None:
         return
+    # Time changes nothing for these: they look whether the coins are gone.
     if role is Role.PROVIDER and stage in (Stage.HELD, Stage.DELIVERED, Stage.DISPUTED):
-        assert (
-            wake_at == terms.locktime + 1
-        )  # time changes nothing for it: it looks whether the coins are gone
+        assert wake_at == terms.locktime + 1
+        return
+    if stage is Stage.CONCEDED:
+        assert wake_at == terms.deliver_by
         return
     assert decide(role, stage, Tick(), terms, now=wake_at + late, delivered_at=seen) is not None
 
@@ -246,7 +268,7 @@ def test_no_party_sleeps_through_its_time(
     """Whenever time would change an escrow, its party is awake. (Of stages that a role never has, nothing is asked.)"""
     reached = {stage for row in TABLE[role] for stage in (*row[0].split(), row[4])} - {"proposed"}
     if stage not in (reached if role is Role.ARBITER else {*reached, "proposed"}) or (
-        stage in ("locking", "claiming", "held") and role is Role.ARBITER
+        stage in ("locking", "claiming", "held", "conceded") and role is Role.ARBITER
     ):
         return
     if decide(role, stage, Tick(), terms, now=now, delivered_at=seen) is not None:
@@ -262,8 +284,15 @@ def test_nothing_that_may_hold_money_waits_for_a_message_alone(
     """Silence of everybody else ends every stage but those that the driver itself carries on (its swap, its lock)."""
     by_itself = {Stage.LOCKING, Stage.CLAIMING}
     has = {
-        Role.CUSTOMER: {Stage.HELD, Stage.OVERDUE, Stage.DISPUTED},
-        Role.PROVIDER: {Stage.PROPOSED, Stage.AGREED, Stage.HELD, Stage.DELIVERED, Stage.DISPUTED},
+        Role.CUSTOMER: {Stage.HELD, Stage.OVERDUE, Stage.DISPUTED, Stage.CONCEDED},
+        Role.PROVIDER: {
+            Stage.PROPOSED,
+            Stage.AGREED,
+            Stage.HELD,
+            Stage.DELIVERED,
+            Stage.DISPUTED,
+            Stage.CONCEDED,
+        },
         Role.ARBITER: {Stage.AGREED, Stage.OVERDUE, Stage.DISPUTED},
     }[role] - by_itself
     if stage in has or (stage is Stage.DELIVERED and seen is not None):

@@ -245,6 +245,34 @@ async def test_a_relay_that_was_down_at_the_first_start_loses_nothing(
         await eventually(lambda: handler.got == [event])
 
 
+async def test_what_was_stored_is_read_when_it_is_handled(db, clock, make):
+    answers, silent = MemoryRelay(clock=clock), MemoryRelay(clock=clock)
+    silent.switches.without_eose = True
+    gate, handled = asyncio.Event(), []
+
+    async def handler(delivery):
+        await gate.wait()
+        handled.append(delivery.event)
+
+    event = make()
+    answers.insert(event)
+    connect = connect_by_url({"ws://silent": silent, "ws://answers": answers})
+    async with (
+        RelayPool(["ws://answers"], clock=clock, connect=connect) as pool,
+        Inbox(db, pool, clock) as inbox,
+    ):
+        following = await inbox.follow("jobs", [KIND], handler, margin_seconds=5)
+        reading = asyncio.ensure_future(following.read(patience_seconds=60))
+        await following.caught_up()
+        assert not reading.done()
+        assert not await following.read(patience_seconds=0.01)  # it is on disk, and not handled
+        gate.set()
+        assert await reading
+        assert handled == [event]
+        unread = await inbox.follow("more", [KIND], handler, margin_seconds=5, relays=["ws://silent"])
+        assert not await unread.read(patience_seconds=0.01)
+
+
 async def test_a_relay_added_later_is_asked_from_when_the_name_was_last_current(db, make, eventually):
     clock = ManualClock(int(time.time()))
     old, new = MemoryRelay(clock=clock), MemoryRelay(clock=clock)

@@ -99,6 +99,15 @@ async def test_the_examples_of_the_documentation(
     assert (shop / ".tradepost" / "keys" / "summariser.nsec").exists()
 
 
+async def test_an_agent_that_cannot_run_says_why(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "agent.py").write_text(AGENT)
+    agent = await start(tmp_path / "agent.py")
+    out, err = await asyncio.wait_for(agent.communicate(), 30)
+    assert (agent.returncode, out) == (1, b"")
+    assert err.startswith(b"error: the agent asks for money but knows no mint: name the mints")
+    assert b"Traceback" not in err
+
+
 async def test_a_library_writes_no_logs_to_stdout(
     configured: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -166,7 +166,7 @@ def test_a_folder_that_is_not_ours_is_an_error_like_others(
     cli: "Cli", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRADEPOST_HOME", "/proc/nowhere")
-    ran = cli("jobs")
+    ran = cli("settle")
     assert ran.code == 1
     assert "/proc/nowhere" in ran.err.replace("\n", "")
 

@@ -58,6 +58,49 @@ def dev(home: Path, process: Callable[..., Any], mint_python: Path) -> Callable[
     )
 
 
+async def refuse_a_result(folder: Path, cli_beside: "AsyncCli", monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job in escrow that is disputed, and ruled by whoever types in the arbiter's folder."""
+    asked = await cli_beside(
+        "ask",
+        "summarisation",
+        "Read it. Keep it.",
+        "--kind",
+        5001,
+        "--max-sat",
+        21,
+        "--settle",
+        "escrow",
+        "--review",
+    )
+    assert asked.code == 0, asked.err
+    job = asked.err.split()[1]
+    disputed = await cli_beside("escrow", "dispute", job, "--reason", "too short")
+    assert disputed.code == 0, disputed.err
+    with monkeypatch.context() as patch:
+        patch.chdir(folder / "agent")
+        assert await stage_of(job, "disputed", cli_beside)
+        answered = await cli_beside("escrow", "answer", job, "--text", "it is a summary")
+        assert answered.code == 0, answered.err
+    with monkeypatch.context() as patch:
+        patch.chdir(folder / "arbiter")
+        assert await stage_of(job, "disputed", cli_beside)
+        ruled = await cli_beside("escrow", "rule", job, "--provider", 0)
+        assert ruled.code == 0, ruled.err
+        assert await stage_of(job, "ruled", cli_beside)
+    assert (await cli_beside("settle")).code == 0
+    assert await stage_of(job, "refunded", cli_beside)
+
+
+async def stage_of(job: str, wanted: str, cli_beside: "AsyncCli") -> bool:
+    """Look until the escrow is there, as a person would."""
+    async with asyncio.timeout(SECONDS_MAX):
+        while [line["stage"] for line in (await cli_beside("escrow", "show", job, "--json")).lines] != [
+            wanted
+        ]:
+            await asyncio.sleep(0.2)
+    return True
+
+
 @pytest.mark.process
 async def test_a_day_with_the_sample_agent(
     dev: Callable[..., Dev], cli_beside: "AsyncCli", monkeypatch: pytest.MonkeyPatch
@@ -73,9 +116,11 @@ async def test_a_day_with_the_sample_agent(
 
     monkeypatch.delenv("NOSTR_SECRET_KEY")
     monkeypatch.chdir(folder)  # the second terminal, as it is told
-    asked = await cli_beside(
-        "ask", "summarisation", f"@{next(folder.glob('*.txt')).name}", "--kind", 5001, "--max-sat", 21
-    )
+    with monkeypatch.context() as patch:
+        patch.setenv("TRADEPOST_ARBITERS", "")  # prepaid then, and an invoice would be welcome
+        asked = await cli_beside(
+            "ask", "summarisation", f"@{next(folder.glob('*.txt')).name}", "--kind", 5001, "--max-sat", 21
+        )
     assert asked.code == 0, asked.err
     for step in ("asked", "offer", "processing", "result"):
         assert (await running.until(event="job", step=step))["job"] == asked.err.split()[1]
@@ -91,12 +136,16 @@ async def test_a_day_with_the_sample_agent(
     assert private.code == 0, private.err
     told = await running.until(event="job", step="result", job=private.err.split()[1])
     assert told["message"].startswith("(encrypted), ")
+    await refuse_a_result(folder, cli_beside, monkeypatch)
+    ruled = await running.until(event="job", step="ruled")
+    assert ruled["message"] == "0 sat to the agent, 21 sat to the customer"
     balance["total_sat"] = (await cli_beside("wallet", "balance", "--json")).lines[0]["total_sat"]
 
     code = folder / "summariser" / "agent.py"
     text = code.read_text()
     code.write_text(text + "\nprint('hello')\nx = (")
     await running.until(event="changed", file="agent.py")
+    assert "said" not in {line["event"] for line in running.said}  # no warning: nothing was paid twice
     assert "never closed" in (await running.until(event="said"))["line"]
     await running.until(event="ended", code=1)
     code.write_text(text.replace("price_sat=21", "price_sat=5"))

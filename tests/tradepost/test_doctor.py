@@ -23,7 +23,7 @@ from tradepost.doctor.probes import MintFacts, RelayFacts, probe_relay
 from tradepost.doctor.queries import Form, Records
 from tradepost.doctor.records import judge_file, judge_money, judge_outbox, judge_tokens
 from tradepost.doctor.relays import judge_relay
-from tradepost.post import open_post, own_key
+from tradepost.post import open_database, open_post, own_key
 from tradepost.settings import Settings
 from wallet.mint import KeysetAnswer, MintInfo
 
@@ -313,8 +313,8 @@ async def test_a_database_that_is_none_or_damaged_or_open_to_others(
     home: Path, cli_beside: "AsyncCli", monkeypatch: pytest.MonkeyPatch, relay_url: str
 ) -> None:
     monkeypatch.setenv("TRADEPOST_RELAYS", relay_url)
-    await cli_beside("jobs")
-    path = home / "post.sqlite"
+    async with await open_database(Settings.load()):
+        path = home / "post.sqlite"
     assert found(await cli_beside("doctor", "--json"), "database")[0].level is OK
     path.chmod(0o644)
     assert found(await cli_beside("doctor", "--json"), "database")[0].mend == f"chmod 600 {path}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tradepost import mint_venv
-from tradepost.mint_venv import MintVenvError, ensure_mint_venv
+from tradepost.mint_venv import MintVenvError, default_folder, ensure_mint_venv
 
 
 class Builder:
@@ -77,6 +77,17 @@ async def test_those_who_come_meanwhile_wait_and_find_it_made(builder: Builder, 
     async with asyncio.timeout(10):
         await asyncio.gather(*(ensure_mint_venv(tmp_path) for _ in range(3)))
     assert builder.built == 1
+
+
+def test_a_checkout_has_one_and_whoever_installed_the_package_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (
+        default_folder() == Path(__file__).parents[2] / ".venv-mint"
+    )  # which `make test` and `make demo` fill
+    monkeypatch.setattr(mint_venv, "CHECKOUT", tmp_path / "site-packages")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_folder() == tmp_path / "tradepost" / "mint-venv"
 
 
 _LOCKED = """

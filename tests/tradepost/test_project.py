@@ -9,11 +9,12 @@ import pytest
 
 import tradepost
 from tradepost.errors import ConfigError, TradepostError
+from tradepost.post import open_database
 from tradepost.project import load_agents, make_project
 from tradepost.settings import Settings
 
 if TYPE_CHECKING:
-    from conftest import Cli
+    from conftest import AsyncCli, Cli
 
 
 @pytest.fixture(autouse=True)
@@ -67,13 +68,14 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, cli: "Cli") -> Non
     assert "choose a new folder" in ran.err.replace("\n", " ")
 
 
-def test_git_never_sees_a_key(
-    home: Path, tmp_path: Path, cli: "Cli", monkeypatch: pytest.MonkeyPatch
+async def test_git_never_sees_a_key(
+    home: Path, tmp_path: Path, cli_beside: "AsyncCli", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cli("init", tmp_path / "shop")
+    await cli_beside("init", tmp_path / "shop")
     monkeypatch.chdir(tmp_path / "shop")
-    cli("key", "new", "shop")
-    cli("wallet", "balance")
+    await cli_beside("key", "new", "shop")
+    async with await open_database(Settings.load()):
+        pass
     Path("backup.nsec").touch()
     files = {str(path) for path in Path().rglob("*") if path.is_file()}
     assert {Path(name).name for name in files} >= {"seed", "post.sqlite", "shop.nsec"}

@@ -21,7 +21,8 @@ from identity import LocalSigner, SecretKey, write_key_file
 from relay_bridge import Delivery, Filter
 from store import MigrationError
 from tradepost.api import open_customer
-from tradepost.post import open_database, open_post, own_key, wallet_on
+from tradepost.errors import ConfigError
+from tradepost.post import open_database, open_post, own_key, read_database, wallet_on
 from tradepost.settings import Settings
 from tradepost.testing import ManualClock, MemoryMint, MemoryRelay
 from tradepost.testing.mint import _Quote
@@ -205,6 +206,20 @@ async def test_a_migrated_schema_is_that_of_a_new_file(release: str, tmp_path: P
         async with await open_database(settings):
             pass
     assert schema(left.settings.database) == schema(fresh.database)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+async def test_commands_that_only_look_leave_it_alone(release: str, tmp_path: Path) -> None:
+    """A process of that release may be at work on it."""
+    left = Left(release, tmp_path)
+    before = left.settings.database.read_bytes()
+    with pytest.raises(ConfigError, match=r"earlier release.* `tradepost up`"):
+        async with read_database(left.settings):
+            pass
+    assert left.settings.database.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["keys", "post.sqlite", "seed"]
+    async with await open_database(left.settings), read_database(left.settings):
+        pass
 
 
 @pytest.mark.parametrize("release", RELEASES)

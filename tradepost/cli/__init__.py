@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from tradepost.cli.lazily import Later
 from tradepost.cli.output import fail
+from tradepost.errors import expected
 
 #: Name, module in tradepost.cli, and the first sentence of the help.
 _COMMANDS: Final = (
@@ -104,29 +105,13 @@ def run(arguments: list[str]) -> int:
         return 130
     except SystemExit as done:  # typer, when it has answered a shell
         return done.code if isinstance(done.code, int) else 0
-    except _expected() as error:
+    except expected() as error:
         fail(str(error), as_json=as_json, kind=type(error).__name__, action=getattr(error, "action", None))
         return 1
     except OSError as error:  # a disk that is full, a folder that is not ours
         fail(f"{error.filename or 'the system'}: {error.strerror or error}", as_json=as_json, kind="OSError")
         return 1
     return code if isinstance(code, int) else 0
-
-
-def _expected() -> tuple[type[Exception], ...]:
-    """Errors that are told in a sentence. Imported only when something went wrong."""
-    from dvm import DvmError
-    from identity import IdentityError
-    from relay_bridge import RelayBridgeError
-    from store import StoreError
-    from tradepost.errors import TradepostError
-    from tradepost.mint_process import MintProcessError, MintVenvError
-    from wallet import WalletError
-
-    return (
-        TradepostError, DvmError, WalletError, RelayBridgeError, IdentityError, StoreError, MintProcessError,
-        MintVenvError,
-    )  # fmt: skip
 
 
 def _usage(error: typer.TyperException) -> str:

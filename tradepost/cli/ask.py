@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -9,14 +10,16 @@ from typing import Annotated, Final
 import typer
 from msgspec.structs import replace
 
-from dvm import Customer, Guarantee, Order, OrderState, Post, Update, queries
+from dvm import Customer, Guarantee, Order, OrderFailed, OrderState, Post, Update, queries
 from dvm.bolt11_purchases import is_by_invoice
 from dvm.errors import BadRequest
+from dvm.escrow_parties import DELIVER_SECONDS_MIN
 from dvm.kinds import kind_of
 from dvm.order_asking import named_key
 from identity import EventTemplate, Npub
 from tradepost.api import open_customer
 from tradepost.cli.completing import complete_kind, complete_target
+from tradepost.cli.escrow_words import fields
 from tradepost.cli.lightning import LightningWish, ask_by_lightning
 from tradepost.cli.output import AsJson, local_time, print_json, print_text, quoted, say
 from tradepost.cli.qr import Wanted
@@ -26,6 +29,7 @@ from tradepost.post import open_post, reach
 from tradepost.secrets import CUSTOMER, Key, open_signer
 from tradepost.settings import Settings
 from wallet.escrow import Stage
+from wallet.queries_escrows import EscrowRow
 from wallet.terms import Method
 
 Target = Annotated[
@@ -58,6 +62,15 @@ Settle = Annotated[
 ]
 
 REFUND_SECONDS_MAX: Final = 15.0  # an honest agent's refund is here in a second or two
+SOLD_SECONDS_MAX: Final = 3.0  # an honest agent takes the coins with the key that it told
+#: What an agent may miss in a request to be paid by one method alone.
+_HINTS: Final[dict[tuple[Method, ...], str]] = {
+    (Method.ESCROW,): "for an escrow you and the agent need an arbiter and a mint in common",
+    (
+        Method.REVEAL,
+    ): "an agent seals its results if it allows that (`reveal_msat_max`), and only for customers that "
+    "have paid it before, by --settle escrow, say",
+}
 _STYLES: Final = {
     "offer": "cyan",
     "paid": "green",
@@ -89,7 +102,10 @@ def ask(
     settle: Settle = "auto",
     review: Annotated[
         bool,
-        typer.Option("--review", help="In escrow, do not pay for the result yet: `tradepost escrow accept`."),
+        typer.Option(
+            "--review",
+            help="Pay by escrow, and not before you have seen the result: `tradepost escrow accept`.",
+        ),
     ] = False,
     seconds: Annotated[
         int, typer.Option(metavar="SECONDS", min=1, help="How long to wait for the result.")
@@ -120,6 +136,10 @@ def ask(
     settings = Settings.load()
     key = chosen_key(settings, CUSTOMER, sec)
     if lightning:
+        if review:
+            raise TradepostError(
+                "--review and --lightning do not go together yet: pay from this post's wallet to look first"
+            )
         if private:
             raise TradepostError(
                 "--private and --lightning do not go together yet: the order is kept in clear"
@@ -135,8 +155,13 @@ def ask(
         return
     wanted = _Wanted(
         target, _read(text), number, max_sat, _params(param or []), private, seconds,
-        _methods(settle, settings, private), settings.arbiters, review, or_others or not named_key(target),
+        _methods(settle, settings, private, review), settings.arbiters, review,
+        or_others or not named_key(target),
     )  # fmt: skip
+    if wanted.settle == (Method.ESCROW,) and seconds <= DELIVER_SECONDS_MIN:
+        raise TradepostError(
+            f"no agent works in escrow that has {seconds} s for it: say --seconds {2 * DELIVER_SECONDS_MIN} or more"
+        )
     asyncio.run(_ask(wanted, settings, key, as_json))
 
 
@@ -176,9 +201,11 @@ async def _ask(wanted: _Wanted, settings: Settings, key: Key, as_json: bool) -> 
                 f"{unreachable}; nothing was asked. Name others in tradepost.yaml or TRADEPOST_RELAYS"
             )
         async with open_customer(settings, post, signer) as customer:
+            order_id = ""
             asked = await (_hire(customer, wanted) if wanted.others else _publish(customer, wanted))
             try:
                 order_id = await _watch(asked, wanted.seconds, as_json)
+                content = await asked.result()
             except TimeoutError:
                 raise TradepostError(await _unfinished(post, asked)) from None
             except asyncio.CancelledError:
@@ -186,27 +213,64 @@ async def _ask(wanted: _Wanted, settings: Settings, key: Key, as_json: bool) -> 
                     "interrupted; the job goes on, and `tradepost settle` fetches its result or takes your sats back"
                 )
                 raise
-            content = await asked.result()
-            escrow = await customer.desk.get(order_id)
-    if not as_json:
-        print_text(content)
-    if escrow is not None and escrow.stage is Stage.DELIVERED and escrow.wake_at is not None:
+            except OrderFailed:
+                hint = _HINTS.get(wanted.settle)
+                if hint and not as_json and await customer.desk.get(order_id) is None:
+                    say(f"[dim]{hint}[/]")
+                raise
+            if not as_json:
+                print_text(content)
+            if (escrow := await _escrow(customer, order_id)) is not None:
+                _show_escrow(escrow, post.clock.now(), as_json)
+
+
+async def _escrow(customer: Customer, order_id: str) -> EscrowRow | None:
+    """The escrow of an order that has its result; one by whose key that was opened has soon ended, if we look on."""
+    escrow = await customer.desk.get(order_id)
+    if escrow is not None and escrow.terms.method is Method.REVEAL:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(customer.desk.idle(), SOLD_SECONDS_MAX)
+        escrow = await customer.desk.get(order_id)
+    return escrow
+
+
+def _show_escrow(escrow: EscrowRow, now: int, as_json: bool) -> None:
+    """Say how to go on with what is not paid yet; to programs wherever it stands."""
+    if as_json:
+        print_json({"job": escrow.request_id, "step": "escrow", "escrow": fields(escrow, None, now)})
+    elif escrow.stage is Stage.DELIVERED and escrow.wake_at is not None:
+        short = escrow.request_id[:12]
         say(
-            f"[yellow]{escrow.terms.price_sat} sat are locked, and not paid yet. `tradepost escrow accept "
-            f"{order_id[:12]}` pays, `tradepost escrow dispute {order_id[:12]} --reason …` refuses; who says nothing "
-            f"pays at {local_time(escrow.wake_at)}[/]"
+            f"[yellow]{escrow.terms.price_sat} sat are locked, and not paid yet. `tradepost escrow accept {short}` "
+            f"pays, `tradepost escrow dispute {short} --reason …` refuses; if you do neither, they are paid at "
+            f"{local_time(escrow.wake_at)}[/]"
         )
 
 
-def _methods(word: str, settings: Settings, private: bool) -> tuple[Method, ...]:
-    """The ways to pay that will do, the best first."""
+def _methods(word: str, settings: Settings, private: bool, review: bool) -> tuple[Method, ...]:
+    """The ways to pay that will do, the best first; for a `review` it is escrow alone, where it can wait for one."""
     can_escrow = bool(settings.arbiters) and not private
+    if review and word in (Method.REVEAL, Method.PREPAID, Method.INVOICE):
+        raise TradepostError(
+            f"--review needs an escrow: by {word} the agent is paid before you see the result. Leave --review out, or "
+            "say --settle escrow"
+        )
     match word:
+        case "auto" if review and private:
+            raise TradepostError(
+                "--review needs an escrow, and that cannot be private: the arbiter could not read what was asked. "
+                "Leave out --review or --private"
+            )
+        case "auto" if review:
+            return _methods(Method.ESCROW, settings, private, review)
         case "auto":
             # An invoice is paid only where the agent takes no ecash of ours.
-            by_invoice = () if private else (Method.INVOICE,)
-            return (*((Method.ESCROW,) if can_escrow else ()), Method.PREPAID, *by_invoice)
-        case "escrow" if not settings.arbiters:
+            return (*((Method.ESCROW,) if can_escrow else ()), Method.PREPAID, Method.INVOICE)
+        case Method.ESCROW if private:
+            raise TradepostError(
+                "an escrow cannot be private: the arbiter could not read what was asked. Leave --private out"
+            )
+        case Method.ESCROW if not settings.arbiters:
             raise TradepostError(
                 "an escrow needs an arbiter that you trust: name its npub in tradepost.yaml (arbiters: […]) or in "
                 "TRADEPOST_ARBITERS"

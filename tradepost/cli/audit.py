@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tradepost.cli.output import AsJson, print_json, print_table, quoted, say
 from tradepost.errors import TradepostError
-from tradepost.post import open_database, wallet_on
+from tradepost.post import read_database, wallet_on
 from tradepost.settings import Settings
 from wallet import AuditReport
 
@@ -45,7 +45,7 @@ def audit(
 
 
 async def _audit(settings: Settings, *, ask_mints: bool) -> AuditReport:
-    async with await open_database(settings) as db, wallet_on(settings, db) as purse:
+    async with read_database(settings) as db, wallet_on(settings, db) as purse:
         return await purse.audit(ask_mints=ask_mints)
 
 

@@ -13,7 +13,7 @@ from dvm.kinds import NAMES, name_of
 from identity import encode_npub
 from store import StoreError
 from tradepost.errors import TradepostError
-from tradepost.post import open_database
+from tradepost.post import read_database
 from tradepost.settings import Settings
 
 ROWS_MAX: Final = 100
@@ -71,18 +71,12 @@ def complete_key() -> Choices:
 
 
 async def _orders() -> list[queries.OrderRow]:
-    settings = Settings.load()
-    if not settings.database.exists():
-        return []
-    async with await open_database(settings) as db:
+    async with read_database(Settings.load()) as db:
         return await queries.recent_orders(db, ROWS_MAX)
 
 
 async def _jobs() -> Choices:
-    settings = Settings.load()
-    if not settings.database.exists():
-        return []
-    async with await open_database(settings) as db:
+    async with read_database(Settings.load()) as db:
         sold, mine = await queries.recent_jobs(db, ROWS_MAX), await queries.recent_orders(db, ROWS_MAX)
     told = [(job.created_at, job.id[:12], f"sold, {name_of(job.kind)}, {job.state}") for job in sold]
     told += [

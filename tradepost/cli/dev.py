@@ -3,25 +3,27 @@
 import asyncio
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
+from dvm.agreement import RULING, award_of
 from dvm.kinds import FEEDBACK, NAMES, name_of
 from dvm.nip90 import Status, parse_feedback, parse_result
 from dvm.private import scheme_of
 from identity import Event, encode_npub
 from relay_bridge import Filter, RelayPool
 from store import SystemClock
-from tradepost.cli.output import AsJson, clock_time, print_json, print_text, quoted, result, say, status
+from tradepost.cli.output import AsJson, clock_time, print_json, print_text, quoted, result, status
 from tradepost.dev.agents import keep_running
-from tradepost.dev.stage import FOLDER, Stage, open_stage
+from tradepost.dev.stage import AGENT, FOLDER, Stage, open_stage
 from tradepost.ending import ending
 from tradepost.errors import TradepostError
 from tradepost.mint_process import MintProcessError, mint_python
-from tradepost.settings import FILE
+from tradepost.settings import ARBITER, FILE
 
 JOBS_MAX = 1000  # remembered, to say how long each took
+_PARTIES: Final = {"provider": "agent", "customer": "customer"}  # of a ruling, and what we call them
 
 
 def register(app: typer.Typer) -> None:
@@ -40,8 +42,8 @@ def dev(
 ) -> None:
     """Run a relay, a play mint and an agent to try things on.
 
-    It stays until you interrupt it, shows each job, and starts the agent again when you change its code. Relay, mint
-    and a customer with sats are in .tradepost-dev, which you may remove. The sats are worth nothing. Example:
+    It stays until you interrupt it, shows each job, and starts the agent again when you change its code. Relay, mint,
+    arbiter and a customer with sats are in .tradepost-dev, which you may remove. The sats are worth nothing. Example:
     `tradepost dev`, then in a second terminal `cd .tradepost-dev` and what it tells you to type.
     """
     if project is None and Path(FILE).exists():
@@ -68,7 +70,7 @@ async def _show(stage: Stage, as_json: bool) -> None:
     """Run the agent and tell what happens, until we are told to end. Raises `MintProcessError` if the mint ends."""
     show = _Show(stage, as_json)
     clock = SystemClock()
-    jobs = Filter(kinds=(*range(5000, 7000), FEEDBACK), since=clock.now())
+    jobs = Filter(kinds=(*range(5000, 7000), FEEDBACK, RULING), since=clock.now())
     with ending() as told_to_end:
         show.started()
         async with RelayPool([stage.relay], clock=clock) as pool:
@@ -92,7 +94,7 @@ async def _show(stage: Stage, as_json: bool) -> None:
 
 
 class _Show:
-    """What a person, or with `as_json` a program, is told. Lines about jobs are results: they go to stdout."""
+    """What a person, or with `as_json` a program, is told."""
 
     def __init__(self, stage: Stage, as_json: bool) -> None:
         self._stage = stage
@@ -101,15 +103,23 @@ class _Show:
         self._asked_at: dict[str, float] = {}
 
     def started(self) -> None:
-        """Relay, mint and customer are there; the agent is on its way."""
+        """Relay, mint, arbiter and customer are there; the agent is on its way."""
         stage = self._stage
         if self._as_json:
-            told = {"relay": stage.relay, "mint": stage.mint.url, "folder": str(stage.folder)}
+            told = {
+                "relay": stage.relay,
+                "mint": stage.mint.url,
+                "arbiter": stage.arbiter,
+                "folder": str(stage.folder),
+            }
             print_json({"event": "started", **told, "customer_sat": stage.customer_sat})
             return
-        say(f"[green]●[/] relay     {stage.relay}")
-        say(f"[green]●[/] mint      {stage.mint.url}, [bold yellow]PLAY MONEY[/]: its sats are worth nothing")
-        say(f"[green]●[/] customer  {stage.customer_sat} sat to spend")
+        _tell(f"[green]●[/] relay     {stage.relay}")
+        _tell(
+            f"[green]●[/] mint      {stage.mint.url}, [bold yellow]PLAY MONEY[/]: its sats are worth nothing"
+        )
+        _tell(f"[green]●[/] arbiter   {stage.arbiter}")
+        _tell(f"[green]●[/] customer  {stage.customer_sat} sat to spend")
 
     def told(self, what: str, more: dict[str, Any]) -> None:
         """See `tradepost.dev.agents.Tell`."""
@@ -121,16 +131,16 @@ class _Show:
                 offered = [
                     f"{x['kind']} {name_of(x['kind'])}, {_price(x['price_sat'])}" for x in more["serves"]
                 ]
-                say(f"[green]●[/] agent     {quoted(more['agent'])}: {'; '.join(offered)}")
+                _tell(f"[green]●[/] agent     {quoted(more['agent'])}: {'; '.join(offered)}")
                 if not self._hinted:
                     self._hinted = True
                     self._hint(more)
             case "said":
-                say(f"[dim]│[/] {quoted(more['line'])}")
+                _tell(f"[dim]│[/] {quoted(more['line'])}")
             case "changed":
-                say(f"[yellow]↻[/] {quoted(more['file'])} changed: the agent starts again")
+                _tell(f"[yellow]↻[/] {quoted(more['file'])} changed: the agent starts again")
             case "ended":
-                say(
+                _tell(
                     f"[red]●[/] the agent ended (exit code {more['code']}); it starts again when its code changes"
                 )
 
@@ -139,19 +149,31 @@ class _Show:
         offer = agent["serves"][0]
         price = f" --max-sat {offer['price_sat']}" if offer["price_sat"] else ""
         word = NAMES.get(offer["kind"], str(offer["kind"])).replace(" ", "-")
-        say("\nIn a second terminal:\n")
-        for command in (
-            f"cd {shlex.quote(str(self._stage.folder))}",
-            f"tradepost ask {word} @{self._stage.text.name} --kind {offer['kind']}{price}",
+        ask = f"tradepost ask {word} @{self._stage.text.name} --kind {offer['kind']}{price}"
+        folder = self._stage.folder
+        _tell("\nIn a second terminal:\n")
+        _print_commands(
+            f"cd {_quote(folder)}",
+            ask,
             f"tradepost find {word}",
             "tradepost wallet balance",
-        ):
-            print_text(f"  {command}")
+        )
+        if price:
+            _tell("\nOr read the result before you pay; it says how to accept or dispute:\n")
+            _print_commands(f"{ask} --settle escrow --review")
+            _tell(
+                "\nThe agent's side of that (`escrow answer`, `refund`), and the arbiter's (`escrow rule`):\n"
+            )
+            _print_commands(
+                *(f"(cd {_quote(folder / seat)} && tradepost escrow list)" for seat in (AGENT, ARBITER))
+            )
         code = self._stage.project
-        say(
+        _tell(
             f"\n[dim]Change the code in {quoted(str(code))}, and the agent starts again. Ctrl-C ends it all;[/]"
         )
-        say(f"[dim]{FOLDER} keeps keys and sats for the next time, or remove it. Jobs, as they happen:[/]\n")
+        _tell(
+            f"[dim]{FOLDER} keeps keys and sats for the next time, or remove it. Jobs, as they happen:[/]\n"
+        )
 
     def seen(self, event: Event, _relay: str) -> None:
         """An event of a job."""
@@ -167,6 +189,9 @@ class _Show:
             price = f"{-(-feedback.offer.price_msat // 1000)} sat" if feedback.offer else ""
             word = "offer" if feedback.status == Status.PAYMENT_REQUIRED else feedback.status
             self._line(feedback.request_id, word, price or _told(event, feedback.message or feedback.content))
+        elif event.kind == RULING:
+            awards = (f"{award_of(event, party)} sat to the {word}" for party, word in _PARTIES.items())
+            self._line(event.tag("e") or "", "ruled", ", ".join(awards))
         elif answer := parse_result(event):
             asked_at = self._asked_at.get(answer.request_id)
             after = (
@@ -185,7 +210,21 @@ class _Show:
         text = (
             f"[dim]{clock_time(now)} {quoted(job_id[:12])}[/] [{style}]{quoted(what)}[/] {quoted(more[:200])}"
         )
-        result.print(text, soft_wrap=not result.is_terminal)
+        _tell(text)
+
+
+def _tell(markup: str) -> None:
+    """All on stdout, so that nothing is torn apart where both streams are kept."""
+    result.print(markup, soft_wrap=not result.is_terminal)
+
+
+def _quote(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
+def _print_commands(*commands: str) -> None:
+    for command in commands:
+        print_text(f"  {command}")
 
 
 def _told(event: Event, text: str) -> str:

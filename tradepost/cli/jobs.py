@@ -1,7 +1,7 @@
 """`tradepost jobs` and `tradepost job`: what this post does for others, and what others do for it."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Final
 
@@ -15,8 +15,10 @@ from dvm.private import reveal, scheme_of
 from dvm.queries import JobRow, OrderRow
 from dvm.reveals import sealed_text
 from identity import Event, EventTemplate, LocalSigner, SecretKey, encode_npub, read_key_file
+from store import Database
 from tradepost.api import open_customer
 from tradepost.cli.completing import complete_job
+from tradepost.cli.escrow_words import awards, ruled
 from tradepost.cli.output import (
     AsJson,
     local_time,
@@ -29,9 +31,11 @@ from tradepost.cli.output import (
 )
 from tradepost.cli.signing import Sec, chosen_key
 from tradepost.errors import TradepostError
-from tradepost.post import open_database, open_post
+from tradepost.post import open_post, read_database
 from tradepost.secrets import CUSTOMER, Key, open_signer
 from tradepost.settings import Settings
+from wallet import queries_escrows
+from wallet.escrow import Role, Stage
 
 JobId = Annotated[
     str,
@@ -82,6 +86,8 @@ def jobs(
     rows = asyncio.run(_recent(limit))
     if not rows and not as_json:
         say("no jobs yet: put an agent to work with `tradepost up`, or ask one with `tradepost ask`")
+        if Settings.load().arbiter:
+            say("what this post arbitrates is in `tradepost escrow list`")
     else:
         print_jobs(rows, as_json=as_json)
 
@@ -131,7 +137,7 @@ async def _cancel(settings: Settings, key: Key, prefix: str, seconds: int, as_js
                         await asyncio.wait_for(order.result(), seconds)
         row = await queries.get_order(post.db, rows[0].id)
         assert row is not None
-        print_jobs([bought(row)], as_json=as_json)
+        print_jobs([await bought(post.db, row)], as_json=as_json)
         if not as_json and row.state is OrderState.DONE:
             say(f"too late: the work was done already, and `tradepost job {row.id[:12]}` shows it")
         elif not as_json and not row.state.is_final:
@@ -147,19 +153,41 @@ def print_jobs(rows: Iterable[Row], *, as_json: bool) -> None:
     table = Table("id", "side", "kind", "state", "sat", "created", box=None, pad_edge=False)
     table.columns[4].justify = "right"
     for row in rows:
-        cells = (row["id"][:12], row["side"], name_of(row["kind"]), row["state"], str(row["price_sat"]))
+        cells = (row["id"][:12], row["side"], name_of(row["kind"]), _state(row), str(row["price_sat"]))
         table.add_row(*cells, local_time(row["created_at"])[5:16])
     print_table(table)
 
 
-def bought(row: OrderRow) -> Row:
+def _state(row: Row) -> str:
+    """The state; with what we got of the price if a ruling shared it, or where the price is if it was not paid."""
+    escrow = row["escrow"]
+    if escrow and escrow["received_sat"] and all((escrow["awarded_sat"] or {"nobody": 0}).values()):
+        return f"{row['state']} {escrow['received_sat']} of {row['price_sat']}"
+    if escrow and row["state"] == OrderState.DONE and escrow["stage"] not in (Stage.PAID, Stage.RELEASED):
+        return f"{row['state']}, {escrow['stage']}"
+    return str(row["state"])
+
+
+async def bought(db: Database, row: OrderRow) -> Row:
     """An order as programs see it."""
     more = {"mint": row.mint, "locktime": row.locktime, "max_sat": row.max_sat}
-    return {"side": "bought", **_common(row), "agent": row.provider, **more}
+    escrow = await _escrow(db, Role.CUSTOMER, row.customer, row.id)
+    return {"side": "bought", **_common(row), "agent": row.provider, **more, "escrow": escrow}
 
 
-def _sold(row: JobRow) -> Row:
-    return {"side": "sold", **_common(row), "agent": row.agent}
+async def _sold(db: Database, row: JobRow) -> Row:
+    escrow = await _escrow(db, Role.PROVIDER, row.agent, row.id)
+    return {"side": "sold", **_common(row), "agent": row.agent, "escrow": escrow}
+
+
+async def _escrow(db: Database, role: Role, party: str, job_id: str) -> Row | None:
+    """What became of a job's escrow, if it has one."""
+    row = await queries_escrows.get(db, role, party, job_id)
+    if row is None:
+        return None
+    return {
+        "stage": row.stage, "method": row.terms.method, "received_sat": row.amount_sat, "awarded_sat": awards(row),
+    }  # fmt: skip
 
 
 def _common(row: JobRow | OrderRow) -> Row:
@@ -171,27 +199,29 @@ def _common(row: JobRow | OrderRow) -> Row:
 
 
 async def _recent(limit: int) -> list[Row]:
-    async with await open_database(Settings.load()) as db:
-        sold = [_sold(row) for row in await queries.recent_jobs(db, limit)]
-        mine = [bought(row) for row in await queries.recent_orders(db, limit)]
+    async with read_database(Settings.load()) as db:
+        sold = [await _sold(db, row) for row in await queries.recent_jobs(db, limit)]
+        mine = [await bought(db, row) for row in await queries.recent_orders(db, limit)]
     return sorted(sold + mine, key=lambda row: -row["created_at"])[:limit]
 
 
 async def _find(prefix: str) -> list[Row]:
     """Both sides of a job may be here."""
     rows: list[Row] = []
-    async with await open_database(Settings.load()) as db:
+    async with read_database(Settings.load()) as db:
         for sold in await queries.find_jobs(db, prefix):
             payments = await queries.payments_of(db, sold.agent, sold.id)
             paid = [{"state": p.state, "amount_sat": p.amount_sat, "reason": p.reason} for p in payments]
             tags = None if scheme_of(sold.request) else sold.request.tags
-            rows.append({**_sold(sold), "payments": paid, "request": sold.request.to_dict(), "tags": tags})
+            rows.append(
+                {**await _sold(db, sold), "payments": paid, "request": sold.request.to_dict(), "tags": tags}
+            )
         for order in await queries.find_orders(db, prefix):
             asked = await _clear(order.request, order)
             answer = await _clear(order.result, order) if order.result else None
             text = answer.content if answer else await sealed_text(db, order)
             said = {"tags": asked.tags if asked else None, "result": text}
-            rows.append({**bought(order), "request": order.request.to_dict(), **said})
+            rows.append({**await bought(db, order), "request": order.request.to_dict(), **said})
     return rows
 
 
@@ -207,6 +237,7 @@ async def _clear(event: Event, order: OrderRow) -> Event | EventTemplate | None:
 
 
 def _print_details(row: Row) -> None:
+    escrow = row["escrow"]
     pairs = {
         "job": row["id"],
         "side": row["side"],
@@ -215,14 +246,16 @@ def _print_details(row: Row) -> None:
         "agent": encode_npub(row["agent"]),
         "customer": encode_npub(row["customer"]),
         "price": f"{row['price_sat']} sat",
+        "escrow": f"{escrow['stage']}, see `tradepost escrow show {row['id'][:12]}`" if escrow else "",
+        "ruled": ruled(escrow["awarded_sat"]) if escrow else "",
         "paid at": row.get("mint"),
         "locked until": local_time(row["locktime"]) if row["state"] in _LOCKED else None,
         "created": local_time(row["created_at"]),
         "changed": local_time(row["updated_at"]),
         "payments": "\n".join(_payment(payment) for payment in row.get("payments", ())),
         "private": "yes" if row["private"] else "",
-        "input": _shortened("\n\n".join(_values(row, "i"))),
-        "params": "\n".join(_values(row, "param")),
+        "input": shortened("\n\n".join(tag_values(row["tags"], "i"))),
+        "params": "\n".join(tag_values(row["tags"], "param")),
     }
     print_pairs((name, quoted(value)) for name, value in pairs.items() if value)
     if row.get("result") is not None:
@@ -234,12 +267,13 @@ def _payment(payment: Row) -> str:
     return f"{payment['amount_sat']} sat, {payment['state']}{': ' + payment['reason'] if payment['reason'] else ''}"
 
 
-def _values(row: Row, name: str) -> list[str]:
-    """What the request's tags of that name say; a request that was refused may hold anything."""
-    tags = [tag for tag in row["tags"] or () if tag and tag[0] == name]
-    return [tag[1] if name == "i" else "=".join(tag[1:]) for tag in tags if len(tag) > 1]
+def tag_values(tags: Iterable[Sequence[str]] | None, name: str) -> list[str]:
+    """What a request's tags of that name say; a request that was refused may hold anything."""
+    named = [tag for tag in tags or () if tag and tag[0] == name]
+    return [tag[1] if name == "i" else "=".join(tag[1:]) for tag in named if len(tag) > 1]
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """A long input as its first words and how many there are; another one as it is."""
     words = text.split()
     return text if len(words) <= 50 else f"{' '.join(words[:40])} … ({len(words)} words)"

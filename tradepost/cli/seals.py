@@ -13,7 +13,7 @@ from identity import encode_npub
 from identity.seal import FRAUD_PROOF_BYTES_MAX, FraudProof, parse_fraud_proof
 from tradepost.cli.output import AsJson, print_json, print_pairs, print_text, quoted
 from tradepost.errors import TradepostError
-from tradepost.post import open_database
+from tradepost.post import read_database
 from tradepost.settings import Settings
 from wallet import queries_escrows
 from wallet.escrow import Role
@@ -77,7 +77,7 @@ def _read(file: Path) -> bytes:
 
 
 async def _find(prefix: str) -> FraudProof:
-    async with await open_database(Settings.load()) as db:
+    async with read_database(Settings.load()) as db:
         orders = await queries.find_orders(db, prefix)
         if len(orders) != 1:
             raise TradepostError(

@@ -10,13 +10,14 @@ import typer
 
 import dvm.queries
 import wallet.queries
+import wallet.queries_books
 from store import SystemClock
 from tradepost.cli import allowances, lnurl, mints, rails
 from tradepost.cli.completing import complete_mint
 from tradepost.cli.output import AsJson, print_json, print_text, say
 from tradepost.cli.qr import Wanted, offer_qr
 from tradepost.errors import ConfigError, TradepostError
-from tradepost.post import open_database, open_wallet, wallet_on
+from tradepost.post import open_wallet, read_database
 from tradepost.settings import Settings
 from wallet import MintUnavailable, Outcome, Wallet, encode_token, parse_token
 
@@ -92,21 +93,29 @@ def receive(
 
 async def _balance(as_json: bool) -> None:
     settings = Settings.load()
-    async with await open_database(settings) as db, wallet_on(settings, db) as purse:
-        by_mint = await purse.balance()
+    async with read_database(settings) as db:
+        by_mint = await wallet.queries.spendable(db)
         locked_sat = await dvm.queries.locked_sat(db)
+        escrow_sat = await wallet.queries_books.paid_into_escrow_sat(db)
         invoices = len(await wallet.queries.open_quotes(db))
     total_sat = sum(by_mint.values())
     if as_json:
         print_json(
-            {"total_sat": total_sat, "mints": by_mint, "locked_sat": locked_sat, "open_invoices": invoices}
-        )
+            {
+                "total_sat": total_sat, "mints": by_mint, "locked_sat": locked_sat, "escrow_sat": escrow_sat,
+                "open_invoices": invoices,
+            }
+        )  # fmt: skip
         return
     print_text(f"{total_sat} sat")
     for mint, amount_sat in by_mint.items():
         say(f"[dim]{amount_sat:>10} sat at {mint}[/]")
     if locked_sat:
         say(f"[dim]{locked_sat:>10} sat are locked in orders; `tradepost settle` takes back what is due[/]")
+    if escrow_sat:
+        say(
+            f"[dim]{escrow_sat:>10} sat are locked in escrow; `tradepost escrow list` says what comes next[/]"
+        )
     if invoices:
         say(f"[dim]{invoices:>10} unpaid invoice(s); once paid, `tradepost settle` fetches the coins[/]")
     if not settings.mints:

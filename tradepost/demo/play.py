@@ -94,7 +94,7 @@ async def _play(folder: Path, name: str, content: str, console: Console) -> Repo
             mint = await stage.enter_async_context(MintProcess(python, folder / "mint"))
             relay = await stage.enter_async_context(EmbeddedRelay())
         console.print(f"  [dim]{mint.url}  {relay.url}[/]")
-        arbiter = await stage.enter_async_context(_arbiter(_settings(folder / "arbiter", mint, relay)))
+        arbiter = await stage.enter_async_context(open_arbiter(_settings(folder / "arbiter", mint, relay)))
         buyer = _settings(folder / "customer", mint, relay, arbiter)
         seller = _settings(folder / "agent", mint, relay, arbiter)
         post = await stage.enter_async_context(open_post(buyer))
@@ -235,7 +235,7 @@ def _settings(
 
 
 @asynccontextmanager
-async def _arbiter(settings: Settings) -> AsyncIterator[Arbiter]:
+async def open_arbiter(settings: Settings) -> AsyncIterator[Arbiter]:
     """An arbiter on a post of its own, in this process."""
     async with open_post(settings) as post:
         arbiter = Arbiter(post, LocalSigner(own_key(settings, ARBITER)))

@@ -1,4 +1,4 @@
-"""The folder `.tradepost-dev`: a relay, a play mint, a customer with sats to spend. All of it survives a restart."""
+"""The folder `.tradepost-dev`: a relay, a play mint, an arbiter, a customer with sats. All of it survives a restart."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from identity import encode_npub
 from relay_bridge import EmbeddedRelay
 from store import SystemClock
-from tradepost.demo.play import examples
+from tradepost.demo.play import examples, open_arbiter
 from tradepost.mint_process import MintProcess
 from tradepost.ports import choose_port
 from tradepost.post import open_wallet
-from tradepost.settings import FILE, Settings
+from tradepost.settings import ARBITER, DATA, FILE, Settings, make_private
 
 FOLDER: Final = ".tradepost-dev"
 SAMPLE: Final = "summariser"
+AGENT: Final = "agent"
 FUNDED_SAT: Final = 1000
 LOW_SAT: Final = 200  # below it the customer is funded again
 
@@ -24,6 +26,20 @@ _MANIFEST: Final = """\
 # The customer of `tradepost dev`, which writes this file anew at each start.
 relays: [{relay}]
 mints: [{mint}]
+arbiters: [{arbiter}]
+"""
+_ARBITERS_MANIFEST: Final = """\
+# The arbiter of `tradepost dev`, which writes this file anew at each start.
+relays: [{relay}]
+mints: [{mint}]
+arbiter: true
+"""
+_AGENTS_MANIFEST: Final = """\
+# The post of the agent that `tradepost dev` runs, which writes this file anew at each start.
+relays: [{relay}]
+mints: [{mint}]
+arbiters: [{arbiter}]
+data: .
 """
 
 
@@ -36,16 +52,18 @@ class Stage:
     text: Path
     relay: str
     mint: MintProcess
+    arbiter: str  # npub
     agent: Settings
     customer_sat: int
 
 
 @asynccontextmanager
 async def open_stage(base: Path, project: Path | None, mint_python: Path) -> AsyncIterator[Stage]:
-    """Run relay and mint in `base`/.tradepost-dev and fund the customer there; with no `project` a sample is put there.
+    """Run relay, mint and arbiter in `base`/.tradepost-dev, fund the customer; with no `project` a sample is put there.
 
-    The agent's settings have keys of their own: the project's real ones are not touched. Raises `TradepostError` if a
-    port is taken, `PostBusy` if the customer's wallet is in use, `MintProcessError`.
+    The agent's settings have keys of their own: the project's real ones are not touched. It has no Lightning: the play
+    mint would pay the invoice of each offer by itself. Raises `TradepostError` if a port is taken, `PostBusy` if the
+    customer's or the arbiter's post is in use, `MintProcessError`.
     """
     folder = base.absolute() / FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -58,7 +76,11 @@ async def open_stage(base: Path, project: Path | None, mint_python: Path) -> Asy
             EmbeddedRelay(port=relay_port, path=folder / "relay" / "events")
         )
         mint = await stack.enter_async_context(MintProcess(mint_python, folder / "mint", port=mint_port))
-        (folder / FILE).write_text(_MANIFEST.format(relay=relay.url, mint=mint.url), encoding="utf-8")
+        where = {"relay": relay.url, "mint": mint.url}
+        arbiter = await stack.enter_async_context(_open_arbiter(folder / ARBITER, where))
+        make_private(folder / AGENT)
+        for manifest, place in ((_MANIFEST, folder), (_AGENTS_MANIFEST, folder / AGENT)):
+            (place / FILE).write_text(manifest.format(**where, arbiter=arbiter), encoding="utf-8")
         customer = Settings(relays=(relay.url,), mints=(mint.url,), data=folder / ".tradepost")
         yield Stage(
             folder=folder,
@@ -66,9 +88,22 @@ async def open_stage(base: Path, project: Path | None, mint_python: Path) -> Asy
             text=text,
             relay=relay.url,
             mint=mint,
-            agent=Settings(relays=(relay.url,), mints=(mint.url,), data=folder / "agent"),
+            arbiter=arbiter,
+            agent=Settings(
+                relays=(relay.url,), mints=(mint.url,), rails=(), arbiters=(arbiter,), data=folder / AGENT
+            ),
             customer_sat=await _fund(customer, mint.url),
         )
+
+
+@asynccontextmanager
+async def _open_arbiter(folder: Path, where: dict[str, str]) -> AsyncIterator[str]:
+    """An arbiter on a post of its own, which its commands find in `folder`; yields its npub."""
+    make_private(folder)
+    (folder / FILE).write_text(_ARBITERS_MANIFEST.format(**where), encoding="utf-8")
+    settings = Settings(relays=(where["relay"],), mints=(where["mint"],), data=folder / DATA)
+    async with open_arbiter(settings) as arbiter:
+        yield encode_npub(arbiter.public_key)
 
 
 def _sample(folder: Path) -> Path:
