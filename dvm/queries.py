@@ -359,7 +359,8 @@ async def locked_sat(db: Database) -> int:
     """What open orders of this post have locked for their providers alone, not in escrow, at the price."""
     row = await db.one(
         "SELECT COALESCE(SUM(price_sat), 0) AS sat FROM orders WHERE state IN ('paying', 'paid', 'awaiting_refund')"
-        " AND NOT EXISTS (SELECT 1 FROM escrows WHERE role = 'customer' AND party = customer AND request_id = id)"
+        " AND NOT EXISTS (SELECT 1 FROM escrows WHERE role = 'customer' AND party = orders.customer"
+        " AND request_id = orders.id)"
     )
     return int(row["sat"]) if row else 0
 
