@@ -129,9 +129,10 @@ class EscrowDesk(ABC):
     async def _doubts_unprobed(self, terms: Terms) -> str:
         if terms.price_sat > UNPROBED_SAT_MAX:
             return f"{terms.mint} was not probed yet, and above {UNPROBED_SAT_MAX} sat it must be"
-        info = await self._post.wallet.mint_info(terms.mint)
-        if terms.method is Method.REVEAL and not info.supports(HTLC_NUT):
-            return f"{terms.mint} does not announce that it can lock coins to a hash (NUT-14)"
+        if terms.method is Method.REVEAL:
+            info = await self._post.wallet.mint_info(terms.mint)
+            if not info.supports(HTLC_NUT):
+                return f"{terms.mint} does not announce that it can lock coins to a hash (NUT-14)"
         return ""
 
     async def doubts_of_time(self, mint: str) -> str:
