@@ -72,7 +72,7 @@ class OrderEscrows:
             decision = decide_order(row.state, event)
             if decision is None:
                 return
-            why = decision.reason or (escrow.reason if stage is Stage.REFUNDED else "")
+            why = decision.reason or (escrow.reason if stage is Stage.REFUNDED and not row.reason else "")
             reason = {"reason": why} if why else {}
             await queries.update_order(tx, row, decision.state, now=self._post.clock.now(), **reason)
             tx.after_commit(lambda: self._tell(row.id))

@@ -50,7 +50,7 @@ async def test_the_arbiter_signs_for_a_customer_that_has_gone(trade: "Trade") ->
 
 async def test_work_that_fails_is_refunded_at_once(trade: "Trade") -> None:
     order = await trade.ask(kind=5050)
-    with pytest.raises(OrderFailed):
+    with pytest.raises(OrderFailed, match="cannot do hello"):
         await order.result()
     await trade.reach(Role.PROVIDER, order, Stage.YIELDED)
     await trade.reach(Role.CUSTOMER, order, Stage.REFUNDED)
