@@ -1,10 +1,8 @@
 """Work: kinds and capabilities, the job lifecycle, provider and customer, announcements (floor 4)."""
 
 from dvm.agent import Agent, Capability, Job
-from dvm.allowances import Allowance
-from dvm.announce import choose_agent, find_agents
-from dvm.customer import Customer
-from dvm.directory import Listing
+from dvm.discovery.announce import choose_agent, find_agents
+from dvm.discovery.directory import Listing
 from dvm.errors import (
     AllowanceExceeded,
     BadRequest,
@@ -14,13 +12,15 @@ from dvm.errors import (
     NoAgentFound,
     OrderFailed,
 )
-from dvm.lifecycle import JobState, PaymentState
-from dvm.lifecycle_orders import OrderState
+from dvm.jobs.lifecycle import JobState, PaymentState
+from dvm.jobs.provider import Provider
 from dvm.limits import ProviderLimits
 from dvm.nip90 import Input
-from dvm.order import Guarantee, Order, Update
+from dvm.orders.allowances import Allowance
+from dvm.orders.customer import Customer
+from dvm.orders.lifecycle import OrderState
+from dvm.orders.order import Guarantee, Order, Update
 from dvm.post import Post
-from dvm.provider import Provider
 from dvm.schemas import Param
 from wallet.errors import Action
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dvm.lifecycle import JobState, PaymentState
-from dvm.lifecycle_orders import OrderState
+from dvm.jobs.lifecycle import JobState, PaymentState
+from dvm.orders.lifecycle import OrderState
 from identity import Event, parse_event
 from store import Database, Row, Transaction
 

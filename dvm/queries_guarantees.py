@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Final
 
-from dvm.lifecycle_guarantees import SILENT, GuaranteeState
+from dvm.orders.guarantee_lifecycle import SILENT, GuaranteeState
 from dvm.queries import OrderRow, read_order
 from store import Database, Row, Transaction
 

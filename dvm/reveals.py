@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from dvm import queries, queries_reveals
-from dvm.agreement import Agreement
-from dvm.lifecycle import KeySold, KeyUnsold, decide_job
-from dvm.lifecycle_orders import FalselySealed, OrderInput, ResultArrived
+from dvm.escrow.agreement import Agreement
+from dvm.jobs.lifecycle import KeySold, KeyUnsold, decide_job
 from dvm.nip90 import Feedback, JobRequest
+from dvm.orders.lifecycle import FalselySealed, OrderInput, ResultArrived
 from dvm.queries import OrderRow
 from identity import InvalidSeal
 from identity.seal import Failure, FraudProof, Sealed, open_seal, read_promise

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from dvm.escrow_messages import AsksBack, Delivered, Disputes, EscrowMessage, Signs, write_message
+from dvm.escrow.messages import AsksBack, Delivered, Disputes, EscrowMessage, Signs, write_message
 from dvm.kinds import CHAT_MESSAGE
 from dvm.nip90 import make_result
 from identity import SecretKey, make_template, parse_event, sign_event

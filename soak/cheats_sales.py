@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
-from dvm.invoices import ZAP_RECEIPT
+from dvm.jobs.invoices import ZAP_RECEIPT
 from dvm.kinds import FEEDBACK
 from identity import Event, SecretKey, make_template, sign_event
 from identity.seal import Sealed

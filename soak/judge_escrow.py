@@ -4,8 +4,8 @@ import asyncio
 from typing import Final
 
 from dvm import queries
-from dvm.agreement import award_of
-from dvm.escrow_messages import ESCROW_MESSAGE, Disputes, read_message
+from dvm.escrow.agreement import award_of
+from dvm.escrow.messages import ESCROW_MESSAGE, Disputes, read_message
 from identity import parse_event
 from identity.nip59 import KIND_GIFT_WRAP, unwrap
 from soak.expected import expected

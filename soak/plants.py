@@ -64,7 +64,7 @@ PLANTS: Final = (
     ),
     Plant(
         "too few coins are as good as enough",
-        "dvm.escrow_parties:ProviderDesk.funded", "good.net_sat < terms.price_sat", "False",
+        "dvm.escrow.parties:ProviderDesk.funded", "good.net_sat < terms.price_sat", "False",
         seed=28,
     ),
     Plant(
@@ -74,7 +74,7 @@ PLANTS: Final = (
     ),
     Plant(
         "an arbiter may sign one coin of many without a ruling",
-        "dvm.escrow_desk:EscrowDesk._has_been_awarded", "and await self._is_all(row, row.signatures)", "",
+        "dvm.escrow.desk:EscrowDesk._has_been_awarded", "and await self._is_all(row, row.signatures)", "",
         seed=7,
     ),
     Plant(
@@ -84,7 +84,7 @@ PLANTS: Final = (
     ),
     Plant(
         "a result counts whoever signed it",
-        "dvm.escrow_results:is_result", "event.pubkey == terms.provider and", "",
+        "dvm.escrow.results:is_result", "event.pubkey == terms.provider and", "",
         seed=76,
     ),
     Plant(
@@ -95,7 +95,7 @@ PLANTS: Final = (
     ),
     Plant(
         "after a restart nobody looks after open escrows",
-        "dvm.escrow_desk:EscrowDesk.start", "self.watch(row.request_id)", "pass",
+        "dvm.escrow.desk:EscrowDesk.start", "self.watch(row.request_id)", "pass",
         seed=2,
     ),
     Plant(
@@ -105,13 +105,13 @@ PLANTS: Final = (
     ),
     Plant(
         "a claim is tried once",
-        "dvm.escrow_desk:EscrowDesk._follow", "await self._try(self._claim, row, RETRY_SECONDS)",
+        "dvm.escrow.desk:EscrowDesk._follow", "await self._try(self._claim, row, RETRY_SECONDS)",
         "return await self._try(self._claim, row, RETRY_SECONDS)",
         seed=1,
     ),
     Plant(
         "the arbiter signs all for the provider, whatever it ruled",
-        "dvm.arbiter:Arbiter.letters", "set(row.awarded)", "set(left)",
+        "dvm.escrow.arbiter:Arbiter.letters", "set(row.awarded)", "set(left)",
         seed=26,
     ),
     Plant(
@@ -123,7 +123,7 @@ PLANTS: Final = (
     ),
     Plant(
         "letters are not written with the decision that sends them",
-        "dvm.escrow_desk:EscrowDesk._writes", "        await self.send(tx, row, events)\n",
+        "dvm.escrow.desk:EscrowDesk._writes", "        await self.send(tx, row, events)\n",
         """\
         async def late():
             async with self._post.db.transaction() as later:
@@ -134,7 +134,8 @@ PLANTS: Final = (
     ),
     Plant(
         "a customer that locked its coins does not send them after a restart",
-        "dvm.customer:Customer.start", "self._tasks.start(self._purchases.pay(row.id), f\"pay:{row.id}\")", "pass",
+        "dvm.orders.customer:Customer.start",
+        "self._tasks.start(self._purchases.pay(row.id), f\"pay:{row.id}\")", "pass",
         seed=1,
     ),
     Plant(
@@ -144,13 +145,13 @@ PLANTS: Final = (
     ),
     Plant(
         "the key of a sealed result is told for coins with any lock",
-        "dvm.escrow_parties:ProviderDesk.funded", "lock=terms.lock,",
+        "dvm.escrow.parties:ProviderDesk.funded", "lock=terms.lock,",
         "lock=terms.lock if terms.hash is None else __import__('wallet').parse_lock(token.proofs[0].secret),",
         seed=9,
     ),
     Plant(
         "a customer waits for the key to be told, and asks no mint",
-        "dvm.escrow_parties:CustomerDesk._follow", "await self._look_for_key(request_id)", "pass",
+        "dvm.escrow.parties:CustomerDesk._follow", "await self._look_for_key(request_id)", "pass",
         seed=86,
     ),
     Plant(
@@ -171,12 +172,12 @@ PLANTS: Final = (
     ),
     Plant(
         "what was paid twice is kept",
-        "dvm.invoices:Invoices._return", "if payment.is_surplus:", "if False:",
+        "dvm.jobs.invoices:Invoices._return", "if payment.is_surplus:", "if False:",
         seed=45,
     ),
     Plant(
         "an arbiter that is cut off takes silence for consent",
-        "dvm.arbiter:Arbiter._has_read", "return bool(since) and", "return not since or",
+        "dvm.escrow.arbiter:Arbiter._has_read", "return bool(since) and", "return not since or",
         scenario="escrow: the arbiter was cut off",
     ),
     Plant(
@@ -187,12 +188,13 @@ PLANTS: Final = (
     ),
     Plant(
         "the coins a customer names in a dispute are believed",
-        "dvm.arbiter:Arbiter.rule", "_reported_coins(row) if provider_sat else _known_coins(row)", "_known_coins(row)",
+        "dvm.escrow.arbiter:Arbiter.rule",
+        "_reported_coins(row) if provider_sat else _known_coins(row)", "_known_coins(row)",
         seed=207,
     ),
     Plant(
         "a customer can pay for what never came",
-        "dvm.escrow_parties:CustomerDesk.wish", "(order is None or order.result is None)", "False",
+        "dvm.escrow.parties:CustomerDesk.wish", "(order is None or order.result is None)", "False",
         scenario="escrow: what never came cannot be paid for",
     ),
 )  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dvm import BadRequest, JobFailed, OrderState, queries
-from dvm.escrow_messages import Wishes
+from dvm.escrow.messages import Wishes
 from soak import cheats
 from soak.judge import Judge
 from soak.judge_escrow import EscrowJudge

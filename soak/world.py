@@ -14,8 +14,8 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from dvm import Agent, Customer, Job, JobFailed, Post, Provider, ProviderLimits, queries_invoices
-from dvm.arbiter import Arbiter, ArbiterLimits
-from dvm.lifecycle import PaymentState
+from dvm.escrow.arbiter import Arbiter, ArbiterLimits
+from dvm.jobs.lifecycle import PaymentState
 from dvm.queries import PaymentRow
 from identity import LocalSigner
 from relay_bridge import Mailboxes

@@ -10,8 +10,8 @@ from typing import Any
 
 import dvm
 from dvm import Post, Provider
-from dvm.allowances import Purse
-from dvm.arbiter import Arbiter, ArbiterLimits
+from dvm.escrow.arbiter import Arbiter, ArbiterLimits
+from dvm.orders.allowances import Purse
 from identity import LocalSigner, Signer
 from relay_bridge.tasks import Tasks
 from tradepost.ending import ending

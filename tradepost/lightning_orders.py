@@ -18,9 +18,9 @@ import structlog
 
 import dvm.queries
 from dvm import Customer, DvmError, OrderState, Post
-from dvm.announce import choose_agent
+from dvm.discovery.announce import choose_agent
 from dvm.kinds import check_request_kind
-from dvm.order_asking import named_key
+from dvm.orders.asking import named_key
 from identity import BunkerUrl, SecretKey, read_key_file
 from store import Database, Transaction
 from tradepost.bunkers import memory_of

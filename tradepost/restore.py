@@ -15,9 +15,9 @@ import structlog
 
 import wallet
 from dvm import Post
+from dvm.jobs.restore import JobsRestored, restore_jobs
+from dvm.orders.restore import OrdersRestored, restore_orders
 from dvm.records import make_record, read_records
-from dvm.restore_jobs import JobsRestored, restore_jobs
-from dvm.restore_orders import OrdersRestored, restore_orders
 from identity import IdentityError, LocalSigner, SecretKey, read_key_file
 from relay_bridge import Connect, RelayPool
 from store import Clock, SystemClock

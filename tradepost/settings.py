@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from dvm.allowances import Allowance
+from dvm.orders.allowances import Allowance
 from identity import InvalidKey
 from identity.nip19 import parse_public_key
 from relay_bridge import InvalidRelayUrl, normalise_relay_url

@@ -18,7 +18,7 @@ import msgspec
 from bench.parts.ecash import all_of
 from bench.parts.escrow_swaps import COIN_SAT, PRICE_SAT
 from dvm import Agent, Job, Post, Provider
-from dvm.arbiter import Arbiter
+from dvm.escrow.arbiter import Arbiter
 from identity import LocalSigner
 from relay_bridge import EmbeddedRelay
 from store import SystemClock

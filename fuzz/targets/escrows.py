@@ -4,9 +4,9 @@ from typing import Final
 
 import msgspec
 
-from dvm.agreement import RULING, award_of, is_ruling, ruling_of
 from dvm.errors import BadRequest
-from dvm.escrow_messages import (
+from dvm.escrow.agreement import RULING, award_of, is_ruling, ruling_of
+from dvm.escrow.messages import (
     ESCROW_MESSAGE,
     TEXT_CHARS_MAX,
     Answers,

@@ -6,8 +6,8 @@ from typing import Final
 import msgspec
 
 from dvm.agent import Agent
-from dvm.announce import announcement, heartbeat
-from dvm.directory import (
+from dvm.discovery.announce import announcement, heartbeat
+from dvm.discovery.directory import (
     ABOUT_CHARS_MAX,
     NAME_CHARS_MAX,
     listings,

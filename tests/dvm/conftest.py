@@ -7,8 +7,8 @@ from typing import NamedTuple
 import pytest
 
 from dvm import Agent, Customer, Job, JobFailed, Provider, ProviderLimits
-from dvm.arbiter import Arbiter
-from dvm.order import Order
+from dvm.escrow.arbiter import Arbiter
+from dvm.orders.order import Order
 from identity import Event, LocalSigner, Rumor, SecretKey, make_template, sign_event
 from identity.nip59 import unwrap, wrap
 from tests.dvm.sale import FUNDED, LIMITS, PRICE, Sale

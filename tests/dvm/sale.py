@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from dvm import JobState, Provider, ProviderLimits, queries
-from dvm.customer import Customer
-from dvm.order import Order
+from dvm.orders.customer import Customer
+from dvm.orders.order import Order
 from identity import Event
 from tradepost.testing import ManualClock, Market
 from wallet.escrow import Role, Stage

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dvm import Agent, Job, JobFailed, OrderFailed, OrderState
-from dvm.announce import find_agents
-from dvm.lifecycle import JobState, PaymentState
+from dvm.discovery.announce import find_agents
+from dvm.jobs.lifecycle import JobState, PaymentState
 from dvm.queries import get_job, get_payment, payments_of
 from identity import Event, SecretKey, make_template, sign_event
 from tradepost.testing import ManualClock, Market, MemoryMint
@@ -223,7 +223,7 @@ async def test_a_hostile_announcement_does_not_end_the_search(
 
 
 async def test_a_refund_of_two_sats_does_not_end_the_wait_for_the_rest() -> None:
-    from tests.dvm.test_orders import Rogue, reached, sats
+    from tests.dvm.orders.test_orders import Rogue, reached, sats
 
     clock = ManualClock()
     async with Market(clock=clock) as market:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dvm.errors import BadRequest
+from dvm.jobs.requests import Requests, Unreadable
 from dvm.nip90 import (
     EVENT_BYTES_MAX,
     Input,
@@ -22,7 +23,6 @@ from dvm.nip90 import (
     parse_request,
 )
 from dvm.private import Scheme, bytes_in_event, encrypt, hide, reveal, scheme_of
-from dvm.requests import Requests, Unreadable
 from identity import DecryptionError, Event, LocalSigner, SecretKey, make_template, nip04, nip44, sign_event
 
 AGENT_KEY, CUSTOMER_KEY = SecretKey.generate(), SecretKey.generate()

@@ -10,8 +10,8 @@ import structlog
 
 from dvm import Agent, Job, JobFailed, OrderFailed, OrderState
 from dvm.nip90 import Offer, Status, make_feedback, make_result
-from dvm.order import Order
-from dvm.order_replies import EXPOSED
+from dvm.orders.order import Order
+from dvm.orders.replies import EXPOSED
 from dvm.private import Scheme, encrypt, hide, reveal, scheme_of
 from dvm.queries import get_job, get_order
 from identity import (
@@ -24,7 +24,7 @@ from identity import (
     nip04,
     sign_event,
 )
-from tests.dvm.test_orders import Rogue, reached
+from tests.dvm.orders.test_orders import Rogue, reached
 from tradepost.testing import ManualClock, Market
 from wallet import Wallet, encode_token, parse_request
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dvm import Agent, OrderFailed, ProviderLimits
-from dvm.order import Order
+from dvm.orders.order import Order
 from tests.dvm.conftest import PRICE, Trade, eventually
 from tradepost.testing import Market
 from wallet import HttpTransport

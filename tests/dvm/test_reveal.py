@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dvm import Agent, Job, JobFailed, JobState, OrderFailed, OrderState, Provider, order_asking, queries
-from dvm.escrow_messages import Reveals, write_message
-from dvm.restore_jobs import restore_jobs
+from dvm.escrow.messages import Reveals, write_message
+from dvm.jobs.restore import restore_jobs
 from identity import LocalSigner, SecretKey
 from identity.nip59 import wrap
 from identity.seal import read_promise

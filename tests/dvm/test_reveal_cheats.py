@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from dvm import JobState, OrderFailed, OrderState, queries
+from dvm.jobs.sealing import Sealing
 from dvm.nip90 import JobRequest
 from dvm.queries import OrderRow
 from dvm.reveals import SealedResult, fraud_proof
-from dvm.sealing import Sealing
 from identity import SecretKey
 from identity.seal import Sealed, check_fraud, parse_fraud_proof
 from tests.dvm.sale import PRICE, Sale, holds_back, text_of

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dvm import Agent, Customer, Job, JobFailed, Post, Provider, ProviderLimits, queries
-from dvm.arbiter import Arbiter
 from dvm.errors import BadRequest
+from dvm.escrow.arbiter import Arbiter
 from identity import LocalSigner
 from relay_bridge.transport import Socket, connect_websocket
 from store import Transaction

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dvm import Agent, Job, Post, Provider, ProviderLimits
-from dvm.arbiter import Arbiter
+from dvm.escrow.arbiter import Arbiter
 from identity import LocalSigner
 from tradepost.post import open_post, own_key
 from tradepost.settings import Settings

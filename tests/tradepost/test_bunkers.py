@@ -222,7 +222,7 @@ async def test_a_result_that_the_signer_changes_is_an_error_and_the_money_goes_b
 async def test_an_agent_stops_though_its_key_is_away(
     bunker: Bunker, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dvm.announce.STOP_SECONDS_MAX", 0.1)
+    monkeypatch.setattr("dvm.discovery.announce.STOP_SECONDS_MAX", 0.1)
     agent = Agent("Shop")
     agent.serves(kind=5001)(len)
     async with (

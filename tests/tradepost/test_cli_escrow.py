@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from dvm import Agent, Job, Provider, ProviderLimits
-from dvm.arbiter import Arbiter, ArbiterLimits
+from dvm.escrow.arbiter import Arbiter, ArbiterLimits
 from identity import LocalSigner, encode_npub
 from tradepost.api import open_customer
 from tradepost.cli import escrow_wishes

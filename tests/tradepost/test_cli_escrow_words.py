@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 
 from dvm import OrderState
-from dvm.agreement import ruling_of
+from dvm.escrow.agreement import ruling_of
 from dvm.queries import OrderRow
 from identity import SecretKey, make_template, sign_event
 from tradepost.cli import escrow_shown, escrow_words

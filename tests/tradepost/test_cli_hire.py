@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dvm import Agent, AllowanceExceeded, Job, Post, Provider
-from dvm.announce import heartbeat
+from dvm.discovery.announce import heartbeat
 from identity import LocalSigner, SecretKey, encode_npub, make_template, sign_event
 from relay_bridge import RelayPool
 from store import SystemClock
@@ -29,7 +29,7 @@ async def shop(
     configured: str, relay_url: str, agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Provider]:
     """The agent of these tests, on a post of its own; a sign of life is waited for a short while only."""
-    monkeypatch.setattr("dvm.lifecycle_guarantees.PATIENCE_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr("dvm.orders.guarantee_lifecycle.PATIENCE_SECONDS", PATIENCE_SECONDS)
     settings = Settings(relays=(relay_url,), mints=(configured,), data=tmp_path / "shop")
     async with open_post(settings) as post:
         provider = Provider(agent, LocalSigner(own_key(settings, agent.slug)), post)

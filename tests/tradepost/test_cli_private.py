@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dvm import Agent, Job, Provider
-from dvm.lifecycle import JobState
+from dvm.jobs.lifecycle import JobState
 from dvm.queries import get_job
 from identity import LocalSigner, encode_npub
 from tradepost.api import open_customer

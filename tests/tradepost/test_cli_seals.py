@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dvm import Agent, Job, OrderFailed, ProviderLimits
+from dvm.jobs.sealing import Sealing
 from dvm.reveals import SealedResult
-from dvm.sealing import Sealing
 from identity import encode_npub
 from identity.seal import Sealed
 from tradepost.testing import Market

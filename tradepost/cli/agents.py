@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from dvm import Agent, Post, Provider
-from dvm.agreement import ARBITRATION
-from dvm.announce import announcement, heartbeat
+from dvm.discovery.announce import announcement, heartbeat
+from dvm.discovery.profile import introductions
+from dvm.escrow.agreement import ARBITRATION
 from dvm.kinds import name_of
-from dvm.profile import introductions
 from identity import Npub, encode_npub
 from relay_bridge import RelayChange
 from store import SystemClock

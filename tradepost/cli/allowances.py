@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from rich.table import Table
 
-from dvm.allowances import standing
+from dvm.orders.allowances import standing
 from store import SystemClock
 from tradepost.cli.output import AsJson, local_time, print_json, print_table, say
 from tradepost.post import open_database

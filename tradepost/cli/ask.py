@@ -11,11 +11,11 @@ import typer
 from msgspec.structs import replace
 
 from dvm import Customer, Guarantee, Order, OrderFailed, OrderState, Post, Update, queries
-from dvm.bolt11_purchases import is_by_invoice
 from dvm.errors import BadRequest
-from dvm.escrow_parties import DELIVER_SECONDS_MIN
+from dvm.escrow.parties import DELIVER_SECONDS_MIN
 from dvm.kinds import kind_of
-from dvm.order_asking import named_key
+from dvm.orders.asking import named_key
+from dvm.orders.bolt11_purchases import is_by_invoice
 from identity import EventTemplate, Npub
 from tradepost.api import open_customer
 from tradepost.cli.completing import complete_kind, complete_target

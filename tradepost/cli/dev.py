@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from dvm.agreement import RULING, award_of
+from dvm.escrow.agreement import RULING, award_of
 from dvm.kinds import FEEDBACK, NAMES, name_of
 from dvm.nip90 import Status, parse_feedback, parse_result
 from dvm.private import scheme_of

@@ -13,10 +13,10 @@ from typing import Annotated, Final
 import typer
 
 from dvm import Post, ProviderLimits
-from dvm.arbiter import Arbiter, ArbiterLimits
-from dvm.escrow_desk import EscrowDesk
-from dvm.escrow_messages import Wishes, write_message
-from dvm.escrow_parties import STATEMENT_BYTES_MAX, ProviderDesk, fee_is_due
+from dvm.escrow.arbiter import Arbiter, ArbiterLimits
+from dvm.escrow.desk import EscrowDesk
+from dvm.escrow.messages import Wishes, write_message
+from dvm.escrow.parties import STATEMENT_BYTES_MAX, ProviderDesk, fee_is_due
 from dvm.queries_wishes import answer_of
 from identity import Signer, encode_npub
 from identity.nip59 import wrap

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from dvm import OrderState
-from dvm.agreement import ARBITRATION, award_of
-from dvm.escrow_parties import UNPAID, fee_is_due
+from dvm.escrow.agreement import ARBITRATION, award_of
+from dvm.escrow.parties import UNPAID, fee_is_due
 from dvm.queries import OrderRow
 from identity import encode_npub, parse_event
 from tradepost.cli.output import local_time

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from dvm import Listing, NoAgentFound
-from dvm.directory import (
+from dvm.discovery.directory import (
     RECENT_SECONDS,
     Answers,
     Wanted,
@@ -19,10 +19,10 @@ from dvm.directory import (
     requests_answered,
     with_answers,
 )  # fmt: skip
+from dvm.discovery.names import Leads, NameCheck, check_name
+from dvm.discovery.profile import PROFILE, announced_name
 from dvm.kinds import ANNOUNCEMENT, FEEDBACK, HEARTBEAT, NAMES, name_of, result_kind
-from dvm.names import Leads, NameCheck, check_name
 from dvm.nip90 import Input, make_request
-from dvm.profile import PROFILE, announced_name
 from identity import Event, SecretKey, encode_npub, sign_event
 from relay_bridge import Fetcher, Filter, RelayPool
 from store import SystemClock

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dvm import Customer, Order, Update
-from dvm.arbiter import Arbiter
+from dvm.escrow.arbiter import Arbiter
 from dvm.kinds import name_of
 from identity import LocalSigner
 from relay_bridge import EmbeddedRelay

@@ -6,9 +6,9 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import dvm
-from dvm.directory import ALIVE_SECONDS
+from dvm.discovery.directory import ALIVE_SECONDS
+from dvm.discovery.names import Leads, NameCheck, check_name
 from dvm.kinds import ANNOUNCEMENT, HEARTBEAT
-from dvm.names import Leads, NameCheck, check_name
 from identity import Event, KeyFileError, SecretKey, read_key_file
 from identity.nip05 import parse_name
 from relay_bridge import Fetcher, Filter, RelayPool

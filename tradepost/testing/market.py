@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from dvm import Agent, Allowance, Post, Provider, ProviderLimits
-from dvm.arbiter import Arbiter, ArbiterLimits
+from dvm.escrow.arbiter import Arbiter, ArbiterLimits
 from identity import LocalSigner
 from store import Clock, SystemClock
 from tradepost.api import Customer, open_customer, purse_of

@@ -1,0 +1,1 @@
+"""Money in escrow, as its three parties see it."""

@@ -1,0 +1,175 @@
+"""The life of a job as its customer sees it, an order: a pure state machine, the counterpart of `jobs/lifecycle.py`.
+
+`decide_order` says what becomes of an order; `book.py` writes it down, then acts. A pair the table does not know
+is answered by `None`: nothing changes.
+
+    order:  REQUESTED ──▶ PAYING ──▶ PAID ──────▶ DONE
+               │             │        │
+               ▼             ▼        ▼
+      EXPIRED, FAILED,     FAILED   AWAITING_REFUND ──▶ REFUNDED, LOST
+         CANCELLED
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class OrderState(StrEnum):
+    """Where a job stands at its customer."""
+
+    REQUESTED = "requested"  # the request is out; nothing is paid
+    PAYING = "paying"  # our coins are being locked for the provider
+    PAID = "paid"  # the locked coins are with the provider
+    AWAITING_REFUND = "awaiting_refund"  # no result will come: by refund or, after the locktime, by ourselves
+    DONE = "done"
+    FAILED = "failed"  # ended without money at stake
+    EXPIRED = "expired"
+    REFUNDED = "refunded"
+    LOST = "lost"  # the provider took the money and gave nothing
+    CANCELLED = "cancelled"  # by us, before anything was paid
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing is waited for any more (a late result or refund is still taken)."""
+        return self in (
+            OrderState.DONE,
+            OrderState.FAILED,
+            OrderState.EXPIRED,
+            OrderState.REFUNDED,
+            OrderState.LOST,
+            OrderState.CANCELLED,
+        )
+
+
+@dataclass(frozen=True)
+class OfferArrived:
+    """The provider asks for money. `obstacle`: why we cannot or will not pay it, empty if we do."""
+
+    obstacle: str
+
+
+@dataclass(frozen=True)
+class CoinsLocked:
+    """The mint has locked our coins for the provider; the message that carries them is written with this decision."""
+
+
+@dataclass(frozen=True)
+class PaymentImpossible:
+    """Our coins could not be locked; they are still ours."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class ResultArrived:
+    """The provider's 6xxx event."""
+
+
+@dataclass(frozen=True)
+class ErrorArrived:
+    """The provider's 7000 `error`."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class DeadlinePassed:
+    """Our patience is over."""
+
+
+@dataclass(frozen=True)
+class MoneyBack:
+    """What we paid is ours again: sent back by the provider, or taken back after the locktime."""
+
+
+@dataclass(frozen=True)
+class MoneyGone:
+    """The locked coins were spent, and not by us."""
+
+
+@dataclass(frozen=True)
+class FalselySealed:
+    """The key we paid for opens no result as promised. `reason` says where the proof is."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class TakenBack:
+    """We take the request back; the event that says so (NIP-09) is written with this decision."""
+
+
+@dataclass(frozen=True)
+class GivenUp:
+    """We wait for this agent no longer; the event that takes the request back is written with this decision."""
+
+    reason: str
+
+
+OrderInput = (
+    OfferArrived | CoinsLocked | PaymentImpossible | ResultArrived
+    | ErrorArrived | DeadlinePassed | MoneyBack | MoneyGone | FalselySealed | TakenBack | GivenUp
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OrderDecision:
+    """What an order becomes. `reason` is kept with it and shown."""
+
+    state: OrderState
+    reason: str = ""
+
+
+def decide_order(state: OrderState, event: OrderInput, *, has_result: bool = False) -> OrderDecision | None:
+    """What `event` makes of an order in `state`; None if it changes nothing. `has_result`: one was delivered early."""
+    match state, event:
+        case OrderState.REQUESTED, OfferArrived(obstacle=""):
+            return OrderDecision(OrderState.PAYING)
+        case OrderState.REQUESTED, OfferArrived(obstacle=obstacle):
+            return OrderDecision(OrderState.FAILED, obstacle)
+        case OrderState.REQUESTED, ErrorArrived(reason=reason):
+            return OrderDecision(OrderState.FAILED, reason)
+        case OrderState.REQUESTED, DeadlinePassed():
+            return OrderDecision(OrderState.EXPIRED, "nobody answered in time")
+
+        case OrderState.PAYING, CoinsLocked():
+            # Delivered before it was paid: we pay what we agreed to.
+            return OrderDecision(OrderState.DONE if has_result else OrderState.PAID)
+        case OrderState.PAYING, ResultArrived():
+            return OrderDecision(OrderState.PAYING)
+        case OrderState.PAYING, PaymentImpossible(reason=reason):
+            return OrderDecision(OrderState.FAILED, reason)
+
+        case OrderState.PAID, ErrorArrived(reason=reason):
+            return OrderDecision(OrderState.AWAITING_REFUND, reason)
+        case OrderState.PAID, DeadlinePassed():
+            return OrderDecision(OrderState.AWAITING_REFUND, "no result came in time")
+        # DONE: what was delivered was disputed, and the arbiter gave the money back.
+        case (
+            (OrderState.PAID | OrderState.AWAITING_REFUND | OrderState.LOST | OrderState.DONE),
+            MoneyBack(),
+        ):
+            return OrderDecision(OrderState.REFUNDED)
+        case OrderState.AWAITING_REFUND, MoneyGone():
+            return OrderDecision(OrderState.LOST)  # the reason why no result came stays
+        case OrderState.PAID, MoneyGone():
+            return OrderDecision(OrderState.LOST, "the coins were spent, and nothing was delivered")
+        case ((OrderState.PAID | OrderState.AWAITING_REFUND), FalselySealed(reason=reason)):
+            return OrderDecision(OrderState.LOST, reason)
+
+        case OrderState.REQUESTED, TakenBack():
+            return OrderDecision(OrderState.CANCELLED, "cancelled")
+        case ((OrderState.PAYING | OrderState.PAID), TakenBack()):
+            return OrderDecision(state)  # the agent says what becomes of the money, or the deadline does
+        case OrderState.REQUESTED, GivenUp(reason=reason):
+            return OrderDecision(OrderState.CANCELLED, reason)
+        case OrderState.PAID, GivenUp(reason=reason):
+            return OrderDecision(OrderState.AWAITING_REFUND, reason)
+
+        case (
+            (OrderState.REQUESTED | OrderState.PAID | OrderState.AWAITING_REFUND | OrderState.LOST),
+            ResultArrived(),
+        ):
+            return OrderDecision(OrderState.DONE)
+        case _:
+            return None

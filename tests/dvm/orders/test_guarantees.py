@@ -1,0 +1,580 @@
+"""Work that is hired for: agents that are dead, silent, refusing, failing or late, and the next one that does it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from dvm import (
+    Agent,
+    BadRequest,
+    Job,
+    JobFailed,
+    NoAgentFound,
+    OrderFailed,
+    OrderState,
+    Provider,
+    ProviderLimits,
+)
+from dvm.discovery.announce import heartbeat
+from dvm.nip90 import Input, Offer, Status, make_feedback, make_result
+from dvm.orders.asking import Wanted
+from dvm.orders.customer import Customer
+from dvm.orders.guarantee_lifecycle import Attempt, GuaranteeState
+from dvm.orders.hiring import Task, look_for
+from dvm.orders.order import Guarantee
+from dvm.queries import OrderRow
+from dvm.queries_guarantees import attach_order, end_guarantee, get_guarantee, orders_of
+from identity import Event, LocalSigner, SecretKey, make_template, sign_event
+from identity.nip59 import unwrap, wrap
+from store import Database
+from tradepost.api import open_customer
+from tradepost.post import all_migrations
+from tradepost.testing import ManualClock, Market
+from wallet import Token, encode_token, parse_payload
+from wallet.terms import Method
+
+if TYPE_CHECKING:
+    from conftest import Trade
+
+PRICE = 21
+
+
+class Actor:
+    """An announced agent that does what a test tells it, with the wire formats of ours."""
+
+    def __init__(self, market: Market, *, price_sat: int = 1, kind: int = 5001) -> None:
+        self.market = market
+        self.key = SecretKey.generate()
+        self.lock = SecretKey.generate()
+        agent = Agent("Actor")
+        now = market.clock.now()
+        self._publish(
+            make_template(
+                31990, content="{}", created_at=now,
+                tags=[("d", "actor"), ("k", str(kind)), ("t", "shouting"), ("price", str(kind), str(1000 * price_sat))],
+            )
+        )  # fmt: skip
+        self._publish(heartbeat(agent, now))
+
+    def _publish(self, template) -> None:  # type: ignore[no-untyped-def]
+        self.market.relay.insert(sign_event(template, self.key))
+
+    async def request(self) -> Event:
+        """What we are asked, once it is at the relay."""
+        async with asyncio.timeout(10):
+            while True:
+                for event in self.market.relay.published:
+                    if 5000 <= event.kind < 6000 and event.tag("p") == self.key.public_key:
+                        return event
+                await asyncio.sleep(0.005)
+
+    async def say(self, status: Status, message: str = "", offer: Offer | None = None) -> None:
+        tags = offer.to_tags() if offer else ()
+        now = self.market.clock.now()
+        self._publish(make_feedback(await self.request(), status, now=now, message=message, tags=tags))
+
+    async def offer(self, price_sat: int = PRICE, seconds: int = 3600) -> None:
+        locktime = self.market.clock.now() + seconds
+        offer = Offer(
+            price_msat=price_sat * 1000, mints=(self.market.mint.url,), lock=self.lock.compressed_public_key,
+            locktime=locktime, settle=("prepaid",),
+        )  # fmt: skip
+        await self.say(Status.PAYMENT_REQUIRED, offer=offer)
+
+    async def deliver(self, content: str) -> None:
+        now = self.market.clock.now()
+        self._publish(make_result(await self.request(), content, price_msat=0, now=now))
+
+    async def token(self) -> Token:
+        """The coins that we were sent."""
+        async with asyncio.timeout(10):
+            while True:
+                for event in self.market.relay.published:
+                    if event.kind == 1059 and event.tag("p") == self.key.public_key:
+                        payload = parse_payload((await unwrap(LocalSigner(self.key), event)).content)
+                        return Token(payload.mint, payload.proofs, payload.unit)
+                await asyncio.sleep(0.005)
+
+    async def send_back(self, token: Token) -> None:
+        request, now = await self.request(), self.market.clock.now()
+        tags = [("p", request.pubkey), ("e", request.id), ("t", "refund")]
+        message = make_template(14, content=encode_token(token), tags=tags, created_at=now)
+        self.market.relay.insert(await wrap(LocalSigner(self.key), request.pubkey, message, now=now))
+
+    async def was_asked(self) -> bool:
+        return any(
+            e.tag("p") == self.key.public_key and 5000 <= e.kind < 6000 for e in self.market.relay.published
+        )
+
+    def taken_back(self) -> bool:
+        return any(e.kind == 5 and ("p", self.key.public_key) in e.tags for e in self.market.relay.published)
+
+
+class Scene:
+    """A market with a clock of its own, a customer, and an honest agent that shouts for 21 sat."""
+
+    def __init__(self, market: Market, customer: Customer) -> None:
+        assert isinstance(market.clock, ManualClock)
+        self.market, self.customer, self.clock = market, customer, market.clock
+
+    async def hire(self, *, max_sat: int = 50, seconds: int = 120, **options: object) -> Guarantee:
+        return await self.customer.hire(
+            "5001", "hello", kind=5001, max_sat=max_sat, seconds_max=seconds, **options,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    async def orders(self, guarantee: Guarantee) -> list[OrderRow]:
+        return await orders_of(self.customer._post.db, guarantee.id)
+
+    async def order(self, guarantee: Guarantee, actor: Actor) -> OrderRow | None:
+        rows = await self.orders(guarantee)
+        return next((row for row in rows if row.provider == actor.key.public_key), None)
+
+    async def reached(self, guarantee: Guarantee, actor: Actor, state: OrderState, *, every: int = 0) -> None:
+        """Wait until the order of an agent is in a state; time passes meanwhile, so many seconds at a time."""
+        async with asyncio.timeout(10):
+            while (row := await self.order(guarantee, actor)) is None or row.state is not state:
+                await asyncio.sleep(0.005)
+                if every:
+                    await self.clock.advance(every)
+
+    async def result(self, guarantee: Guarantee, *, orders: int = 2) -> str:
+        """Let time pass until so many were asked, or it has ended; the last one has all the time it needs."""
+        async with asyncio.timeout(20):
+            while not guarantee.ended and len(await self.orders(guarantee)) < orders:
+                await asyncio.sleep(0.005)
+                await self.clock.advance(1)
+            return await guarantee.result()
+
+    async def sats(self) -> int:
+        return sum((await self.customer._post.wallet.balance()).values())
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    async with Market(clock=ManualClock()) as market:
+        yield Scene(market, await market.customer(sat=100))
+
+
+async def open_shop(market: Market, price_sat: int = PRICE, name: str = "shop") -> Provider:
+    agent = Agent(name)
+
+    @agent.serves(kind=5001, price_sat=price_sat)
+    async def shout(job: Job) -> str:
+        return job.text.upper()
+
+    provider = await market.open(agent, name=name)
+    await provider._post.outbox.flush(5)
+    async with asyncio.timeout(5):  # the heartbeat does not go by the outbox
+        while not any(e.kind == 11998 and e.pubkey == provider.public_key for e in market.relay.events):
+            await asyncio.sleep(0.005)
+    return provider
+
+
+def asked(guarantee: Guarantee) -> list[str]:
+    return [update.message for update in guarantee._updates if update.step == "asking"]
+
+
+# -- who is asked next, and what is said
+
+
+async def test_one_good_agent_is_all_it_takes(scene: Scene) -> None:
+    await open_shop(scene.market)
+    guarantee = await scene.hire()
+    assert await scene.result(guarantee, orders=1) == "HELLO"
+    (order,) = await scene.orders(guarantee)
+    assert order.state is OrderState.DONE
+    steps = [update.step for update in guarantee._updates]
+    assert steps == ["asking", "offer", "paid", "working", "result"]
+    assert scene.customer.open_guarantees() == []
+
+
+async def test_a_dead_agent_is_left_after_a_while(scene: Scene) -> None:
+    dead = Actor(scene.market)
+    await open_shop(scene.market)
+    guarantee = await scene.hire()
+    assert await scene.result(guarantee) == "HELLO"
+    first, second = sorted(await scene.orders(guarantee), key=lambda row: row.created_at)
+    assert (first.provider, first.state) == (dead.key.public_key, OrderState.CANCELLED)
+    assert 30 <= second.created_at - first.created_at < 60
+    assert dead.taken_back()
+    assert "no sign of life; asking npub1" in asked(guarantee)[1]
+
+
+async def test_an_agent_that_refuses_is_followed_at_once(scene: Scene) -> None:
+    rude = Actor(scene.market)
+    await open_shop(scene.market)
+    began_at = scene.clock.now()
+    guarantee = await scene.hire()
+    await rude.say(Status.ERROR, "not for you")
+    assert await asyncio.wait_for(guarantee.result(), 10) == "HELLO"
+    assert scene.clock.now() == began_at
+    assert "not for you; asking npub1" in asked(guarantee)[1]
+
+
+async def test_an_agent_that_wants_more_than_is_left_is_followed(scene: Scene) -> None:
+    dear = Actor(scene.market)
+    await open_shop(scene.market)
+    guarantee = await scene.hire()
+    await dear.offer(51)
+    assert await asyncio.wait_for(guarantee.result(), 10) == "HELLO"
+
+
+async def test_an_agent_that_fails_gives_the_money_back_first(scene: Scene) -> None:
+    agent = Agent("Cheap")
+
+    @agent.serves(kind=5001, price_sat=20)
+    async def fail(job: Job) -> str:
+        raise JobFailed("out of ideas")
+
+    cheap = await scene.market.open(agent, name="cheap")
+    await cheap._post.outbox.flush(5)
+    await open_shop(scene.market)
+    guarantee = await scene.hire(max_sat=30)  # not enough for both at once
+    assert await asyncio.wait_for(guarantee.result(), 10) == "HELLO"
+    assert "20 sat taken back; asking npub1" in asked(guarantee)[1]
+    by_state = {row.state: row for row in await scene.orders(guarantee)}
+    assert by_state.keys() == {OrderState.REFUNDED, OrderState.DONE}
+    assert 100 - 21 - 8 <= await scene.sats() <= 100 - 21
+
+
+async def test_silence_after_payment_takes_the_money_back_before_anybody_else_is_asked(scene: Scene) -> None:
+    thief = Actor(scene.market)
+    await open_shop(scene.market)
+    guarantee = await scene.hire(max_sat=30)
+    await thief.offer()
+    await scene.reached(guarantee, thief, OrderState.PAID)
+    await scene.reached(guarantee, thief, OrderState.AWAITING_REFUND, every=1)
+    await scene.customer._post.outbox.flush(5)
+    assert thief.taken_back()
+    for _ in range(10):
+        await scene.clock.advance(1)
+        assert len(await scene.orders(guarantee)) == 1  # 9 sat are left, and the agent asks 21
+    honest = await scene.market.post("honest", sat=100)
+    await thief.send_back(await honest.wallet.send(scene.market.mint.url, PRICE))
+    assert await asyncio.wait_for(guarantee.result(), 20) == "HELLO"
+    assert "no sign of life, 21 sat taken back; asking npub1" in asked(guarantee)[1]
+
+
+async def test_what_stays_locked_counts_against_the_budget(scene: Scene) -> None:
+    thief = Actor(scene.market)
+    await open_shop(scene.market)
+    guarantee = await scene.hire(max_sat=41)
+    await thief.offer()
+    await scene.reached(guarantee, thief, OrderState.PAID)
+    with pytest.raises(OrderFailed, match="21 sat are still locked") as error:
+        await scene.result(guarantee)
+    assert error.value.action == "retry_after"
+    assert len(await scene.orders(guarantee)) == 1  # 20 sat were left
+    assert await scene.sats() >= 100 - 21 - 2
+
+
+async def test_with_enough_left_the_next_is_asked_while_the_money_is_locked(scene: Scene) -> None:
+    thief = Actor(scene.market)
+    await open_shop(scene.market)
+    guarantee = await scene.hire(max_sat=42)
+    await thief.offer()
+    await thief.token()
+    assert await scene.result(guarantee) == "HELLO"
+    assert "21 sat still locked; asking npub1" in asked(guarantee)[1]
+    states = {row.provider: row for row in await scene.orders(guarantee)}
+    assert sum(row.price_sat for row in states.values()) == 42
+    await scene.clock.advance(3700)
+    await scene.reached(guarantee, thief, OrderState.REFUNDED, every=20)
+    assert 100 - 21 - 8 <= await scene.sats() <= 100 - 21
+    assert (await scene.customer._post.wallet.audit(ask_mints=True)).ok
+
+
+async def test_an_agent_that_works_has_half_of_the_time(scene: Scene) -> None:
+    slow = Actor(scene.market)
+    await open_shop(scene.market)
+    guarantee = await scene.hire(max_sat=60)
+    await slow.offer()
+    await scene.reached(guarantee, slow, OrderState.PAID)
+    await slow.say(Status.PROCESSING)
+    async with asyncio.timeout(5):
+        while (row := await scene.order(guarantee, slow)) is None or row.heard_in != "paid":
+            await asyncio.sleep(0.005)
+    began_at = scene.clock.now()
+    assert await scene.result(guarantee) == "HELLO"
+    assert scene.clock.now() - began_at >= 60
+    assert not slow.taken_back()  # it may still deliver, and keeps the money for that
+
+
+async def test_a_late_result_is_good_as_long_as_it_is_paid_for(scene: Scene) -> None:
+    late, dead = Actor(scene.market), Actor(scene.market, price_sat=2)
+    guarantee = await scene.hire(max_sat=60)
+    await late.offer()
+    await late.token()
+    await scene.reached(guarantee, late, OrderState.AWAITING_REFUND, every=1)
+    await scene.reached(guarantee, dead, OrderState.REQUESTED, every=1)
+    await late.deliver("sorry, the queue")
+    assert await asyncio.wait_for(guarantee.result(), 10) == "sorry, the queue"
+    await scene.reached(guarantee, dead, OrderState.CANCELLED)  # so it is never paid
+
+
+async def test_a_result_after_the_refund_is_not_paid(scene: Scene) -> None:
+    late = Actor(scene.market)
+    guarantee = await scene.hire(max_sat=60)
+    await late.offer()
+    token = await late.token()
+    post = await scene.market.post("late")
+    await post.wallet.receive(token, [late.lock])
+    await late.say(Status.ERROR, "I gave up")
+    await late.send_back(await post.wallet.send(scene.market.mint.url, PRICE - 1))
+    with pytest.raises(OrderFailed, match="came back"):
+        await asyncio.wait_for(guarantee.result(), 10)
+    before = await scene.sats()
+    await late.deliver("here after all")
+    order = await scene.order(guarantee, late)
+    assert order is not None
+    assert order.state is OrderState.REFUNDED
+    assert await scene.sats() == before
+
+
+async def test_the_only_agent_is_not_left_for_nobody(scene: Scene) -> None:
+    slow = Actor(scene.market)
+    guarantee = await scene.hire()
+    await slow.request()
+    for _ in range(100):
+        await scene.clock.advance(1)
+    assert not slow.taken_back()
+    await slow.deliver("at last")
+    assert await asyncio.wait_for(guarantee.result(), 10) == "at last"
+
+
+async def test_a_named_agent_is_the_only_one_unless_others_will_do(scene: Scene) -> None:
+    rude = Actor(scene.market)
+    await open_shop(scene.market)
+    key = rude.key.public_key
+    alone = await scene.customer.hire(key, "hello", kind=5001, max_sat=50, seconds_max=120, others=False)
+    await rude.say(Status.ERROR, "no")
+    with pytest.raises(OrderFailed, match="no; nothing was paid"):
+        await asyncio.wait_for(alone.result(), 10)
+    guarantee = await scene.customer.hire(key, "hello", kind=5001, max_sat=50, seconds_max=120)
+    assert await scene.result(guarantee) == "HELLO"
+    assert len(await scene.orders(guarantee)) == 2
+
+
+async def test_who_did_not_deliver_is_asked_last_the_next_time(scene: Scene) -> None:
+    Actor(scene.market)
+    await open_shop(scene.market)
+    assert await scene.result(await scene.hire()) == "HELLO"
+    again = await scene.hire()
+    assert await asyncio.wait_for(again.result(), 10) == "HELLO"
+    assert len(await scene.orders(again)) == 1
+
+
+async def test_nobody_to_ask_leaves_nothing_behind(scene: Scene) -> None:
+    with pytest.raises(NoAgentFound, match=r"none is announced.*tradepost find"):
+        await scene.hire()
+    Actor(scene.market, price_sat=70)
+    with pytest.raises(NoAgentFound, match=r"all ask more than 50 sat \(--max-sat"):
+        await scene.hire()
+    rows = await scene.customer._post.db.all("SELECT id FROM guarantees")
+    assert rows == []
+
+
+async def test_nobody_delivers_and_it_is_said_who_was_asked(scene: Scene) -> None:
+    actors = [Actor(scene.market, price_sat=n) for n in (1, 2)]
+    guarantee = await scene.hire(seconds=60)
+    with pytest.raises(OrderFailed, match=r"no result from 2 agent.*nothing was paid"):
+        await scene.result(guarantee, orders=3)
+    for actor in actors:
+        row = await scene.order(guarantee, actor)
+        assert row is not None
+        assert row.state in (OrderState.CANCELLED, OrderState.EXPIRED)
+
+
+async def test_too_many_agents_are_not_asked(scene: Scene) -> None:
+    actors = [Actor(scene.market, price_sat=n) for n in range(1, 11)]
+    guarantee = await scene.hire()
+    for actor in actors[:8]:
+        await actor.say(Status.ERROR, "no")
+    with pytest.raises(OrderFailed, match="8 agent"):
+        await asyncio.wait_for(guarantee.result(), 10)
+
+
+async def test_taking_the_order_back_ends_it_for_all(scene: Scene) -> None:
+    first = Actor(scene.market)
+    await open_shop(scene.market)
+    guarantee = await scene.hire()
+    await scene.reached(guarantee, first, OrderState.REQUESTED)
+    await scene.customer.cancel((await scene.orders(guarantee))[0].id)
+    with pytest.raises(OrderFailed, match="cancelled; nothing was paid"):
+        await asyncio.wait_for(guarantee.result(), 10)
+    assert len(await scene.orders(guarantee)) == 1
+    with pytest.raises(BadRequest):
+        await scene.customer.cancel((await scene.orders(guarantee))[0].id)
+
+
+async def test_from_an_escrow_the_money_is_back_before_the_next_is_asked(trade: "Trade") -> None:
+    good = Agent("Good")
+
+    @good.serves(kind=5050, price_sat=PRICE)
+    async def do(job: Job) -> str:
+        return job.text.upper()
+
+    limits = ProviderLimits(arbiters=(trade.arbiter.public_key,))
+    second = await trade.market.open(good, name="good", limits=limits)
+    await second._post.outbox.flush(5)
+    guarantee = await trade.customer.hire(
+        trade.provider.public_key, "hello", kind=5050, max_sat=30, seconds_max=600, settle=(Method.ESCROW,),
+        arbiters=[trade.arbiter.public_key],
+    )  # fmt: skip
+    assert await Scene(trade.market, trade.customer).result(guarantee) == "HELLO"
+    assert "cannot do hello" in asked(guarantee)[1]
+    assert "21 sat taken back; asking npub1" in asked(guarantee)[1]
+    rows = await orders_of(trade.customer._post.db, guarantee.id)
+    assert {row.provider: row.state for row in rows} == {
+        trade.provider.public_key: OrderState.REFUNDED,
+        second.public_key: OrderState.DONE,
+    }
+    assert (await trade.customer._post.wallet.audit(ask_mints=True)).ok
+
+
+# -- what is on disk
+
+
+def test_what_is_wanted_can_be_read_again() -> None:
+    wanted = Wanted(
+        target="summarisation", text=[Input("ab" * 32, "job", relay="wss://relay.test"), Input("text")], kind=5001,
+        max_sat=50, params={"language": "de", "size": ("1", "2")}, private=True, seconds_max=60,
+        arbiters=("cd" * 32,), settle=(Method.ESCROW, Method.PREPAID), review=True,
+    )  # fmt: skip
+    task = Task(wanted=wanted, others=False, avoid=("ef" * 32,))
+    read = msgspec.json.decode(msgspec.json.encode(task), type=Task)
+    assert msgspec.json.encode(read) == msgspec.json.encode(task)
+    assert read.wanted.text == wanted.text
+    assert read.wanted.settle[0] is Method.ESCROW
+
+
+async def test_the_same_name_is_the_same_work(scene: Scene) -> None:
+    await open_shop(scene.market)
+    first, again = [await scene.hire(name="chapter 1") for _ in range(2)]
+    assert first is again
+    assert await scene.result(first, orders=1) == "HELLO"
+    later = await scene.hire(name="chapter 1")
+    assert await asyncio.wait_for(later.result(), 10) == "HELLO"
+    assert len(await scene.orders(first)) == 1
+    assert await scene.sats() >= 100 - 21 - 3
+
+
+async def test_private_work_is_private_on_disk_and_goes_on_after_a_restart() -> None:
+    async with Market(clock=ManualClock()) as market:
+        dead = Actor(market)
+        post = await market.post("customer", sat=100)
+        async with open_customer(market.settings("customer"), post) as customer:
+            guarantee = await customer.hire(
+                "5001", "Xyzzy", kind=5001, max_sat=50, seconds_max=120, private=True
+            )
+            await dead.request()
+        row = await get_guarantee(post.db, guarantee.id)
+        assert row is not None
+        assert row.state is GuaranteeState.OPEN
+        assert "Xyzzy" not in row.task + repr(row)
+        await open_shop(market)
+        async with open_customer(market.settings("customer"), post) as again:
+            (resumed,) = again.open_guarantees()
+            assert await Scene(market, again).result(resumed) == "XYZZY"
+            assert len(await orders_of(post.db, guarantee.id)) == 2
+
+
+async def test_what_is_not_needed_any_more_is_taken_back_after_a_restart_too() -> None:
+    async with Market(clock=ManualClock()) as market:
+        slow = Actor(market)
+        post = await market.post("customer", sat=100)
+        async with open_customer(market.settings("customer"), post) as customer:
+            guarantee = await customer.hire("5001", "x", kind=5001, max_sat=50, seconds_max=120)
+            order_id = (await slow.request()).id
+        async with post.db.transaction() as tx:  # as if another had delivered in the moment of the crash
+            assert await end_guarantee(tx, guarantee.id, GuaranteeState.DONE, now=0, order_id=order_id)
+        async with open_customer(market.settings("customer"), post):
+            async with asyncio.timeout(10):
+                while (await orders_of(post.db, guarantee.id))[0].state is not OrderState.CANCELLED:
+                    await asyncio.sleep(0.005)
+
+
+async def test_a_restart_after_the_deadline_asks_nobody() -> None:
+    async with Market(clock=ManualClock()) as market:
+        dead = Actor(market)
+        post = await market.post("customer", sat=100)
+        async with open_customer(market.settings("customer"), post) as customer:
+            guarantee = await customer.hire("5001", "x", kind=5001, max_sat=50, seconds_max=120)
+            await dead.request()
+        await market.clock.advance(1000)  # type: ignore[attr-defined]
+        await open_shop(market)
+        async with open_customer(market.settings("customer"), post) as again:
+            async with asyncio.timeout(10):
+                while again.open_guarantees():
+                    await asyncio.sleep(0.005)
+            row = await get_guarantee(post.db, guarantee.id)
+            assert row is not None
+            assert row.state is GuaranteeState.FAILED
+            assert len(await orders_of(post.db, guarantee.id)) == 1
+
+
+async def test_that_no_relay_answers_does_not_mean_that_nobody_is_there(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rude = Actor(scene.market)
+    guarantee = await scene.hire()
+    await open_shop(scene.market)
+    await scene.clock.advance(29)
+    outages: list[Exception] = []
+
+    async def look_during_an_outage(*about: Any) -> Any:
+        scene.market.relay.switches.down = not outages
+        if not outages:
+            scene.market.relay.drop_connections()
+        try:
+            return await look_for(*about)
+        except NoAgentFound as error:
+            outages.append(error)
+            raise
+        finally:
+            scene.market.relay.switches.down = False
+
+    monkeypatch.setattr("dvm.orders.guarantees.look_for", look_during_an_outage)
+    await rude.say(Status.PROCESSING)
+    await scene.clock.advance(2)  # what was known of agents is old now
+    await rude.say(Status.ERROR, "no")
+    assert await scene.result(guarantee) == "HELLO"
+    assert "can be reached" in str(outages[0])
+
+
+@pytest.mark.parametrize("state", OrderState)
+async def test_the_transaction_of_an_order_keeps_the_budget(state: OrderState, tmp_path: Path) -> None:
+    """With 50 sat, one order of 21 in every state, and one more that may cost 29 or 30."""
+    attempt = Attempt("o", state, 50, 21, False, 0, 0)
+    is_busy = state in (OrderState.REQUESTED, OrderState.PAYING, OrderState.PAID, OrderState.DONE)
+    columns = (
+        "id, customer, provider, kind, max_sat, lock_nonce, request, deadline_at, created_at, updated_at"
+    )
+    async with await Database.open(tmp_path / "db", all_migrations()) as db:
+        async with db.transaction() as tx:
+            await tx.execute(
+                "INSERT INTO guarantees (id, customer, state, task, private, max_sat, deadline_at, created_at, updated_at)"
+                " VALUES ('g', 'c', 'open', '', 0, 50, 0, 0, 0)"
+            )
+            await tx.execute(
+                f"INSERT INTO orders ({columns}, state, price_sat, guarantee_id)"
+                " VALUES ('o', 'c', 'p', 5001, 50, '', '', 0, 0, 0, ?, 21, 'g')",
+                state,
+            )
+        for sat in (29, 30, 50, 51):
+            async with db.transaction() as tx:
+                await tx.execute(
+                    f"INSERT INTO orders ({columns}, state) VALUES (?, 'c', 'q', 5001, ?, '', '', 0, 0, 0, 'requested')",
+                    f"o{sat}", sat,
+                )  # fmt: skip
+                fits = await attach_order(tx, "g", f"o{sat}")
+                await tx.execute("DELETE FROM orders WHERE id = ?", f"o{sat}")
+            assert fits is (not is_busy and attempt.outlay_sat + sat <= 50), (state, sat)
+        async with db.transaction() as tx:
+            assert await end_guarantee(tx, "g", GuaranteeState.FAILED, now=0)
+            assert not await end_guarantee(tx, "g", GuaranteeState.DONE, now=0)
+            assert not await attach_order(tx, "g", "o")
