@@ -204,6 +204,11 @@ def test_the_moments_are_those_of_the_terms() -> None:
         check_agreement(replace(ESCROW, locktime=LOCKTIME - 1), 0)
 
 
+def test_coins_that_nobody_takes_yet_are_those_of_these_stages() -> None:
+    locked = {stage for stage in Stage if stage.is_locked}
+    assert locked == {Stage.HELD, Stage.OVERDUE, Stage.DELIVERED, Stage.DISPUTED}
+
+
 def test_the_words_that_databases_hold_are_the_names() -> None:
     for word in (*Role, *Stage, *Effect):
         assert word.value == word.name.lower()
