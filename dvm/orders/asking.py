@@ -4,6 +4,7 @@ Outbox: kind-5xxx requests, for our relays and for where the agent reads (NIP-65
 we listen. Duty: an order is not made without its request, nor before its results are listened for.
 """
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from dvm.orders.order import Order
 from dvm.post import NAMED_RELAYS_MAX, Post
 from dvm.private import Scheme, hide
 from dvm.queries import OrderRow
-from identity import Event, InvalidKey, SecretKey, Signer
+from identity import Event, InvalidKey, SecretKey, Signer, nip13
 from identity.nip19 import Nprofile, decode, parse_public_key
 from store import Transaction
 from wallet.terms import Method
@@ -58,6 +59,7 @@ class Wanted:
     arbiters: Sequence[str]
     settle: Sequence[Method]
     review: bool
+    pow_bits: int = 0
 
     def check(self) -> None:
         """Raises `BadRequest` for what no agent could serve."""
@@ -139,5 +141,8 @@ class OrderAsking:
         )
         if wanted.private:
             template = await hide(self._signer, template, provider, Scheme.NIP44)
+        if wanted.pow_bits:
+            me = self._signer.public_key
+            template = await asyncio.to_thread(nip13.mine, template, me, wanted.pow_bits)
         check_size(template)
         return await self._signer.sign(template)

@@ -118,6 +118,7 @@ class Customer:
         arbiters: Sequence[str] = (),
         settle: Sequence[Method] = (Method.PREPAID,),
         review: bool = False,
+        pow_bits: int = 0,
         also: Callable[[Transaction, str], Awaitable[None]] | None = None,
     ) -> Order:
         """Publish a request and return the order at once; it is on disk when this returns.
@@ -128,12 +129,13 @@ class Customer:
         `settle`: the ways to pay that will do, the best first; `escrow` needs `arbiters` that we trust (keys in hex).
         `review`: a result in escrow waits for `accept` or `dispute`; else it is paid for when it comes, and in any case
         when its time for review is over.
+        `pow_bits`: proof of work on the request (NIP-13), as some agents ask of strangers; each bit doubles the time.
         `also` writes in the transaction that makes the order, whose id it is given.
-        Raises `BadRequest`, also for a request too large for relays, and `NoAgentFound`.
+        Raises `BadRequest`, also for a request too large for relays, `NoAgentFound`, and `MiningError`.
         """
         wanted = Wanted(
             target=target, text=text, kind=kind, max_sat=max_sat, params=params or {}, private=private,
-            seconds_max=seconds_max, arbiters=arbiters, settle=settle, review=review,
+            seconds_max=seconds_max, arbiters=arbiters, settle=settle, review=review, pow_bits=pow_bits,
         )  # fmt: skip
         return await self._asking.place(wanted, also)
 
@@ -150,6 +152,7 @@ class Customer:
         arbiters: Sequence[str] = (),
         settle: Sequence[Method] = (Method.PREPAID,),
         review: bool = False,
+        pow_bits: int = 0,
         others: bool = True,
         avoid: Sequence[str] = (),
         name: str = "",
@@ -167,7 +170,7 @@ class Customer:
         """
         wanted = Wanted(
             target=target, text=text, kind=kind, max_sat=max_sat, params=params or {}, private=private,
-            seconds_max=seconds_max, arbiters=arbiters, settle=settle, review=review,
+            seconds_max=seconds_max, arbiters=arbiters, settle=settle, review=review, pow_bits=pow_bits,
         )  # fmt: skip
         task = Task(wanted=wanted, others=others, avoid=tuple(avoid))
         return await self._guarantees.begin(task, name=name, buyer=buyer)

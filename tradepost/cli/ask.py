@@ -27,7 +27,7 @@ from tradepost.cli.signing import Sec, WatchOnly, WouldSign, chosen_key, print_u
 from tradepost.errors import TradepostError
 from tradepost.post import open_post, reach
 from tradepost.secrets import CUSTOMER, Key, open_signer
-from tradepost.settings import Settings
+from tradepost.settings import POW_BITS_MAX, Settings
 from wallet.escrow import Stage
 from wallet.queries_escrows import EscrowRow
 from wallet.terms import Method
@@ -71,6 +71,9 @@ _HINTS: Final[dict[tuple[Method, ...], str]] = {
     ): "an agent seals its results if it allows that (`reveal_msat_max`), and only for customers that "
     "have paid it before, by --settle escrow, say",
 }
+_ADVICE_POW: Final = (
+    "say --pow with so many bits: the request then carries the work that is asked of new customers"
+)
 _STYLES: Final = {
     "offer": "cyan",
     "paid": "green",
@@ -114,6 +117,16 @@ def ask(
         bool,
         typer.Option("--or-others", help="If the agent named does not deliver, ask others of that kind."),
     ] = False,
+    pow_bits: Annotated[
+        int,
+        typer.Option(
+            "--pow",
+            metavar="BITS",
+            min=0,
+            max=POW_BITS_MAX,
+            help="Proof of work on the request, as some agents ask of new customers; 20 take some seconds.",
+        ),
+    ] = 0,
     lightning: Annotated[
         bool, typer.Option("--lightning", help="Pay from a Lightning wallet: an invoice is shown first.")
     ] = False,
@@ -156,7 +169,7 @@ def ask(
     wanted = _Wanted(
         target, _read(text), number, max_sat, _params(param or []), private, seconds,
         _methods(settle, settings, private, review), settings.arbiters, review,
-        or_others or not named_key(target),
+        or_others or not named_key(target), pow_bits,
     )  # fmt: skip
     if wanted.settle == (Method.ESCROW,) and seconds <= DELIVER_SECONDS_MIN:
         raise TradepostError(
@@ -189,6 +202,7 @@ class _Wanted:
     arbiters: tuple[str, ...]
     review: bool
     others: bool  # whether the next agent is asked if one does not deliver
+    pow_bits: int
 
 
 async def _ask(wanted: _Wanted, settings: Settings, key: Key, as_json: bool) -> None:
@@ -213,8 +227,8 @@ async def _ask(wanted: _Wanted, settings: Settings, key: Key, as_json: bool) -> 
                     "interrupted; the job goes on, and `tradepost settle` fetches its result or takes your sats back"
                 )
                 raise
-            except OrderFailed:
-                hint = _HINTS.get(wanted.settle)
+            except OrderFailed as error:
+                hint = _ADVICE_POW if "pow: " in str(error) else _HINTS.get(wanted.settle)
                 if hint and not as_json and await customer.desk.get(order_id) is None:
                     say(f"[dim]{hint}[/]")
                 raise
@@ -285,6 +299,7 @@ async def _publish(customer: Customer, wanted: _Wanted) -> Order:
         wanted.target, wanted.text, kind=wanted.kind, max_sat=wanted.max_sat, params=wanted.params,
         private=wanted.private, seconds_max=wanted.seconds, settle=wanted.settle,
         arbiters=wanted.arbiters if Method.ESCROW in wanted.settle else (), review=wanted.review,
+        pow_bits=wanted.pow_bits,
     )  # fmt: skip
 
 
@@ -293,6 +308,7 @@ async def _hire(customer: Customer, wanted: _Wanted) -> Guarantee:
         wanted.target, wanted.text, kind=wanted.kind, max_sat=wanted.max_sat, params=wanted.params,
         private=wanted.private, seconds_max=wanted.seconds, settle=wanted.settle,
         arbiters=wanted.arbiters if Method.ESCROW in wanted.settle else (), review=wanted.review,
+        pow_bits=wanted.pow_bits,
     )  # fmt: skip
 
 

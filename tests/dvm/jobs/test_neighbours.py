@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from dvm import Agent, Job, Provider, ProviderLimits
+from dvm import Agent, Job, OrderFailed, Provider, ProviderLimits
 from dvm.jobs.lifecycle import JobState
 from dvm.kinds import ANNOUNCEMENT
 from dvm.queries import get_job
@@ -194,3 +194,13 @@ async def test_strangers_show_work_if_that_is_asked(market: Market, agent: Agent
     request = sign_event(mine(template, stranger.key.public_key, 8), stranger.key)
     market.relay.insert(request)
     assert (await stranger.answer(request, "result")).content == "work"
+
+
+async def test_our_customer_shows_work_if_it_is_told_to(market: Market, agent: Agent) -> None:
+    provider = await market.open(agent, limits=ProviderLimits(stranger_pow_bits=8))
+    customer = await market.customer(sat=1)
+    refused = await customer.ask(provider.public_key, "WORK", kind=5002)
+    with pytest.raises(OrderFailed, match="pow: 8 bits"):
+        await refused.result()
+    order = await customer.ask(provider.public_key, "WORK", kind=5002, pow_bits=8)
+    assert await order.result() == "work"
