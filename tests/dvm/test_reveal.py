@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from dvm import Agent, Job, JobFailed, JobState, OrderFailed, OrderState, Provider, order_asking, queries
+from dvm import Agent, Job, JobFailed, JobState, OrderFailed, OrderState, Provider, queries
 from dvm.escrow.messages import Reveals, write_message
 from dvm.jobs.restore import restore_jobs
+from dvm.orders import asking as order_asking
 from identity import LocalSigner, SecretKey
 from identity.nip59 import wrap
 from identity.seal import read_promise

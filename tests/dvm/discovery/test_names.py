@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from dvm import names
+from dvm.discovery import names
 from dvm.discovery.names import ANSWER_BYTES_MAX, Leads, NameCheck, check_name
 from identity import SecretKey, encode_npub
 from relay_bridge import Fetcher
