@@ -47,6 +47,12 @@ class Room:
     filters_max: int = 10
     bytes_max: int = 16_000
 
+    def below(self, size: "Room", least: "Room") -> "Room":
+        """What is left of it at a relay that takes `least` and not `size`: fewer filters, or else fewer bytes."""
+        if size.filters_max > least.filters_max:
+            return Room(least.filters_max, self.bytes_max)
+        return Room(self.filters_max, least.bytes_max)
+
 
 class Bundle:
     """Feeds that share a `REQ`. It brings what is new, and of the stored events next to nothing."""
@@ -61,6 +67,11 @@ class Bundle:
     def filters(self) -> tuple[Filter, ...]:
         """What to ask the relay for."""
         return tuple(self._joint.values())
+
+    @property
+    def size(self) -> Room:
+        """The least room for it."""
+        return Room(len(self._joint), len(request_frame("", self.filters)))
 
     def add(self, feed: Feed, room: Room) -> bool:
         """Let a feed in, with the filters it has now; False if it does not fit in."""

@@ -29,7 +29,6 @@ log = structlog.get_logger(__name__)
 _ALONE_MAX: Final = 8  # with as many queries at a time, and some bundles, not above twenty
 _MOMENT_SECONDS: Final = 0.05
 _LINGER_SECONDS: Final = 1.0  # relays look for what is new some ten times a second
-_ROOM: Final = Room()
 
 
 class Gathering:
@@ -58,8 +57,9 @@ class Gathering:
         self._waiting: dict[Feed, None] = {}
         self._loners: set[Feed] = set()
         self._answers = True  # whether the relay answers bundles at all
-        self._latest: Bundle | None = None  # it may have room
+        self._bundles: list[Bundle] = []  # which the relay has
         self._joining_max: float = math.inf
+        self._room = Room()
         self._asked: Bundle | None = None
         self._refusal: str | None = None
         self._answered = asyncio.Event()
@@ -68,7 +68,7 @@ class Gathering:
     def open(self, feed: Feed) -> None:
         """Ask for a feed: alone, or with others in a moment."""
         can_share = feed.shares and self._answers and feed not in self._loners
-        if can_share and (self._latest is not None or len(self._alone) >= _ALONE_MAX):
+        if can_share and (self._bundles or len(self._alone) >= _ALONE_MAX):
             self._waiting[feed] = None
             self._crowded.set()
         else:
@@ -92,7 +92,7 @@ class Gathering:
             self._answered.set()
         elif isinstance(ear, Alone):
             ear.told = True
-            if self._latest is not None:
+            if self._bundles:
                 self._crowded.set()
 
     def refused(self, ear: Ear, reason: str) -> bool:
@@ -110,18 +110,19 @@ class Gathering:
             await self._crowded.wait()
             await self._clock.sleep(_MOMENT_SECONDS)
             self._crowded.clear()
-            if (bundle := self._pack()) is None:
+            before, bundle = self._pack()
+            if not bundle.feeds:
                 continue
             refusal = await self._put(bundle)
             if refusal is None:
                 backoff.reset()
-                await self._settle(bundle)
+                await self._settle(before, bundle)
             elif bundle.feeds:
                 log.info("bundle_refused", relay=self._relay, feeds=len(bundle.feeds), reason=refusal)
                 if prefix_of(refusal) == "rate-limited":
                     await self._clock.sleep(backoff.next())
                 else:
-                    self._shrink(bundle)
+                    self._shrink(before, bundle)
             if self._waiting:
                 self._crowded.set()
 
@@ -132,22 +133,22 @@ class Gathering:
         feed.opened(shared=False)
         self._ask(alone)
 
-    def _pack(self) -> Bundle | None:
-        """Those of the latest bundle and as many others as fit in and may join."""
+    def _pack(self) -> tuple[Bundle | None, Bundle]:
+        """A bundle that has room, and one to take its place: with as many others as fit in and may join."""
         joining = [*(feed for feed, alone in self._alone.items() if alone.told), *self._waiting]
-        for settled in ([*self._latest.feeds] if self._latest is not None else [], []):
+        for before in (*reversed(self._bundles), None):
             bundle = Bundle()
-            for feed in settled:
-                bundle.add(feed, _ROOM)
+            for feed in before.feeds if before is not None else ():
+                bundle.add(feed, self._room)
             joined = 0
             for feed in joining:
                 if joined < self._joining_max:
-                    joined += bundle.add(feed, _ROOM)
+                    joined += bundle.add(feed, self._room)
             if joined:
-                return bundle
+                return before, bundle
         for feed in joining:  # too much for a bundle, each of them
             self._exclude(feed)
-        return None
+        return None, Bundle()
 
     async def _put(self, bundle: Bundle) -> str | None:
         """Ask for it; why the relay does not want it, or None."""
@@ -168,10 +169,10 @@ class Gathering:
         self._asked = None
         return self._refusal
 
-    async def _settle(self, bundle: Bundle) -> None:
+    async def _settle(self, before: Bundle | None, bundle: Bundle) -> None:
         """Those who waited are heard; who was heard before is heard by this one alone, after a moment with both."""
         self._joining_max *= 2
-        self._latest = bundle
+        self._bundles = [one for one in self._bundles if one is not before and one.feeds] + [bundle]
         for feed in [feed for feed in bundle.feeds if feed in self._waiting]:
             del self._waiting[feed]
             feed.opened(shared=True)
@@ -182,19 +183,20 @@ class Gathering:
         for feed in [*bundle.feeds]:
             self._part(feed, bundle)
 
-    def _shrink(self, bundle: Bundle) -> None:
-        """The relay refuses a bundle: let fewer join, none of whom is to blame for the others."""
-        before = self._latest.feeds if self._latest is not None else {}
-        joining = [feed for feed in bundle.feeds if feed not in before]
+    def _shrink(self, before: Bundle | None, bundle: Bundle) -> None:
+        """The relay refuses a bundle: let fewer join, until it is clear whether that is too much or one of them."""
+        joining = [feed for feed in bundle.feeds if before is None or feed not in before.feeds]
         self._joining_max = max(1, len(joining) // 2)
         if not self._answers:
             for feed in [*self._alone, *self._waiting]:
                 self._exclude(feed)
         elif len(joining) == 1:
-            if before:
-                self._latest = None  # it is full, or its like would not be taken today
+            if before is not None:
+                # Unless it is about this one, which is tried by itself now.
+                self._room = self._room.below(bundle.size, before.size)
             else:
                 self._exclude(joining[0])
+                self._room = Room()
 
     def _exclude(self, feed: Feed) -> None:
         self._loners.add(feed)
