@@ -344,11 +344,19 @@ class Session:
         return True
 
     async def _hand_over(self, pending: dict[tuple[str, Feed], list[Event]]) -> None:
-        for (name, feed), events in pending.items():
-            ear = self._open.get(name)
-            if ear is not None and feed in ear.feeds and not await feed.events(events):
-                self._leave(feed)
-                self._start(self._reopen_with_room(feed))
+        if len(pending) == 1:
+            [(name, feed)] = pending
+            await self._hand(name, feed, pending[name, feed])
+        elif pending:
+            async with asyncio.TaskGroup() as together:  # those that write are written in one commit
+                for (name, feed), events in pending.items():
+                    together.create_task(self._hand(name, feed, events))
+
+    async def _hand(self, name: str, feed: Feed, events: Sequence[Event]) -> None:
+        ear = self._open.get(name)
+        if ear is not None and feed in ear.feeds and not await feed.events(events):
+            self._leave(feed)
+            self._start(self._reopen_with_room(feed))
 
     def _ended(self, message: EoseMessage | ClosedMessage) -> None:
         ear = self._open.get(message.subscription)
