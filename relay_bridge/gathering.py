@@ -114,10 +114,12 @@ class Gathering:
             if not bundle.feeds:
                 continue
             refusal = await self._put(bundle)
-            if refusal is None:
+            if not bundle.feeds:  # all have left meanwhile
+                self._close(bundle)
+            elif refusal is None:
                 backoff.reset()
                 await self._settle(before, bundle)
-            elif bundle.feeds:
+            else:
                 log.info("bundle_refused", relay=self._relay, feeds=len(bundle.feeds), reason=refusal)
                 if prefix_of(refusal) == "rate-limited":
                     await self._clock.sleep(backoff.next())

@@ -194,3 +194,29 @@ async def test_strangers_show_work_if_that_is_asked(market: Market, agent: Agent
     request = sign_event(mine(template, stranger.key.public_key, 8), stranger.key)
     market.relay.insert(request)
     assert (await stranger.answer(request, "result")).content == "work"
+
+
+async def test_fifty_agents_of_one_post_share_what_a_relay_allows() -> None:
+    async def echo(job: Job) -> str:
+        return job.text
+
+    async with Market() as market:
+        market.relay.switches.subscriptions_max = 20
+        post = await market.post("agents")
+        providers = []
+        for number in range(50):
+            agent = Agent(f"agent {number}")
+            agent.serves(kind=5001)(echo)
+            signer = LocalSigner(own_key(market.settings("agents"), agent.slug))
+            providers.append(Provider(agent, signer, post))
+        try:
+            for provider in providers:
+                await provider.start()
+            stranger = Stranger(market)
+            for provider in providers:
+                request = stranger.request(("p", provider.public_key), text=provider.agent.name)
+                assert (await stranger.answer(request, "result")).content == provider.agent.name
+            assert sum(health.closed for health in post.pool.health().values()) == 0
+        finally:
+            for provider in providers:
+                await provider.stop(0)

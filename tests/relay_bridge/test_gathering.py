@@ -8,7 +8,7 @@ import pytest
 from identity.event import Event
 from identity.keys import SecretKey
 from relay_bridge import Delivery, EmbeddedRelay, Filter, Inbox, PoolLimits, RelayPool, gathering
-from tests.relay_bridge.test_inbox import states
+from tests.relay_bridge.test_inbox import settled
 from tradepost.testing.relay import MemoryRelay
 
 URL = "ws://relay.test"
@@ -86,7 +86,7 @@ async def test_fifty_agents_at_a_relay_that_allows_twenty_subscriptions(relay, c
         await eventually(lambda: agents.have([*stored, *live], [request, other]))
         health = pool.health()[URL]
         assert (health.closed, health.refused) == (0, {})
-        assert await states(db) == ["done"] * 200
+        await settled(db, eventually, 200)
 
 
 async def test_a_few_have_each_a_subscription_of_their_own(relay, clock, db, make, eventually):
