@@ -8,6 +8,8 @@ import pytest
 from identity.event import Event
 from identity.keys import SecretKey
 from relay_bridge import Delivery, EmbeddedRelay, Filter, Inbox, PoolLimits, RelayPool, gathering
+from relay_bridge.filters import matches_any
+from relay_bridge.messages import relay_frame
 from tests.relay_bridge.test_inbox import settled
 from tradepost.testing.relay import MemoryRelay
 
@@ -108,8 +110,30 @@ async def test_a_backlog_longer_than_the_relay_tells_is_read_to_the_end(clock, d
         await eventually(lambda: agents.have(wraps, requests), 20)
 
 
+class LateRelay(MemoryRelay):
+    """Tells of a new event a little after it has it, and only who had asked before it had it, as strfry may."""
+
+    def insert(self, event: Event) -> None:
+        self._store(event)
+        asked = [
+            (socket, name)
+            for socket in self._sockets
+            for name, filters in socket.subscriptions.items()
+            if matches_any(filters, event)
+        ]
+
+        def tell() -> None:
+            for socket, name in asked:
+                if name in socket.subscriptions:
+                    socket.push(relay_frame("EVENT", name, event))
+
+        asyncio.get_running_loop().call_later(0.05, tell)
+
+
+@pytest.mark.parametrize("relay", [MemoryRelay(), LateRelay()], ids=["at once", "late"])
 async def test_nothing_is_missed_while_they_come_and_move(relay, clock, db, make, eventually):
-    async with agents_at(relay, clock, db, make, 30) as (agents, pool):
+    relay.switches.subscriptions_max = ALLOWED
+    async with agents_at(relay, clock, db, make, 15) as (agents, pool):
         sent: list[Event] = []
 
         async def send() -> None:
@@ -119,9 +143,9 @@ async def test_nothing_is_missed_while_they_come_and_move(relay, clock, db, make
                 await asyncio.sleep(0.005)
 
         sending = asyncio.create_task(send())
-        for start in range(0, 30, 5):
-            await agents.start(agents.keys[start : start + 5])
-            many = len(sent) + 20
+        for start in range(0, 15, 3):
+            await agents.start(agents.keys[start : start + 3])
+            many = len(sent) + 10
             await eventually(lambda many=many: len(sent) > many)
         await eventually(lambda: relay.subscriptions <= 2)
         sending.cancel()
