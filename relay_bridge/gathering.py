@@ -164,9 +164,8 @@ class Gathering:
             if not self._answered.is_set():
                 self._answers = False
                 self._close(bundle)
-            if prefix_of(self._refusal or "") != "auth-required" or not await self._authenticate(
-                bundle.filters
-            ):
+            wants_to_know_us = prefix_of(self._refusal or "") == "auth-required"
+            if not (wants_to_know_us and await self._authenticate(bundle.filters)):
                 break
         self._asked = None
         return self._refusal

@@ -324,7 +324,8 @@ class Session:
                     self._strike("invalid")
                 elif self._is_new(message):
                     self._health.events += 1
-                    self._strikes = max(0, self._strikes - _FORGIVEN)
+                    if self._strikes:
+                        self._strikes = max(0, self._strikes - _FORGIVEN)
                     for feed in hearing:
                         pending[message.subscription, feed].append(message.event)
                 else:
