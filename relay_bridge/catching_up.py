@@ -31,9 +31,10 @@ Keep = Callable[[str, Sequence[Event]], Awaitable[None]]
 
 
 class Feed:
-    """One name on one relay. A `session.Feed`: asked for again after every loss, each time from the cursor."""
+    """One name on one relay. A `feed.Feed`: asked for again after every loss, each time from the cursor."""
 
     lasting = True
+    shares = True
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Feed:
         self._told = asyncio.Event()
         self._caught_up = asyncio.Event()
         self._asked_at = 0
-        self._open = False
+        self._open = self._shared = False
         self._complete_at: int | None = None
         self._oldest: dict[int, int] = {}
         self._tasks = Tasks()
@@ -94,7 +95,9 @@ class Feed:
 
     def is_telling(self, seconds_max: int) -> bool:
         """Whether the relay was connected to so lately that it may still tell what it had stored."""
-        return self._open and self._complete_at is None and self._clock.now() < self._asked_at + seconds_max
+        health = self._connection.health
+        since = self._asked_at if self._open else health.since  # it may still be others' turn to be asked for
+        return health.connected and self._complete_at is None and self._clock.now() < since + seconds_max
 
     async def current_since(self) -> int | None:
         """Since when all that the relay has is on disk without a gap, if the relay proves that now."""
@@ -106,27 +109,27 @@ class Feed:
     # What a session calls
 
     def filters(self) -> Sequence[Filter]:
-        """See `session.Feed.filters`."""
+        """See `feed.Feed.filters`."""
         now = self._clock.now()
         # A cursor ahead of the clock (which was wrong then, or is now) must not make us skip anything.
         since = max(min(self._current_at, now) - self._margin_seconds, now - self._retention_seconds, 0)
         return [one.between(since) for one in self._asked]
 
-    def opened(self) -> None:
-        """See `session.Feed.opened`."""
+    def opened(self, *, shared: bool) -> None:
+        """See `feed.Feed.opened`."""
         self._told.clear()
         self._caught_up.clear()
-        self._open, self._complete_at = True, None
+        self._open, self._shared, self._complete_at = True, shared, None
         self._oldest = {}
         self._asked_at = self._clock.now()
         self._staying = self._tasks.start(self._stay_current(), f"inbox {self._name} {self._connection.url}")
 
     def ignores(self, event: Event) -> bool:
-        """See `session.Feed.ignores`. None of the stored events: by those it is known how far back the relay told."""
+        """See `feed.Feed.ignores`. None of the stored events: by those it is known how far back the relay told."""
         return self._told.is_set() and self._ignores(event)
 
     async def events(self, events: Sequence[Event]) -> bool:
-        """See `session.Feed.events`. On return they are on disk, or the gate was against it."""
+        """See `feed.Feed.events`. On return they are on disk, or the gate was against it."""
         if not self._told.is_set():
             for index, one in enumerate(self._asked):
                 times = [event.created_at for event in events if one.matches(event)]
@@ -136,14 +139,14 @@ class Feed:
         return True
 
     async def room(self) -> None:
-        """See `session.Feed.room`: the table always has."""
+        """See `feed.Feed.room`: the table always has."""
 
     def eose(self) -> None:
-        """See `session.Feed.eose`."""
+        """See `feed.Feed.eose`."""
         self._told.set()
 
     def lost(self) -> None:
-        """See `session.Feed.lost`."""
+        """See `feed.Feed.lost`."""
         self._open, self._complete_at = False, None
         if self._staying is not None:
             self._staying.cancel()
@@ -177,8 +180,9 @@ class Feed:
             log.warning("eose_missing", inbox=self._name, relay=self._connection.url)
             self._told.set()
             return await self._page_all()
-        # A relay gives only so many events to one REQ, the newest. If it gave any there may be more behind them.
-        return not self._oldest or await self._page_all()
+        # A relay gives only so many events to one REQ, the newest. If it gave any there may be more behind them. What
+        # came by a shared REQ, or did not, says nothing of what is stored: that is paged through from now backwards.
+        return not (self._shared or self._oldest) or await self._page_all()
 
     async def _page_all(self) -> bool:
         """Read backwards, filter by filter, until a page is empty; False if the relay did not answer to the end."""

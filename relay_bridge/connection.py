@@ -11,10 +11,11 @@ from identity.event import Event
 from relay_bridge.auth import Signers
 from relay_bridge.door import Door
 from relay_bridge.errors import ConnectionLost, InvalidRelayUrl, TooManySubscriptions
+from relay_bridge.feed import Feed
 from relay_bridge.fetching import Fetched, Question
 from relay_bridge.filters import Filter
 from relay_bridge.limits import PoolLimits
-from relay_bridge.session import Feed, Session
+from relay_bridge.session import Session
 from relay_bridge.tasks import Tasks
 from relay_bridge.timing import Backoff, within
 from relay_bridge.transport import Connect

@@ -19,9 +19,10 @@ class Fetched:
 
 
 class Question:
-    """One query on its way: a `session.Feed` that ends with the stored events. Cancelled, it keeps what came so far."""
+    """One query on its way: a `feed.Feed` that ends with the stored events. Cancelled, it keeps what came so far."""
 
     lasting = False
+    shares = False
 
     def __init__(self, filters: Sequence[Filter], limits: PoolLimits) -> None:
         self._filters = filters
@@ -48,18 +49,18 @@ class Question:
     # What the session calls
 
     def filters(self) -> Sequence[Filter]:
-        """See `session.Feed.filters`."""
+        """See `feed.Feed.filters`."""
         return self._filters
 
-    def opened(self) -> None:
-        """See `session.Feed.opened`."""
+    def opened(self, *, shared: bool) -> None:
+        """See `feed.Feed.opened`."""
 
     def ignores(self, _event: Event) -> bool:
-        """See `session.Feed.ignores`."""
+        """See `feed.Feed.ignores`."""
         return False
 
     async def events(self, events: Sequence[Event]) -> bool:
-        """See `session.Feed.events`: what exceeds the limits is left out, and ends the question."""
+        """See `feed.Feed.events`: what exceeds the limits is left out, and ends the question."""
         for event in events:
             self._bytes += len(event.content) + sum(len(value) for tag in event.tags for value in tag)
             if (
@@ -72,13 +73,13 @@ class Question:
         return True
 
     async def room(self) -> None:
-        """See `session.Feed.room`."""
+        """See `feed.Feed.room`."""
 
     def eose(self) -> None:
-        """See `session.Feed.eose`."""
+        """See `feed.Feed.eose`."""
         self.complete = not self._ended.is_set()
         self._ended.set()
 
     def lost(self) -> None:
-        """See `session.Feed.lost`."""
+        """See `feed.Feed.lost`."""
         self._ended.set()

@@ -9,17 +9,19 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn
 
 import structlog
 
 from identity.event import Event
 from relay_bridge.auth import Authenticator, Signers
 from relay_bridge.door import Check, Door, RecentIds
+from relay_bridge.ears import Bundle, Ear
 from relay_bridge.errors import ConnectionLost, InvalidMessage, RelayMisbehaved
-from relay_bridge.filters import Filter, matches_any
+from relay_bridge.feed import Feed
+from relay_bridge.filters import Filter
+from relay_bridge.gathering import Gathering
 from relay_bridge.limits import PoolLimits
 from relay_bridge.messages import (
     AuthMessage,
@@ -53,59 +55,7 @@ _REMEMBERED: Final = 4096  # events told lately: no subscription is told one twi
 
 Queued = EventMessage | EoseMessage | ClosedMessage
 _QUEUED: Final = (EventMessage, EoseMessage, ClosedMessage)
-
-
-class Feed(Protocol):
-    """One subscription's ear on one relay. All but `events` must return at once."""
-
-    #: Whether the subscription is asked for again when the relay or the connection ends it.
-    lasting: bool
-
-    def filters(self) -> Sequence[Filter]:
-        """What to ask for now; read anew for every `REQ`."""
-        ...
-
-    def opened(self) -> None:
-        """A `REQ` is about to be sent."""
-        ...
-
-    def ignores(self, event: Event) -> bool:
-        """Whether the feed would do nothing with a matching event, genuine or not: then nobody verifies it.
-
-        The event may be forged: what it says must change nothing.
-        """
-        ...
-
-    async def events(self, events: Sequence[Event]) -> bool:
-        """Take verified, matching events, in the relay's order; nothing else is delivered meanwhile.
-
-        False: no room. The subscription is then closed, and asked for again after `room`.
-        """
-        ...
-
-    async def room(self) -> None:
-        """Wait until there is room again."""
-        ...
-
-    def eose(self) -> None:
-        """All stored events were handed over."""
-        ...
-
-    def lost(self) -> None:
-        """The subscription ended: by us, by the relay, or with the connection."""
-        ...
-
-
-@dataclass
-class _Open:
-    feed: Feed
-    filters: tuple[Filter, ...]
-
-    def __post_init__(self) -> None:
-        only = (
-            self.filters[0].matches if len(self.filters) == 1 else None
-        )  # most subscriptions have one filter
-        self.matches: Callable[[Event], bool] = only or partial(matches_any, self.filters)
+Heard = tuple[Queued, Sequence[Feed]]  # a message, and who wants it if it is an event
 
 
 @dataclass
@@ -139,12 +89,16 @@ class Session:
         self._auth = Authenticator(url, signers, clock, self._publish_auth)
         self._group = asyncio.TaskGroup()
         self._names = count(1)
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, Ear] = {}
         self._closed_names: deque[str] = deque(maxlen=_RECENTLY_CLOSED)
         self._patience: dict[Feed, _Patience] = {}  # of every feed from its first REQ until it is dropped
+        self._gathering = Gathering(
+            url, clock, seconds_max=limits.eose_seconds_max, ask=self._ask, close=self._close, part=self._part,
+            authenticate=self._authenticate,
+        )  # fmt: skip
         self._oks: defaultdict[str, list[asyncio.Future[Answer]]] = defaultdict(list)
         self._counts: dict[str, asyncio.Future[int]] = {}
-        self._queue: deque[tuple[Queued, int]] = deque()
+        self._queue: deque[tuple[Queued, Sequence[Feed], int]] = deque()
         self._queued_bytes = 0
         self._filled = asyncio.Event()
         self._drained = asyncio.Event()
@@ -165,6 +119,7 @@ class Session:
             async with self._group:
                 self._group.create_task(self._read())
                 self._group.create_task(self._deliver())
+                self._group.create_task(self._gathering.run())
                 for feed in feeds:
                     self.open(feed)
                 on_open()
@@ -179,21 +134,17 @@ class Session:
     # Asking
 
     def open(self, feed: Feed) -> None:
-        """Send the feed's `REQ` under a name of its own."""
+        """Ask for what the feed wants, in a `REQ` of its own or, in a moment, together with others."""
         if self._over is not None:
             feed.lost()
             return
-        name = f"s{next(self._names)}"
-        opened = self._open[name] = _Open(feed, tuple(feed.filters()))
         self._patience.setdefault(feed, _Patience())
-        feed.opened()
-        self._start(self._send(request_frame(name, opened.filters)))
+        self._gathering.open(feed)
 
     def drop(self, feed: Feed) -> None:
         """Close what the feed has open. It is told `lost`."""
         self._patience.pop(feed, None)
-        for name in [name for name, opened in self._open.items() if opened.feed is feed]:
-            self._close(name)
+        self._leave(feed)
 
     async def count(self, filters: Sequence[Filter]) -> int:
         """NIP-45. Raises `ConnectionLost` if the relay refuses."""
@@ -268,12 +219,12 @@ class Session:
             if not isinstance(message, EventMessage):
                 self._says_more()
             if isinstance(message, _QUEUED):
-                if self._expected(message):
+                if (hearing := self._sieve(message)) is not None:
                     if self._is_full:
                         await self._room()
                     if not self._queue:
                         self._filled.set()
-                    self._queue.append((message, len(frame)))
+                    self._queue.append((message, hearing, len(frame)))
                     self._queued_bytes += len(frame)
                 continue
             match message:
@@ -288,29 +239,30 @@ class Session:
                     self._health.last_notice = text
         raise AssertionError("count() does not end")
 
-    def _expected(self, message: Queued) -> bool:
-        """Cheap first sieve: whether this belongs to something we have open, and is what we asked for."""
-        opened = self._open.get(message.subscription)
+    def _sieve(self, message: Queued) -> Sequence[Feed] | None:
+        """A cheap first one: which feeds want an event; None for what belongs to nothing that we have open."""
+        ear = self._open.get(message.subscription)
         if type(message) is EventMessage:
-            if opened is not None and opened.matches(message.event):
-                if not opened.feed.ignores(message.event):
-                    return True
+            hearing = ear.hears(message.event) if ear is not None else None
+            if hearing:
+                return hearing
+            if hearing is not None:
                 self._health.ignored += 1
-                return False
-            if opened is not None or message.subscription not in self._closed_names:
+                return None
+            if ear is not None or message.subscription not in self._closed_names:
                 self._strike("unasked")
             self._late += 1
             if self._late > _LATE_MAX:
                 raise RelayMisbehaved(f"the relay sent {self._late} events of a closed subscription")
-            return False
+            return None
         if (
             isinstance(message, ClosedMessage)
             and (future := self._counts.get(message.subscription)) is not None
         ):
             if not future.done():
                 future.set_exception(ConnectionLost(f"the relay refused to count: {message.message}"))
-            return False
-        return opened is not None
+            return None
+        return () if ear is not None else None
 
     @property
     def _is_full(self) -> bool:
@@ -343,35 +295,39 @@ class Session:
     # Delivering
 
     async def _deliver(self) -> NoReturn:
-        begun: deque[tuple[list[Queued], Check]] = deque()
+        begun: deque[tuple[list[Heard], Check]] = deque()
         while True:
             if not begun:
                 await self._filled.wait()
             while self._queue and len(begun) < _BATCHES_AHEAD:
                 batch = self._take_batch()
-                events = [message.event for message in batch if isinstance(message, EventMessage)]
+                events = [message.event for message, _ in batch if isinstance(message, EventMessage)]
                 begun.append((batch, self._door.begin(events)))
             batch, check = begun.popleft()
             await self._deliver_batch(batch, iter(await self._door.end(check)))
             if self._queue or begun:
                 await asyncio.sleep(0)  # those who were handed something take it before there is more
 
-    def _take_batch(self) -> list[Queued]:
+    def _take_batch(self) -> list[Heard]:
         taken = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH_MAX))]
-        self._queued_bytes -= sum(size for _, size in taken)
+        self._queued_bytes -= sum(size for _, _, size in taken)
         if not self._queue:
             self._filled.clear()
         self._drained.set()
-        return [message for message, _ in taken]
+        return [(message, hearing) for message, hearing, _ in taken]
 
-    async def _deliver_batch(self, batch: Sequence[Queued], verdicts: Iterator[bool]) -> None:
-        pending: defaultdict[str, list[Event]] = defaultdict(list)
-        for message in batch:
+    async def _deliver_batch(self, batch: Sequence[Heard], verdicts: Iterator[bool]) -> None:
+        pending: defaultdict[tuple[str, Feed], list[Event]] = defaultdict(list)
+        for message, hearing in batch:
             if isinstance(message, EventMessage):
                 if not next(verdicts):
                     self._strike("invalid")
                 elif self._is_new(message):
-                    pending[message.subscription].append(message.event)
+                    self._health.events += 1
+                    if self._strikes:
+                        self._strikes = max(0, self._strikes - _FORGIVEN)
+                    for feed in hearing:
+                        pending[message.subscription, feed].append(message.event)
                 else:
                     self._strike("repeated")
                 continue
@@ -388,51 +344,81 @@ class Session:
         self._told.add(key)
         return True
 
-    async def _hand_over(self, pending: dict[str, list[Event]]) -> None:
-        for name, events in pending.items():
-            opened = self._open.get(name)
-            if opened is None:
-                continue
-            self._health.events += len(events)
-            self._strikes = max(0, self._strikes - _FORGIVEN * len(events))
-            if not await opened.feed.events(events):
-                self._close(name)
-                self._start(self._reopen_with_room(opened.feed))
+    async def _hand_over(self, pending: dict[tuple[str, Feed], list[Event]]) -> None:
+        if len(pending) == 1:
+            [(name, feed)] = pending
+            await self._hand(name, feed, pending[name, feed])
+        elif pending:
+            async with asyncio.TaskGroup() as together:  # those that write are written in one commit
+                for (name, feed), events in pending.items():
+                    together.create_task(self._hand(name, feed, events))
+
+    async def _hand(self, name: str, feed: Feed, events: Sequence[Event]) -> None:
+        ear = self._open.get(name)
+        if ear is not None and feed in ear.feeds and not await feed.events(events):
+            self._leave(feed)
+            self._start(self._reopen_with_room(feed))
 
     def _ended(self, message: EoseMessage | ClosedMessage) -> None:
-        opened = self._open.get(message.subscription)
-        if opened is None:
+        ear = self._open.get(message.subscription)
+        if ear is None:
             return
         if isinstance(message, EoseMessage):
-            self._patience[opened.feed] = _Patience()
-            opened.feed.eose()
+            self._patience |= {feed: _Patience() for feed in ear.feeds}
+            if not isinstance(ear, Bundle):
+                ear.feed.eose()
+            self._gathering.told(ear)
             return
         del self._open[message.subscription]
         self._health.closed += 1
-        if opened.feed.lasting:
-            opened.feed.lost()
-        self._start(self._reopen(opened, message.message))
+        if self._gathering.refused(ear, message.message):
+            return
+        for feed, filters in [*ear.feeds.items()]:
+            self._leave(feed)
+            if feed.lasting:
+                feed.lost()
+            self._start(self._reopen(feed, filters, message.message))
 
-    def _close(self, name: str) -> None:
-        opened = self._open.pop(name)
-        self._closed_names.append(name)
-        self._late = 0
-        self._start(self._send(close_frame(name)))
-        opened.feed.lost()
+    # Opening and closing
+
+    def _ask(self, ear: Ear) -> None:
+        ear.name = f"s{next(self._names)}"
+        self._open[ear.name] = ear
+        self._start(self._send(request_frame(ear.name, ear.filters)))
+
+    def _close(self, ear: Ear) -> None:
+        if self._open.pop(ear.name, None) is not None:
+            self._closed_names.append(ear.name)
+            self._late = 0
+            self._start(self._send(close_frame(ear.name)))
+
+    def _part(self, feed: Feed, but: Ear | None = None) -> bool:
+        """Close what the feed hears by besides `but`, as far as nobody else does; whether there was anything."""
+        ears = [ear for ear in self._open.values() if feed in ear.feeds and ear is not but]
+        for ear in ears:
+            del ear.feeds[feed]
+            if not ear.feeds:
+                self._close(ear)
+        return bool(ears)
+
+    def _leave(self, feed: Feed) -> None:
+        was_open = self._part(feed)
+        if self._gathering.leave(feed) or was_open:
+            feed.lost()
 
     async def _reopen_with_room(self, feed: Feed) -> None:
         await feed.room()
         if feed in self._patience:
             self.open(feed)
 
-    async def _reopen(self, opened: _Open, reason: str) -> None:
-        feed, patience = opened.feed, self._patience.get(opened.feed)
+    async def _reopen(self, feed: Feed, filters: Sequence[Filter], reason: str) -> None:
+        patience = self._patience.get(feed)
         if patience is None:  # dropped meanwhile
             return
         again = False
         if prefix_of(reason) == "auth-required" and patience.auth_rounds < _AUTH_ROUNDS_MAX:
             patience.auth_rounds += 1
-            again = await self._auth.authenticate(_keys_in(opened.filters))
+            again = await self._authenticate(filters)
         if not again and feed.lasting:
             log.info("subscription_closed_by_relay", relay=self.url, reason=reason)
             await self._clock.sleep(patience.backoff.next())
@@ -444,6 +430,9 @@ class Session:
             self.open(feed)
         else:
             feed.lost()
+
+    async def _authenticate(self, filters: Sequence[Filter]) -> bool:
+        return await self._auth.authenticate(_keys_in(filters))
 
     def _end(self, reason: str) -> None:
         self._over = reason

@@ -142,6 +142,7 @@ async def _has_told(connection: RelayConnection, feed: "_RelayFeed") -> bool:
 
 class _RelayFeed:
     lasting = True
+    shares = False  # what is stored is to come, too
 
     def __init__(self, subscription: Subscription, url: str, filters: Sequence[Filter]) -> None:
         self._subscription = subscription
@@ -152,7 +153,7 @@ class _RelayFeed:
     def filters(self) -> Sequence[Filter]:
         return self._filters
 
-    def opened(self) -> None:
+    def opened(self, *, shared: bool) -> None:
         pass
 
     def ignores(self, _event: Event) -> bool:

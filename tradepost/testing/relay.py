@@ -36,6 +36,8 @@ class Switches:
     reject: Callable[[Event], str | None] = lambda _: None
     #: Says why a subscription is refused (`"error: too many"`), or None to serve it.
     refuse: Callable[[tuple[Filter, ...]], str | None] = lambda _: None
+    #: Subscriptions that one connection may have; one more is refused.
+    subscriptions_max: int | None = None
     #: Never answers `OK`; the event is taken all the same.
     without_ok: bool = False
     #: Never says `EOSE`.
@@ -185,6 +187,9 @@ class MemoryRelay:
         if request.count:
             total = sum(matches_any(request.filters, event) for event in self.events)
             connection.push(relay_frame("COUNT", name, {"count": total}))
+            return
+        if len(connection.subscriptions) == self.switches.subscriptions_max:
+            connection.push(relay_frame("CLOSED", name, "error: too many concurrent subscriptions"))
             return
         connection.subscriptions[name] = request.filters
         for event in self._find(request.filters):

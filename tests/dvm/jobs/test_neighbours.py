@@ -204,3 +204,29 @@ async def test_our_customer_shows_work_if_it_is_told_to(market: Market, agent: A
         await refused.result()
     order = await customer.ask(provider.public_key, "WORK", kind=5002, pow_bits=8)
     assert await order.result() == "work"
+
+
+async def test_fifty_agents_of_one_post_share_what_a_relay_allows() -> None:
+    async def echo(job: Job) -> str:
+        return job.text
+
+    async with Market() as market:
+        market.relay.switches.subscriptions_max = 20
+        post = await market.post("agents")
+        providers = []
+        for number in range(50):
+            agent = Agent(f"agent {number}")
+            agent.serves(kind=5001)(echo)
+            signer = LocalSigner(own_key(market.settings("agents"), agent.slug))
+            providers.append(Provider(agent, signer, post))
+        try:
+            for provider in providers:
+                await provider.start()
+            stranger = Stranger(market)
+            for provider in providers:
+                request = stranger.request(("p", provider.public_key), text=provider.agent.name)
+                assert (await stranger.answer(request, "result")).content == provider.agent.name
+            assert sum(health.closed for health in post.pool.health().values()) == 0
+        finally:
+            for provider in providers:
+                await provider.stop(0)
