@@ -122,7 +122,7 @@ async def disappointing(db: Database, customer: str, since: int) -> frozenset[st
     """Agents that were asked since then and did not deliver, and have not since."""
     rows = await db.all(
         "SELECT provider, state FROM orders WHERE created_at >= ? AND customer = ? AND (state IN"
-        " ('done', 'expired', 'awaiting_refund', 'refunded', 'lost') OR (state = 'cancelled' AND reason = ?))"
+        " ('done', 'failed', 'expired', 'awaiting_refund', 'refunded', 'lost') OR (state = 'cancelled' AND reason = ?))"
         " ORDER BY created_at DESC, id LIMIT ?",
         since, customer, SILENT, ORDERS_MAX,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """The steps of orders, each written in one transaction with what it brings, and then told to whoever holds the order.
 
 Inbox: what happens to an order (`OrderInput`), and its deadline. Duty: every order ends; what it becomes is
-`lifecycle_orders.decide_order`'s business.
+`lifecycle.decide_order`'s business.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine
@@ -68,16 +68,23 @@ class OrderBook:
         return order
 
     async def apply(
-        self, order_id: str, event: OrderInput | None, *, also: Also | None = None, **columns: Any
+        self,
+        order_id: str,
+        event: OrderInput | None,
+        *,
+        also: Also | None = None,
+        seen: OrderRow | None = None,
+        **columns: Any,
     ) -> bool:
         """Let `event` happen to an order: its new state, the columns and `also` in one transaction.
 
         Without an event only the columns and `also` are written, wherever the order stands. False if the lifecycle
-        knows no such step from where the order stands; nothing was written then.
+        knows no such step from where the order stands, or if it is not as it was `seen` any more; nothing was written
+        then.
         """
         while True:
             row = await queries.get_order(self._post.db, order_id)
-            if row is None:
+            if row is None or (seen is not None and row.version != seen.version):
                 return False
             has_result = row.result is not None
             decision = (
@@ -99,10 +106,17 @@ class OrderBook:
             # Somebody changed the order between the reading and the writing: decide on what it is now.
 
     async def take_back(
-        self, row: OrderRow, event: TakenBack | GivenUp, signer: Signer, *, also: Also | None = None
+        self,
+        row: OrderRow,
+        event: TakenBack | GivenUp,
+        signer: Signer,
+        *,
+        also: Also | None = None,
+        as_seen: bool = False,
     ) -> bool:
         """Publish that we take a request back (NIP-09), in the transaction of `event`; False if nothing changed.
 
+        `as_seen`: only if the order is as `row` says: what has moved since may be work that we would destroy.
         Raises `SignerUnavailable`.
         """
         tags = [("e", row.id), ("k", str(row.kind)), ("p", row.provider)]
@@ -113,7 +127,7 @@ class OrderBook:
             if also:
                 await also(tx)
 
-        return await self.apply(row.id, event, also=write)
+        return await self.apply(row.id, event, also=write, seen=row if as_seen else None)
 
     async def tell(self, order_id: str) -> None:
         """Bring the order's handle up to its row, and begin to watch the locktime if money is out."""

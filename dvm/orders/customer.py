@@ -62,7 +62,7 @@ class Customer:
             post, patient, tasks, book=book, escrows=self._escrows, purchases=self._purchases,
             offers=OrderOffers(post, book, self._purchases, self.desk, tasks),
         )  # fmt: skip
-        self._guarantees = Guarantees(post, signer, tasks, book, self._asking)
+        self._guarantees = Guarantees(post, signer, tasks, book, self._asking, catch_up=self.caught_up)
 
     @property
     def desk(self) -> CustomerDesk:

@@ -2,13 +2,13 @@
 
 Inbox: what becomes of the orders of a guarantee, and time. Duty: a result, or a failure at the latest a moment after
 the deadline; and never more is paid, or locked, than the budget. What is done next is decided by
-`lifecycle_guarantees.decide_guarantee` from the orders on disk alone: nothing is known here that a crash could forget.
+`guarantee_lifecycle.decide_guarantee` from the orders on disk alone: nothing is known here that a crash could forget.
 """
 
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -50,6 +50,7 @@ from store import Transaction
 from wallet.errors import Action
 
 RETRY_SECONDS: Final = 5
+CATCH_UP_SECONDS_MAX: Final = 10
 _AT_WORK: Final = (OrderState.REQUESTED, OrderState.PAYING, OrderState.PAID)
 
 log = structlog.get_logger(__name__)
@@ -63,6 +64,7 @@ class _Run:
     task: Task
     candidates: Sequence[Candidate]
     looked_at: int
+    since: int = 0  # when we began to listen: before that nobody was silent whom we could not hear
     nobody: Nobody | None = None
     followed: set[str] = field(default_factory=set)
     told: set[str] = field(default_factory=set)  # orders whose end was told
@@ -72,8 +74,17 @@ class Guarantees:
     """The guarantees of one customer. `signer` does not wait for a key's holder who is away."""
 
     def __init__(
-        self, post: Post, signer: Signer, tasks: Tasks, book: OrderBook, asking: OrderAsking
+        self,
+        post: Post,
+        signer: Signer,
+        tasks: Tasks,
+        book: OrderBook,
+        asking: OrderAsking,
+        *,
+        catch_up: Callable[[int], Awaitable[bool]],
     ) -> None:
+        """`catch_up` reads what relays have for us, for so many seconds at most (`Customer.caught_up`)."""
+        self._catch_up = catch_up
         self._post = post
         self._signer = signer
         self._tasks = tasks
@@ -122,6 +133,7 @@ class Guarantees:
         return self._go_on(row.id, candidates)
 
     def _go_on(self, guarantee_id: str, candidates: Sequence[Candidate] = ()) -> Guarantee:
+        """Drive it, unless it is driven already. Without `candidates` it is one of an earlier process."""
         if guarantee_id not in self._handles:
             self._handles[guarantee_id] = Guarantee(guarantee_id)
             self._changed[guarantee_id] = asyncio.Event()
@@ -134,6 +146,8 @@ class Guarantees:
         row = await queries.get_guarantee(self._post.db, guarantee_id)
         assert row is not None
         if row.state is GuaranteeState.OPEN:
+            if not candidates:  # what was sent while nobody listened comes before any judgement
+                await self._catch_up(CATCH_UP_SECONDS_MAX)
             row = await self._bring_to_end(row, candidates)
         await self._tell_end(row)
         await self._tidy(row)
@@ -143,7 +157,8 @@ class Guarantees:
         run: _Run | None = None
         while row.state is GuaranteeState.OPEN:
             try:
-                run = run or _Run(row, await self._read(row), candidates, self._post.clock.now())
+                now = self._post.clock.now()
+                run = run or _Run(row, await self._read(row), candidates, looked_at=now, since=now)
                 await self._step(run)
             except (SignerUnavailable, RelayBridgeError, NoAgentFound) as error:  # nobody can be reached
                 log.warning("guarantee_waits", guarantee=row.id, reason=str(error))
@@ -165,7 +180,7 @@ class Guarantees:
                 self._follow(run, self._book.handle(order))
         now = self._post.clock.now()
         step = decide_guarantee(
-            [_attempt(order) for order in orders], max_sat=run.row.max_sat, deadline_at=run.row.deadline_at,
+            [_attempt(order, run.since) for order in orders], max_sat=run.row.max_sat, deadline_at=run.row.deadline_at,
             now=now, nobody=run.nobody,
         )  # fmt: skip
         match step:
@@ -177,7 +192,7 @@ class Guarantees:
             case GiveUp(order_id=order_id, sat=sat):
                 if await self._next(run, orders, sat):
                     silent = next(order for order in orders if order.id == order_id)
-                    await self._book.take_back(silent, GivenUp(SILENT), self._signer)
+                    await self._book.take_back(silent, GivenUp(SILENT), self._signer, as_seen=True)
             case Deliver(order_id=order_id):
                 await self._end(run.row, GuaranteeState.DONE, order_id=order_id)
             case Fail():
@@ -238,8 +253,8 @@ class Guarantees:
     async def _tell_end(self, row: GuaranteeRow) -> None:
         handle = self._handles[row.id]
         orders = await queries.orders_of(self._post.db, row.id)
-        if row.state is GuaranteeState.DONE:
-            order = next(order for order in orders if order.id == row.order_id)
+        done = (order for order in orders if order.id == row.order_id or order.state is OrderState.DONE)
+        if (order := next(done, None)) is not None:  # one may have come after the end: then it was paid for
             handle.finish(await self._book.text(order) or "", order_id=order.id)
         else:
             action = Action.RETRY_AFTER
@@ -283,10 +298,10 @@ async def _forward(order: Order, guarantee: Guarantee) -> None:
             guarantee.push(replace(update, order_id=order.id))
 
 
-def _attempt(order: OrderRow) -> Attempt:
+def _attempt(order: OrderRow, since: int) -> Attempt:
     return Attempt(
         order_id=order.id, state=order.state, max_sat=order.max_sat, price_sat=order.price_sat,
-        heard=order.heard_in == order.state, updated_at=order.updated_at, deadline_at=order.deadline_at,
+        heard=order.heard_in == order.state, updated_at=max(order.updated_at, since), deadline_at=order.deadline_at,
     )  # fmt: skip
 
 

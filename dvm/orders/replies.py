@@ -4,7 +4,7 @@ Inbox: feedback, results and gift wraps to our key. Duty: each counts for the or
 was asked signed it; its delivery is done in the transaction that writes what it changed.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -71,6 +71,8 @@ class OrderReplies:
             case Status.ERROR:
                 reason = feedback.message or feedback.content or "the agent failed, and gave no reason"
                 await self._book.apply(row.id, ErrorArrived(reason), also=delivery.done)
+            case _ if row.state.is_final:
+                pass  # nobody reads it any more, and it is kept until somebody does
             case Status.PARTIAL:
                 await self._note_work(row)
                 self._book.handle(row).push(Update("partial", feedback.message, feedback.content))
@@ -134,7 +136,8 @@ class OrderReplies:
             await self._post.wallet.record(tx, plan)
             await delivery.done(tx)
 
-        await self._book.apply(row.id, None, also=write, **({"refund_op_id": op_id} if is_refund else {}))
+        columns: dict[str, Any] = {"refund_op_id": op_id} if is_refund else {}
+        await self._book.apply(row.id, None, also=write, **columns)
         self._tasks.start(self._take_in(row.id, op_id, is_refund=is_refund), op_id)
 
     async def _take_in(self, order_id: str, op_id: str, *, is_refund: bool) -> None:

@@ -578,3 +578,60 @@ async def test_the_transaction_of_an_order_keeps_the_budget(state: OrderState, t
             assert await end_guarantee(tx, "g", GuaranteeState.FAILED, now=0)
             assert not await end_guarantee(tx, "g", GuaranteeState.DONE, now=0)
             assert not await attach_order(tx, "g", "o")
+
+
+async def test_an_agent_that_begins_while_we_look_for_another_is_not_left(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Actor(scene.market)
+    await open_shop(scene.market)
+    guarantee = await scene.hire(max_sat=60)
+    await slow.request()
+    looked = asyncio.Event()
+
+    async def look(*about: Any) -> Any:
+        if not looked.is_set():
+            looked.set()
+            await slow.offer()
+            await scene.reached(guarantee, slow, OrderState.PAID)
+        return await look_for(*about)
+
+    monkeypatch.setattr("dvm.orders.guarantees.look_for", look)
+    while not looked.is_set():
+        await scene.clock.advance(1)
+        await asyncio.sleep(0.005)
+    await slow.deliver("the work")
+    assert await scene.result(guarantee) == "the work"
+    assert len(await scene.orders(guarantee)) == 1
+
+
+async def test_what_came_in_time_while_we_were_away_is_the_result() -> None:
+    async with Market(clock=ManualClock()) as market:
+        actor = Actor(market)
+        post = await market.post("customer", sat=100)
+        async with open_customer(market.settings("customer"), post) as customer:
+            guarantee = await customer.hire(
+                "5001", "x", kind=5001, max_sat=50, seconds_max=120, name="chapter"
+            )
+            await actor.offer()
+            await actor.token()
+            assert not guarantee.ended
+        await actor.deliver("the work")
+        await market.clock.advance(200)
+        async with open_customer(market.settings("customer"), post) as again, asyncio.timeout(10):
+            same = await again.hire("5001", "x", kind=5001, max_sat=50, seconds_max=120, name="chapter")
+            assert await same.result() == "the work"
+
+
+async def test_a_result_that_came_after_the_end_and_was_paid_is_handed_out(scene: Scene) -> None:
+    late = Actor(scene.market)
+    guarantee = await scene.hire(max_sat=50, seconds=60, name="chapter")
+    await late.offer()
+    await late.token()
+    with pytest.raises(OrderFailed):
+        await scene.result(guarantee)
+    await late.deliver("late")
+    await scene.reached(guarantee, late, OrderState.DONE)
+    again = await scene.hire(name="chapter")
+    async with asyncio.timeout(10):
+        assert await again.result() == "late"
