@@ -108,7 +108,7 @@ class Gathering:
         backoff = Backoff(0.5, factor=2.0)
         while True:
             await self._crowded.wait()
-            await self._clock.sleep(_MOMENT_SECONDS)
+            await asyncio.sleep(_MOMENT_SECONDS)  # not by the clock: nothing is decided by these two waits
             self._crowded.clear()
             before, bundle = self._pack()
             if not bundle.feeds:
@@ -180,7 +180,7 @@ class Gathering:
             feed.eose()
         for feed in bundle.feeds:
             self._alone.pop(feed, None)
-        await self._clock.sleep(_LINGER_SECONDS)
+        await asyncio.sleep(_LINGER_SECONDS)
         for feed in [*bundle.feeds]:
             self._part(feed, bundle)
 
