@@ -367,7 +367,9 @@ class CustomerDesk(EscrowDesk):
                 reported = report_of(message)
                 await self.escrows.note(row.key, lambda _row: {"reported": reported})
                 self.watch(row.request_id)
-            case Answers() if sender == row.terms.provider and row.stage is Stage.DISPUTED:
+            case Answers() if (
+                sender == row.terms.provider and row.statements
+            ):  # to our dispute, however it ended
                 await self.escrows.note(
                     row.key, lambda now: {"statements": said(now, "provider", message.statement)}
                 )
