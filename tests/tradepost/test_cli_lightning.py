@@ -117,6 +117,7 @@ async def test_an_order_is_refused_in_a_sentence(
         (("--max-sat", 20_000), "1 to 10000 sat"),
         (("--max-sat", 5, "--refund-to", "nowhere"), "not an LNURL nor"),
         (("--max-sat", 5, "--private"), "do not go together"),
+        (("--max-sat", 5, "--pow", 8), "--pow and --lightning do not go together"),
     ):
         ran = await cli_beside("ask", shop.public_key, "x", "--kind", 5001, "--lightning", *more)
         assert ran.code == 1

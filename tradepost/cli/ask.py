@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,12 @@ _HINTS: Final[dict[tuple[Method, ...], str]] = {
 _ADVICE_POW: Final = (
     "say --pow with so many bits: the request then carries the work that is asked of new customers"
 )
+_NOT_BY_LIGHTNING: Final = {
+    "review": "pay from this post's wallet to look first",
+    "private": "the order is kept in clear",
+    "or-others": "such an order has one agent",
+    "pow": "its request is made once it is paid",
+}
 _STYLES: Final = {
     "offer": "cyan",
     "paid": "green",
@@ -149,18 +156,7 @@ def ask(
     settings = Settings.load()
     key = chosen_key(settings, CUSTOMER, sec)
     if lightning:
-        if review:
-            raise TradepostError(
-                "--review and --lightning do not go together yet: pay from this post's wallet to look first"
-            )
-        if private:
-            raise TradepostError(
-                "--private and --lightning do not go together yet: the order is kept in clear"
-            )
-        if or_others:
-            raise TradepostError(
-                "--or-others and --lightning do not go together yet: such an order has one agent"
-            )
+        _check_lightning({"review": review, "private": private, "or-others": or_others, "pow": pow_bits > 0})
         wish = LightningWish(
             target, _read(text), number, max_sat, _params(param or []), refund_to, qr, as_json
         )
@@ -176,6 +172,13 @@ def ask(
             f"no agent works in escrow that has {seconds} s for it: say --seconds {2 * DELIVER_SECONDS_MIN} or more"
         )
     asyncio.run(_ask(wanted, settings, key, as_json))
+
+
+def _check_lightning(asked: Mapping[str, bool]) -> None:
+    """Refuse what was asked for and an order through Lightning cannot do."""
+    for name, why_not in _NOT_BY_LIGHTNING.items():
+        if asked[name]:
+            raise TradepostError(f"--{name} and --lightning do not go together yet: {why_not}")
 
 
 def _kind(kind: str, target: str) -> int:

@@ -27,11 +27,10 @@ from dvm.orders.guarantee_lifecycle import Attempt, GuaranteeState
 from dvm.orders.hiring import Task, look_for
 from dvm.orders.order import Guarantee
 from dvm.queries import OrderRow
-from dvm.queries_guarantees import attach_order, end_guarantee, get_guarantee, orders_of
+from dvm.queries_guarantees import attach_order, end_guarantee, orders_of
 from identity import Event, LocalSigner, SecretKey, make_template, sign_event
 from identity.nip59 import unwrap, wrap
 from store import Database
-from tradepost.api import open_customer
 from tradepost.post import all_migrations
 from tradepost.testing import ManualClock, Market
 from wallet import Token, encode_token, parse_payload
@@ -463,60 +462,6 @@ async def test_the_same_name_is_the_same_work(scene: Scene) -> None:
     assert await scene.sats() >= 100 - 21 - 3
 
 
-async def test_private_work_is_private_on_disk_and_goes_on_after_a_restart() -> None:
-    async with Market(clock=ManualClock()) as market:
-        dead = Actor(market)
-        post = await market.post("customer", sat=100)
-        async with open_customer(market.settings("customer"), post) as customer:
-            guarantee = await customer.hire(
-                "5001", "Xyzzy", kind=5001, max_sat=50, seconds_max=120, private=True
-            )
-            await dead.request()
-        row = await get_guarantee(post.db, guarantee.id)
-        assert row is not None
-        assert row.state is GuaranteeState.OPEN
-        assert "Xyzzy" not in row.task + repr(row)
-        await open_shop(market)
-        async with open_customer(market.settings("customer"), post) as again:
-            (resumed,) = again.open_guarantees()
-            assert await Scene(market, again).result(resumed) == "XYZZY"
-            assert len(await orders_of(post.db, guarantee.id)) == 2
-
-
-async def test_what_is_not_needed_any_more_is_taken_back_after_a_restart_too() -> None:
-    async with Market(clock=ManualClock()) as market:
-        slow = Actor(market)
-        post = await market.post("customer", sat=100)
-        async with open_customer(market.settings("customer"), post) as customer:
-            guarantee = await customer.hire("5001", "x", kind=5001, max_sat=50, seconds_max=120)
-            order_id = (await slow.request()).id
-        async with post.db.transaction() as tx:  # as if another had delivered in the moment of the crash
-            assert await end_guarantee(tx, guarantee.id, GuaranteeState.DONE, now=0, order_id=order_id)
-        async with open_customer(market.settings("customer"), post):
-            async with asyncio.timeout(10):
-                while (await orders_of(post.db, guarantee.id))[0].state is not OrderState.CANCELLED:
-                    await asyncio.sleep(0.005)
-
-
-async def test_a_restart_after_the_deadline_asks_nobody() -> None:
-    async with Market(clock=ManualClock()) as market:
-        dead = Actor(market)
-        post = await market.post("customer", sat=100)
-        async with open_customer(market.settings("customer"), post) as customer:
-            guarantee = await customer.hire("5001", "x", kind=5001, max_sat=50, seconds_max=120)
-            await dead.request()
-        await market.clock.advance(1000)  # type: ignore[attr-defined]
-        await open_shop(market)
-        async with open_customer(market.settings("customer"), post) as again:
-            async with asyncio.timeout(10):
-                while again.open_guarantees():
-                    await asyncio.sleep(0.005)
-            row = await get_guarantee(post.db, guarantee.id)
-            assert row is not None
-            assert row.state is GuaranteeState.FAILED
-            assert len(await orders_of(post.db, guarantee.id)) == 1
-
-
 async def test_that_no_relay_answers_does_not_mean_that_nobody_is_there(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -603,24 +548,6 @@ async def test_an_agent_that_begins_while_we_look_for_another_is_not_left(
     await slow.deliver("the work")
     assert await scene.result(guarantee) == "the work"
     assert len(await scene.orders(guarantee)) == 1
-
-
-async def test_what_came_in_time_while_we_were_away_is_the_result() -> None:
-    async with Market(clock=ManualClock()) as market:
-        actor = Actor(market)
-        post = await market.post("customer", sat=100)
-        async with open_customer(market.settings("customer"), post) as customer:
-            guarantee = await customer.hire(
-                "5001", "x", kind=5001, max_sat=50, seconds_max=120, name="chapter"
-            )
-            await actor.offer()
-            await actor.token()
-            assert not guarantee.ended
-        await actor.deliver("the work")
-        await market.clock.advance(200)
-        async with open_customer(market.settings("customer"), post) as again, asyncio.timeout(10):
-            same = await again.hire("5001", "x", kind=5001, max_sat=50, seconds_max=120, name="chapter")
-            assert await same.result() == "the work"
 
 
 async def test_a_result_that_came_after_the_end_and_was_paid_is_handed_out(scene: Scene) -> None:
