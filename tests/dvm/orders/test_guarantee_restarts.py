@@ -7,7 +7,7 @@ from dvm import (
 )
 from dvm.orders.guarantee_lifecycle import GuaranteeState
 from dvm.queries_guarantees import end_guarantee, get_guarantee, orders_of
-from tests.dvm.orders.test_guarantees import Actor, Scene, open_shop
+from tests.dvm.orders.actors import Actor, Scene, open_shop
 from tradepost.api import open_customer
 from tradepost.testing import ManualClock, Market
 
