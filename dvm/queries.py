@@ -93,10 +93,12 @@ class OrderRow:
     deadline_at: int
     version: int
     created_at: int
-    updated_at: int
+    updated_at: int  # when it came to its state
     review: bool = False  # a result in escrow waits for somebody who looks at it
     guarantee_id: str | None = None  # what it was made for, if any agent will do (`queries_guarantees`)
     heard_in: str = ""  # the state it was in when the agent last said that it is at work
+    paid_sat: int = 0  # what left the wallet for it, fees included, once that is known
+    returned_sat: int = 0  # what came back, less the fee
 
 
 # Jobs ------------------------------------------------------------------------------------------------------------
@@ -130,6 +132,12 @@ async def get_job(db: Database | Transaction, agent: str, job_id: str) -> JobRow
     """One job of one agent."""
     row = await db.one("SELECT * FROM jobs WHERE agent = ? AND id = ?", agent, job_id)
     return _job(row) if row else None
+
+
+async def is_over(source: Database | Transaction, agent: str, job_id: str) -> bool:
+    """Whether one of our agents has ended a job."""
+    row = await source.one("SELECT state FROM jobs WHERE agent = ? AND id = ?", agent, job_id)
+    return row is not None and JobState(row["state"]).is_final
 
 
 async def agents_that_served(db: Database) -> list[str]:
@@ -311,6 +319,8 @@ _ORDER_COLUMNS = frozenset(
         "reason",
         "deadline_at",
         "heard_in",
+        "paid_sat",
+        "returned_sat",
     }
 )
 
@@ -323,9 +333,9 @@ async def update_order(
     values = {name: v.to_json().decode() if isinstance(v, Event) else v for name, v in columns.items()}
     assignments = "".join(f", {name} = ?" for name in values)
     changed = await tx.execute(
-        f"UPDATE orders SET state = ?, version = version + 1, updated_at = ?{assignments}"  # noqa: S608
-        " WHERE id = ? AND version = ?",
-        state, now, *values.values(), order.id, order.version,
+        "UPDATE orders SET updated_at = CASE WHEN state = ? THEN updated_at ELSE ? END,"  # noqa: S608
+        f" state = ?, version = version + 1{assignments} WHERE id = ? AND version = ?",
+        state, now, state, *values.values(), order.id, order.version,
     )  # fmt: skip
     return bool(changed)
 
@@ -403,7 +413,8 @@ def read_order(row: Row) -> OrderRow:
         request=parse_event(row["request"]), offer=_event(row["offer"]), result=_event(row["result"]),
         reason=row["reason"], deadline_at=row["deadline_at"], version=row["version"],
         created_at=row["created_at"], updated_at=row["updated_at"], review=bool(row["review"]),
-        guarantee_id=row["guarantee_id"], heard_in=row["heard_in"],
+        guarantee_id=row["guarantee_id"], heard_in=row["heard_in"], paid_sat=row["paid_sat"],
+        returned_sat=row["returned_sat"],
     )  # fmt: skip
 
 

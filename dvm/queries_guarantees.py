@@ -3,20 +3,27 @@
 from dataclasses import dataclass, field
 from typing import Final
 
-from dvm.orders.guarantee_lifecycle import SILENT, GuaranteeState
+from dvm.orders.guarantee_lifecycle import DROPPED, SILENT, GuaranteeState
 from dvm.queries import OrderRow, read_order
 from store import Database, Row, Transaction
 
-# What an order costs, or still may: `lifecycle_guarantees.Attempt.outlay_sat` says the same in Python.
+# What an order takes of its guarantee's budget: `guarantee_lifecycle.Attempt.outlay_sat` says the same in Python.
 _OUTLAY: Final = (
     "CASE WHEN o.state = 'requested' THEN o.max_sat"
     " WHEN o.state IN ('paying', 'paid', 'awaiting_refund', 'lost', 'done') THEN o.price_sat ELSE 0 END"
 )
-# What a guarantee does: all of its budget while it is open, for it may be spent any moment.
+# What it costs us in the end, or still may: with all fees, those of money that came back as well.
+_PAID: Final = "CASE WHEN o.paid_sat > o.price_sat THEN o.paid_sat ELSE o.price_sat END"
+_COST: Final = (
+    "CASE WHEN o.state = 'requested' THEN o.max_sat"
+    f" WHEN o.state IN ('paying', 'paid', 'awaiting_refund', 'lost', 'done', 'refunded')"
+    f" THEN {_PAID} - o.returned_sat ELSE 0 END"
+)
+# What a guarantee does: all of its budget while it is open, for that may be spent any moment, and fees on top.
+_COSTS: Final = f"(SELECT COALESCE(SUM({_COST}), 0) FROM orders o WHERE o.guarantee_id = g.id)"  # noqa: S608 - constants
 _SPENT: Final = (
-    "SELECT COALESCE(SUM(CASE WHEN g.state = 'open' THEN g.max_sat ELSE"  # noqa: S608 - constants
-    f" (SELECT COALESCE(SUM({_OUTLAY}), 0) FROM orders o WHERE o.guarantee_id = g.id) END), 0) AS sat"
-    " FROM guarantees g WHERE g.max_sat > 0 AND g.allowance = ?"
+    "SELECT COALESCE(SUM(CASE WHEN state = 'open' AND max_sat > cost_sat THEN max_sat ELSE cost_sat END), 0) AS sat"  # noqa: S608
+    f" FROM (SELECT g.state, g.max_sat, {_COSTS} AS cost_sat FROM guarantees g WHERE g.max_sat > 0 AND g.allowance = ?"
 )
 ORDERS_MAX: Final = 1000
 
@@ -68,8 +75,9 @@ async def open_guarantees(db: Database, customer: str) -> list[GuaranteeRow]:
     rows = await db.all(
         "SELECT * FROM guarantees WHERE customer = ? AND state = 'open' UNION"
         " SELECT g.* FROM orders o JOIN guarantees g ON g.id = o.guarantee_id WHERE o.customer = ?"
-        " AND o.state IN ('requested', 'paying', 'paid') AND g.state = 'done' ORDER BY created_at, id",
-        customer, customer,
+        " AND o.state IN ('requested', 'paying', 'paid') AND (g.state = 'done' OR g.reason = ?)"
+        " ORDER BY created_at, id",
+        customer, customer, DROPPED,
     )  # fmt: skip
     return [_guarantee(row) for row in rows]
 
@@ -93,12 +101,33 @@ async def end_guarantee(
     )  # fmt: skip
 
 
+async def drop_guarantees(tx: Transaction, allowance: str, job_id: str, now: int) -> list[str]:
+    """End those that an agent of ours began for a job that is over; returns their ids."""
+    rows = await tx.all(
+        "SELECT id FROM guarantees WHERE allowance = ? AND job_id = ? AND state = 'open'", allowance, job_id
+    )
+    ids = [str(row["id"]) for row in rows]
+    for guarantee_id in ids:
+        await end_guarantee(tx, guarantee_id, GuaranteeState.FAILED, now=now, reason=DROPPED)
+    return ids
+
+
 async def orders_of(source: Database | Transaction, guarantee_id: str) -> list[OrderRow]:
     """The orders that were made for a guarantee, oldest first by the second."""
     rows = await source.all(
         "SELECT * FROM orders WHERE guarantee_id = ? ORDER BY created_at, id", guarantee_id
     )
     return [read_order(row) for row in rows]
+
+
+async def is_needed(tx: Transaction, order_id: str) -> bool:
+    """Whether an order's result is still waited for, or is here already; of one without a guarantee it always is."""
+    row = await tx.one(
+        "SELECT 1 FROM orders o JOIN guarantees g ON g.id = o.guarantee_id WHERE o.id = ? AND o.result IS NULL"
+        " AND (g.state <> 'open' OR EXISTS (SELECT 1 FROM orders x WHERE x.guarantee_id = g.id AND x.state = 'done'))",
+        order_id,
+    )
+    return row is None
 
 
 async def attach_order(tx: Transaction, guarantee_id: str, order_id: str) -> bool:
@@ -132,11 +161,11 @@ async def disappointing(db: Database, customer: str, since: int) -> frozenset[st
 
 async def spent_for_job(source: Database | Transaction, allowance: str, job_id: str) -> int:
     """What purchases of an agent for one of its jobs cost, or still may."""
-    row = await source.one(f"{_SPENT} AND g.job_id = ?", allowance, job_id)
+    row = await source.one(f"{_SPENT} AND g.job_id = ?) AS bought", allowance, job_id)
     return int(row["sat"]) if row else 0
 
 
 async def spent_since(source: Database | Transaction, allowance: str, since: int) -> int:
     """What purchases that an agent began since then cost, or still may."""
-    row = await source.one(f"{_SPENT} AND g.created_at >= ?", allowance, since)
+    row = await source.one(f"{_SPENT} AND g.created_at >= ?) AS bought", allowance, since)
     return int(row["sat"]) if row else 0

@@ -9,6 +9,7 @@ RelayBridgeError
 ├── TooManyRelays       more relays at one time than the limits allow
 ├── TooManySubscriptions  more subscriptions on one relay than the limits allow
 ├── AlreadyFollowed     two follows of one name on one inbox
+├── NotNow              raised by a handler: the event waits on disk, and comes again
 ├── BunkerError         a remote signer that did not do what it was asked (an `identity.SignerUnavailable` too)
 │   ├── BunkerSilent    no answer in time
 │   └── BunkerRefused   it answered with an error
@@ -52,6 +53,10 @@ class TooManyRelays(RelayBridgeError):  # noqa: N818
 
 class TooManySubscriptions(RelayBridgeError):  # noqa: N818
     """More subscriptions on one relay than the limits allow; close some, or raise `PoolLimits.subscriptions_max`."""
+
+
+class NotNow(RelayBridgeError):  # noqa: N818
+    """Raised by a handler of an `Inbox` that waits for somebody, as a mint: the event comes again in up to a minute."""
 
 
 class AlreadyFollowed(RelayBridgeError):  # noqa: N818

@@ -26,12 +26,11 @@ from identity.event import Event
 from relay_bridge import queries
 from relay_bridge.catching_up import Feed
 from relay_bridge.connection import RelayConnection
-from relay_bridge.errors import AlreadyFollowed
+from relay_bridge.errors import AlreadyFollowed, NotNow
 from relay_bridge.filters import Filter
 from relay_bridge.pool import RelayPool
 from relay_bridge.tasks import Dispatcher, Tasks
 from relay_bridge.timing import within
-from relay_bridge.values import RelayChange
 from store import Clock, Database, Transaction
 
 log = structlog.get_logger(__name__)
@@ -39,7 +38,8 @@ log = structlog.get_logger(__name__)
 _PRUNE_SECONDS: Final = 3600.0
 _PRUNE_SLACK_SECONDS: Final = 86_400
 _RETRY_FIRST_SECONDS: Final = 2
-_RETRY_CAP_SECONDS: Final = 300
+_RETRY_SECONDS_MAX: Final = 300
+_NOT_NOW_SECONDS_MAX: Final = 60
 _NEVER: Final = 2**53
 PRUNED_AT_ONCE: Final = 500  # rows: others want to write, too
 
@@ -74,6 +74,10 @@ class Delivery:
 
     def _settle(self) -> None:
         self.settled = True
+
+
+def _retry_seconds(attempts: int) -> int:
+    return min(_RETRY_FIRST_SECONDS << min(attempts - 1, 10), _RETRY_SECONDS_MAX)
 
 
 Handler = Callable[[Delivery], Awaitable[None]]
@@ -190,14 +194,15 @@ class Following:
     def hear(self, feeds: Sequence[Feed]) -> None:
         """Listen to these, too."""
         for feed in feeds:
-            self._feeds.append(feed)
             feed.attach(self._tasks)
+            self._feeds.append(feed)
 
-    def leave(self, relays: Collection[str]) -> None:
-        """Listen to these relays no more."""
-        for feed in [feed for feed in self._feeds if feed.url in relays]:
+    def leave_all_but(self, relays: Collection[str]) -> set[str]:
+        """Listen to other relays no more; returns those of `relays` that are listened to."""
+        for feed in [feed for feed in self._feeds if feed.url not in relays]:
             self._feeds.remove(feed)
             feed.detach()
+        return {feed.url for feed in self._feeds}
 
     def ignores(self, event: Event) -> bool:
         """Whether it is known without looking further that an event will not be let in."""
@@ -232,17 +237,24 @@ class Following:
         delivery = Delivery(self.name, event, row.relay)
         try:
             await self._handler(delivery)
+        except NotNow as error:  # so that it holds none of the handlers meanwhile
+            log.info("delivery_waits", inbox=self.name, event_id=event.id, reason=str(error))
+            delay_seconds = min(_retry_seconds(attempts), _NOT_NOW_SECONDS_MAX)
+            return await self._put_off(event, self._clock.now() + delay_seconds)
         except Exception:
             log.exception("handler_failed", inbox=self.name, event_id=event.id, attempt=attempts)
-            return None if delivery.settled else await self._put_off(event, attempts)
+            if delivery.settled:
+                return None
+            is_last = attempts >= self._limits.attempts_max
+            return await self._put_off(
+                event, _NEVER if is_last else self._clock.now() + _retry_seconds(attempts)
+            )
         if not delivery.settled:
             async with self._db.transaction() as tx:
                 await delivery.done(tx)
         return None
 
-    async def _put_off(self, event: Event, attempts: int) -> int:
-        delay = min(_RETRY_FIRST_SECONDS * 2 ** (attempts - 1), _RETRY_CAP_SECONDS)
-        due_at = _NEVER if attempts >= self._limits.attempts_max else self._clock.now() + delay
+    async def _put_off(self, event: Event, due_at: int) -> int:
         async with self._db.transaction() as tx:
             await queries.mark_failed(tx, self.name, event, due_at)
         return due_at
@@ -291,7 +303,8 @@ class Inbox:
 
         The event is written down before `handler` runs. The handler ends the matter in its own transaction by
         `Delivery.done`; if it returns without, the inbox does it; killed in between, the event comes again. What it
-        raises is logged, and the event comes again later, and at the next start. Handlers run side by side.
+        raises is logged, and the event comes again later, so many times, and at the next start; after `NotNow` it
+        comes again until it is done. Handlers run side by side.
         `at_once` is asked first, and may spare the event the way through the table; `gate` is asked before that, and
         what it keeps out never comes to either.
 
@@ -326,18 +339,18 @@ class Inbox:
                 raise
             return following
 
-    async def follow_pool(self, change: RelayChange) -> None:
+    async def follow_pool(self) -> None:
         """The pool's relays have changed: names that follow those hear the new ones, and the others no more.
 
-        A new one is asked from when the name was last current, as if it had been there from the start.
-        Raises `TooManySubscriptions`.
+        A new one is asked from when the name was last current, as if it had been there from the start. If this fails
+        half-way, call it again. Raises `TooManySubscriptions`.
         """
         async with self._changing:
-            connections = [self._pool.relay(url) for url in change.added]
             for name, following in list(self._followings.items()):
                 if following.closed or following.backlog_seconds is None:
                     continue
-                following.leave(change.left)
+                heard = following.leave_all_but(self._pool.urls)
+                connections = [self._pool.relay(url) for url in self._pool.urls if url not in heard]
                 async with self._db.transaction() as tx:
                     current = await self._cursors(tx, name, connections, following.backlog_seconds)
                 if not following.closed:

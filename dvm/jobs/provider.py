@@ -78,6 +78,7 @@ class Provider:
         self.signer = signer
         self._post = post
         self._limits = limits or ProviderLimits()
+        self._purse = purse
         patient = PatientSigner(signer, post.clock)
         self._signer = patient
         self._requests = Requests(patient)
@@ -288,6 +289,8 @@ class Provider:
                     return None
                 if job.price_msat and outgoing.events and (decision.offer or decision.result):
                     await self._invoices.carried(tx, job, outgoing.events[-1])
+                if decision.state.is_final and self._purse:
+                    await self._purse.close(tx, job.id)
                 if also:
                     await also(tx)  # if this one is overtaken, its caller decides again
                 if report:

@@ -22,4 +22,8 @@ CREATE INDEX guarantees_by_job ON guarantees (allowance, job_id, state, max_sat,
 ALTER TABLE orders ADD COLUMN guarantee_id TEXT;
 -- The state the order was in when its agent last said that it is at work.
 ALTER TABLE orders ADD COLUMN heard_in TEXT NOT NULL DEFAULT '';
-CREATE INDEX orders_of_guarantee ON orders (guarantee_id, state, max_sat, price_sat) WHERE guarantee_id IS NOT NULL;
+-- What left the wallet for it, fees included, once that is known; and what came back, less the fee.
+ALTER TABLE orders ADD COLUMN paid_sat BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE orders ADD COLUMN returned_sat BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX orders_of_guarantee ON orders (guarantee_id, state, max_sat, price_sat, paid_sat, returned_sat)
+    WHERE guarantee_id IS NOT NULL;

@@ -18,6 +18,7 @@ from dvm.errors import AllowanceExceeded
 from dvm.kinds import kind_of
 from dvm.nip90 import Input
 from dvm.orders.customer import Customer
+from dvm.queries import is_over
 from store import Clock, Database, Transaction
 from wallet.terms import Method
 
@@ -83,6 +84,10 @@ class Purse:
         """What buys for one run of a job."""
         return JobPurse(self, job_id)
 
+    async def close(self, tx: Transaction, job_id: str) -> None:
+        """Buy nothing more for a job, which ends in `tx`: what is asked of others is taken back."""
+        await self.customer.drop(tx, self.name, job_id)
+
 
 class JobPurse:
     """Buys for one job, in one run of it: a `hiring.Buyer`."""
@@ -125,6 +130,8 @@ class JobPurse:
 
     async def check(self, tx: Transaction, sat: int) -> None:
         """Raise `AllowanceExceeded` if what was begun in `tx`, for at most `sat`, is more than the agent may spend."""
+        if await is_over(tx, self._purse.public_key, self.job_id):
+            raise AllowanceExceeded("the job is over: nothing is bought for it", left_sat=0, renews_at=None)
         if sat == 0:
             return
         allowance, now = self._purse.allowance, self._purse.clock.now()

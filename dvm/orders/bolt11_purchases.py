@@ -69,13 +69,13 @@ class Bolt11Purchases:
         """Plan to pay an offer without obstacles. Raises `WalletError` if no rail of ours can."""
         return await self._post.lightning.plan_payment(f"order:{row.id}", offer.bolt11 or "", job_id=row.id)
 
-    async def pay(self, row: OrderRow) -> CoinsLocked | PaymentImpossible:
-        """See a recorded payment through, however long nobody knows what became of it."""
+    async def pay(self, row: OrderRow) -> tuple[CoinsLocked | PaymentImpossible, int]:
+        """See a recorded payment through, however long nobody knows what became of it; also what it cost, in sat."""
         assert row.op_id is not None
         payment = await self._settled(row.op_id)
         if payment.state is SendState.PAID:
-            return CoinsLocked()
-        return PaymentImpossible(payment.error or "the invoice could not be paid")
+            return CoinsLocked(), -(-(payment.amount_msat + payment.fee_msat) // 1000)
+        return PaymentImpossible(payment.error or "the invoice could not be paid"), 0
 
     async def debt(self, row: OrderRow, settle: Sequence[str], result: JobResult) -> Payment | None:
         """Plan to pay for what was done before it was paid, at most what the order may cost; None if nothing is owed.

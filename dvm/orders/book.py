@@ -6,6 +6,7 @@ Inbox: what happens to an order (`OrderInput`), and its deadline. Duty: every or
 
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -59,10 +60,10 @@ class OrderBook:
         self._cancel = cancel
         self._reclaim = reclaim
         self._told = told
-        self._handles: dict[str, Order] = {}
+        self._handles = WeakValueDictionary[str, Order]()  # nobody else holds them: forgotten
 
     def handle(self, row: OrderRow) -> Order:
-        """What the customer holds of an order in hand: the same each time."""
+        """What the customer holds of an order in hand: the same for all who hold it."""
         order = self._handles.setdefault(row.id, Order(row.id, row.provider, self._cancel))
         order.state = row.state
         return order

@@ -100,10 +100,11 @@ class Customer:
 
     async def stop(self) -> None:
         """Stop listening. Open orders stay in the store and go on at the next start."""
+        await self._tasks.close()  # first what may begin to follow another kind
         for following in self._followings.values():
             await following.close()
         await self.desk.stop()
-        await self._tasks.close()
+        await self._tasks.close()  # what the last handlers began
 
     async def ask(
         self,
@@ -178,6 +179,10 @@ class Customer:
     def open_guarantees(self) -> list[Guarantee]:
         """Work that was hired for and has not ended, that of earlier processes included."""
         return self._guarantees.open()
+
+    async def drop(self, tx: Transaction, allowance: str, job_id: str) -> None:
+        """Let nothing more be bought for a job of an agent of ours; what was asked is taken back after `tx`."""
+        await self._guarantees.drop(tx, allowance, job_id)
 
     async def accept(self, order_id: str) -> None:
         """Pay for a result that is in escrow. Raises `BadRequest` if there is none to accept."""

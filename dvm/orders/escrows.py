@@ -74,7 +74,10 @@ class OrderEscrows:
                 return
             why = decision.reason or (escrow.reason if stage is Stage.REFUNDED and not row.reason else "")
             reason = {"reason": why} if why else {}
-            await queries.update_order(tx, row, decision.state, now=self._post.clock.now(), **reason)
+            returned_sat = escrow.amount_sat  # a ruling may give back a part
+            await queries.update_order(
+                tx, row, decision.state, now=self._post.clock.now(), returned_sat=returned_sat, **reason
+            )
             tx.after_commit(lambda: self._tell(row.id))
 
         return write

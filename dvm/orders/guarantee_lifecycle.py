@@ -17,7 +17,9 @@ REFUND_SECONDS: Final = 15  # an honest agent's refund is here in a second or tw
 LOOK_AGAIN_SECONDS: Final = 30  # after nobody was found
 SHARE_SECONDS_MIN: Final = 10  # less time than this is not divided
 TRIES_MAX: Final = 8
+AWAY_SECONDS: Final = 120  # a relay that cannot be reached for so long is not waited for
 SILENT: Final = "no sign of life"
+DROPPED: Final = "the job that it was for is over"
 
 
 class GuaranteeState(StrEnum):
@@ -37,12 +39,12 @@ class Attempt:
     max_sat: int
     price_sat: int
     heard: bool
-    updated_at: int
+    since: int  # when it came to its state, or when we began to listen
     deadline_at: int
 
     @property
     def outlay_sat(self) -> int:
-        """What it costs, or still may: `queries_guarantees` says the same in SQL."""
+        """What it takes of the budget: `queries_guarantees` says the same in SQL."""
         match self.state:
             case OrderState.REQUESTED:
                 return self.max_sat
@@ -62,15 +64,19 @@ class Attempt:
         """When the patience for a sign of life is over; None if there was one, or none is due."""
         if self.heard or self.state not in (OrderState.REQUESTED, OrderState.PAID):
             return None
-        return self.updated_at + min(PATIENCE_SECONDS, max(1, (self.deadline_at - self.updated_at) // 2))
+        return self.since + min(PATIENCE_SECONDS, max(1, (self.deadline_at - self.since) // 2))
 
 
 @dataclass(frozen=True)
 class Nobody:
-    """No agent that would do it for at most `sat` was found; before `until` nobody is looked for again."""
+    """No agent that would do it for at most `sat` was found; before `until` nobody is looked for again.
+
+    `certain`: all relays could be asked.
+    """
 
     sat: int
     until: int
+    certain: bool = True
 
     def covers(self, sat: int, now: int) -> bool:
         """Whether a search with so much to spend would be the same again."""
@@ -129,7 +135,7 @@ def decide_guarantee(
             is_last = len(attempts) >= TRIES_MAX
             return _at_work(attempt, left_sat, deadline_at, now, nobody, is_last=is_last)
     waited_for = [attempt for attempt in attempts if attempt.state is OrderState.AWAITING_REFUND]
-    refund_by = max((attempt.updated_at + REFUND_SECONDS for attempt in waited_for), default=now)
+    refund_by = max((attempt.since + REFUND_SECONDS for attempt in waited_for), default=now)
     if now < refund_by:
         return Wait(refund_by)
     if now >= deadline_at:
@@ -137,7 +143,8 @@ def decide_guarantee(
     if len(attempts) >= TRIES_MAX:
         return Wait(deadline_at) if waited_for else Fail()
     if nobody is not None and nobody.covers(left_sat, now):
-        return Wait(min(nobody.until, deadline_at)) if waited_for else Fail()
+        is_over = nobody.certain and not waited_for
+        return Fail() if is_over else Wait(min(nobody.until, deadline_at))
     return Ask(left_sat)
 
 

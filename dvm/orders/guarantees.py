@@ -22,6 +22,8 @@ from dvm.escrow.desk import Overtaken
 from dvm.orders.asking import OrderAsking
 from dvm.orders.book import OrderBook
 from dvm.orders.guarantee_lifecycle import (
+    AWAY_SECONDS,
+    DROPPED,
     LOOK_AGAIN_SECONDS,
     SILENT,
     TRIES_MAX,
@@ -113,7 +115,8 @@ class Guarantees:
         `name`: the same name is the same guarantee, in every process. Raises `BadRequest`, `NoAgentFound`,
         `SignerUnavailable`, and what `buyer.check` raises.
         """
-        guarantee_id = hashlib.sha256(name.encode()).hexdigest() if name else secrets.token_hex(32)
+        whose = f"{self._signer.public_key}:{name}"  # another key would be given what only this one may read
+        guarantee_id = hashlib.sha256(whose.encode()).hexdigest() if name else secrets.token_hex(32)
         if name and await queries.get_guarantee(self._post.db, guarantee_id):
             return self._go_on(guarantee_id)
         wanted, now = task.wanted, self._post.clock.now()
@@ -132,6 +135,12 @@ class Guarantees:
                 await buyer.check(tx, wanted.max_sat)
         return self._go_on(row.id, candidates)
 
+    async def drop(self, tx: Transaction, allowance: str, job_id: str) -> None:
+        """End those for a job of an agent of ours in `tx`, which ends that; then take back what is asked of others."""
+        for guarantee_id in await queries.drop_guarantees(tx, allowance, job_id, self._post.clock.now()):
+            if changed := self._changed.get(guarantee_id):
+                tx.after_commit(changed.set)
+
     def _go_on(self, guarantee_id: str, candidates: Sequence[Candidate] = ()) -> Guarantee:
         """Drive it, unless it is driven already. Without `candidates` it is one of an earlier process."""
         if guarantee_id not in self._handles:
@@ -149,13 +158,29 @@ class Guarantees:
             if not candidates:  # what was sent while nobody listened comes before any judgement
                 await self._catch_up(CATCH_UP_SECONDS_MAX)
             row = await self._bring_to_end(row, candidates)
-        await self._tell_end(row)
-        await self._tidy(row)
+        await self._until_done(row, self._tell_end)
+        await self._until_done(row, self._tidy)
         del self._handles[guarantee_id], self._changed[guarantee_id]
+
+    async def _until_done(self, row: GuaranteeRow, step: Callable[[GuaranteeRow], Awaitable[None]]) -> None:
+        """What comes after the end, again and again: whoever waits is not left waiting because a disk was full."""
+        while True:
+            try:
+                return await step(row)
+            except SignerUnavailable as error:
+                log.warning("guarantee_waits", guarantee=row.id, reason=str(error))
+            except Exception:
+                log.exception("guarantee_failed", guarantee=row.id)
+            await self._post.clock.sleep(RETRY_SECONDS)
 
     async def _bring_to_end(self, row: GuaranteeRow, candidates: Sequence[Candidate]) -> GuaranteeRow:
         run: _Run | None = None
-        while row.state is GuaranteeState.OPEN:
+        changed = self._changed[row.id]
+        while True:
+            changed.clear()  # before anything is read: what changes from here on is seen in the next step
+            row = await queries.get_guarantee(self._post.db, row.id) or row
+            if row.state is not GuaranteeState.OPEN:
+                return row
             try:
                 now = self._post.clock.now()
                 run = run or _Run(row, await self._read(row), candidates, looked_at=now, since=now)
@@ -168,12 +193,8 @@ class Guarantees:
             except Exception:  # a full disk, say; whoever waits for the end is not left waiting for ever
                 log.exception("guarantee_failed", guarantee=row.id)
                 await self._post.clock.sleep(RETRY_SECONDS)
-            row = await queries.get_guarantee(self._post.db, row.id) or row
-        return row
 
     async def _step(self, run: _Run) -> None:
-        changed = self._changed[run.row.id]
-        changed.clear()  # before the orders are read: what changes from here on is seen in the next step
         orders = await queries.orders_of(self._post.db, run.row.id)
         for order in orders:
             if not order.state.is_final:
@@ -186,7 +207,7 @@ class Guarantees:
         match step:
             case Wait(until=until):
                 with suppress(TimeoutError):
-                    await within(self._post.clock, max(until - now, 0.05), changed.wait())
+                    await within(self._post.clock, max(until - now, 0.05), self._changed[run.row.id].wait())
             case Ask(sat=sat):
                 await self._ask(run, orders, sat)
             case GiveUp(order_id=order_id, sat=sat):
@@ -206,7 +227,7 @@ class Guarantees:
             return
         others = len(free) > 1 and len(orders) + 1 < TRIES_MAX
         wanted = replace(
-            run.task.wanted, target=free[0].public_key, max_sat=sat,
+            run.task.wanted, target=free[0].target, max_sat=free[0].bid_sat(sat, others=others),
             seconds_max=share_seconds(left_seconds, others=others),
         )  # fmt: skip
 
@@ -232,8 +253,15 @@ class Guarantees:
             run.looked_at = self._post.clock.now()
         tried = {order.provider for order in orders}
         free = [c for c in run.candidates if c.public_key not in tried and c.is_within(sat)]
-        run.nobody = None if free else Nobody(sat, run.looked_at + LOOK_AGAIN_SECONDS)
+        until = run.looked_at + LOOK_AGAIN_SECONDS
+        run.nobody = None if free else Nobody(sat, until, certain=self._all_were_asked(run))
         return free
+
+    def _all_were_asked(self, run: _Run) -> bool:
+        """Whether no relay is away that may be back in a moment."""
+        health, now = self._post.pool.health(), self._post.clock.now()
+        away = [health[url] for url in self._post.pool.urls if url in health and not health[url].connected]
+        return all(now - max(relay.since, run.since) > AWAY_SECONDS for relay in away)
 
     # What is told of it -------------------------------------------------------------------------------------------
 
@@ -261,21 +289,22 @@ class Guarantees:
             handle.end(OrderFailed(row.reason, state=row.state, money=_money(orders), action=action))
 
     async def _tidy(self, row: GuaranteeRow) -> None:
-        """Once there is a result, take back what is asked of others."""
+        """Once there is a result, or none is needed, take back what is asked of others."""
+        if row.state is GuaranteeState.DONE:
+            why = "another agent was quicker"
+        elif row.reason == DROPPED:
+            why = DROPPED
+        else:
+            return
         changed = self._changed[row.id]
-        while row.state is GuaranteeState.DONE:
+        while True:
             changed.clear()
             orders = await queries.orders_of(self._post.db, row.id)
             open_orders = [order for order in orders if order.state in _AT_WORK]
             if not open_orders:
                 return
-            try:
-                for order in open_orders:  # one that is being paid has no such step yet
-                    await self._book.take_back(order, GivenUp("another agent was quicker"), self._signer)
-            except SignerUnavailable as error:
-                log.warning("guarantee_waits", guarantee=row.id, reason=str(error))
-                await self._post.clock.sleep(RETRY_SECONDS)
-                continue
+            for order in open_orders:  # one that is being paid has no such step yet
+                await self._book.take_back(order, GivenUp(why), self._signer)
             if any(order.state is OrderState.PAYING for order in open_orders):
                 await changed.wait()
 
@@ -301,7 +330,7 @@ async def _forward(order: Order, guarantee: Guarantee) -> None:
 def _attempt(order: OrderRow, since: int) -> Attempt:
     return Attempt(
         order_id=order.id, state=order.state, max_sat=order.max_sat, price_sat=order.price_sat,
-        heard=order.heard_in == order.state, updated_at=max(order.updated_at, since), deadline_at=order.deadline_at,
+        heard=order.heard_in == order.state, since=max(order.updated_at, since), deadline_at=order.deadline_at,
     )  # fmt: skip
 
 
@@ -326,7 +355,7 @@ def _told(order: OrderRow) -> str:
 def _why(orders: Sequence[OrderRow]) -> str:
     if not orders:
         return "no agent could be asked in time"
-    return f"no result from {len(orders)} agent(s): " + "; ".join(map(_told, orders))
+    return f"no result from {len(orders)} agent{'s' * (len(orders) > 1)}: " + "; ".join(map(_told, orders))
 
 
 def _money(orders: Sequence[OrderRow]) -> str:

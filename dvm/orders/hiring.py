@@ -40,14 +40,19 @@ class Buyer(Protocol):
 
 @dataclass(frozen=True)
 class Candidate:
-    """An agent that may be asked. `price_msat` is what it announced, None if it did not."""
+    """An agent that may be asked. `price_msat` is what it announced, None if it did not; `target` how it is named."""
 
     public_key: str
     price_msat: int | None
+    target: str
 
     def is_within(self, sat: int) -> bool:
         """Whether it may do it for that."""
         return self.price_msat is None or self.price_msat <= 1000 * sat
+
+    def bid_sat(self, sat: int, *, others: bool) -> int:
+        """The most that is paid, of `sat`: what it announced, as long as there are `others` who may keep their word."""
+        return sat if self.price_msat is None or not others else min(sat, -(-self.price_msat // 1000))
 
 
 async def look_for(task: Task, post: Post, customer: str) -> list[Candidate]:
@@ -57,7 +62,7 @@ async def look_for(task: Task, post: Post, customer: str) -> list[Candidate]:
     """
     wanted = task.wanted
     named = named_key(wanted.target)
-    candidates = {named: Candidate(named, None)} if named else {}
+    candidates = {named: Candidate(named, None, wanted.target)} if named else {}
     if not named or task.others:
         found = await find_agents(post.pool, post.clock, wanted.kind)
         if not found and not any(relay.connected for relay in post.pool.health().values()):
@@ -68,7 +73,8 @@ async def look_for(task: Task, post: Post, customer: str) -> list[Candidate]:
         since = post.clock.now() - DISAPPOINTED_SECONDS
         doubted = await queries.disappointing(post.db, customer, since)
         for x in sorted(live, key=lambda x: x.public_key in doubted):
-            candidates.setdefault(x.public_key, Candidate(x.public_key, x.prices_msat.get(wanted.kind)))
+            price_msat = x.prices_msat.get(wanted.kind)
+            candidates.setdefault(x.public_key, Candidate(x.public_key, price_msat, x.public_key))
     return [candidate for candidate in candidates.values() if candidate.public_key not in task.avoid]
 
 

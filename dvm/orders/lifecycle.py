@@ -54,6 +54,11 @@ class CoinsLocked:
 
 
 @dataclass(frozen=True)
+class NotNeeded:
+    """The mint has locked our coins, and nobody needs the work any more: they are not sent, and come back."""
+
+
+@dataclass(frozen=True)
 class PaymentImpossible:
     """Our coins could not be locked; they are still ours."""
 
@@ -107,7 +112,7 @@ class GivenUp:
 
 
 OrderInput = (
-    OfferArrived | CoinsLocked | PaymentImpossible | ResultArrived
+    OfferArrived | CoinsLocked | NotNeeded | PaymentImpossible | ResultArrived
     | ErrorArrived | DeadlinePassed | MoneyBack | MoneyGone | FalselySealed | TakenBack | GivenUp
 )  # fmt: skip
 
@@ -135,6 +140,8 @@ def decide_order(state: OrderState, event: OrderInput, *, has_result: bool = Fal
         case OrderState.PAYING, CoinsLocked():
             # Delivered before it was paid: we pay what we agreed to.
             return OrderDecision(OrderState.DONE if has_result else OrderState.PAID)
+        case OrderState.PAYING, NotNeeded():
+            return OrderDecision(OrderState.AWAITING_REFUND, "it is not needed any more")
         case OrderState.PAYING, ResultArrived():
             return OrderDecision(OrderState.PAYING)
         case OrderState.PAYING, PaymentImpossible(reason=reason):

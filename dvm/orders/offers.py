@@ -34,12 +34,22 @@ class OrderOffers:
         self._purchases = purchases
         self._desk = desk
         self._tasks = tasks
+        self._taking = set[
+            str
+        ]()  # orders with an offer that is looked at, perhaps for as long as a mint is away
 
     async def take(self, row: OrderRow, feedback: Feedback, delivery: Delivery) -> None:
         """Take an offer and begin to pay it, or end the order with what is wrong with it; later offers are ignored."""
-        offer = feedback.offer
-        if row.state is not OrderState.REQUESTED:
+        if row.state is not OrderState.REQUESTED or row.id in self._taking:
             return
+        self._taking.add(row.id)
+        try:
+            await self._take(row, feedback, delivery)
+        finally:
+            self._taking.remove(row.id)
+
+    async def _take(self, row: OrderRow, feedback: Feedback, delivery: Delivery) -> None:
+        offer = feedback.offer
         if offer is None:
             await self._refuse(row, "the offer names no amount we can read", delivery)
             return

@@ -10,6 +10,7 @@ from dvm.orders.lifecycle import OrderState
 from wallet.errors import Action
 
 UPDATES_MAX: Final = 10_000  # a provider that reports for ever does not fill our memory
+CONTENT_CHARACTERS_MAX: Final = 10_000_000  # of all updates together
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Asked:
 
     def __init__(self) -> None:
         self._updates: list[Update] = []
+        self._characters = 0
         self._changed = asyncio.Event()
         self._result: str | None = None
         self._failure: OrderFailed | None = None
@@ -67,23 +69,24 @@ class Asked:
         return self._result
 
     def push(self, update: Update) -> None:
-        """Tell whoever iterates. Called by whoever drives it."""
-        if len(self._updates) < UPDATES_MAX:
-            self._updates.append(update)
-        self._wake()
+        """Tell whoever iterates, of so much and no more. Called by whoever drives it."""
+        self._characters += len(update.message) + len(update.content)
+        if len(self._updates) < UPDATES_MAX and self._characters <= CONTENT_CHARACTERS_MAX:
+            self._tell(update)
 
     def finish(self, result: str, *, order_id: str = "") -> None:
         """End with a result. Called by whoever drives it."""
         self._result = result
         self._failure = None
-        self.push(Update("result", content=result, order_id=order_id))
+        self._tell(Update("result", content=result, order_id=order_id))
 
     def end(self, failure: OrderFailed) -> None:
         """End without a result. Called by whoever drives it."""
         self._failure = failure
-        self.push(Update("error", message=str(failure)))
+        self._tell(Update("error", message=str(failure)))
 
-    def _wake(self) -> None:
+    def _tell(self, update: Update) -> None:
+        self._updates.append(update)
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -19,15 +19,24 @@ from dvm.escrow.parties import CustomerDesk, offered_terms
 from dvm.kinds import CHAT_MESSAGE
 from dvm.nip90 import ENCRYPTED, PREPAID, Feedback, JobRequest, Offer, hint_in, parse_request
 from dvm.orders.bolt11_purchases import Bolt11Purchases, is_by_invoice, obstacle, wants_invoice
-from dvm.orders.lifecycle import CoinsLocked, MoneyBack, MoneyGone, OrderInput, OrderState, PaymentImpossible
+from dvm.orders.lifecycle import (
+    CoinsLocked,
+    MoneyBack,
+    MoneyGone,
+    NotNeeded,
+    OrderInput,
+    OrderState,
+    PaymentImpossible,
+)
 from dvm.orders.restore import order_record
 from dvm.post import Post
 from dvm.private import reveal
 from dvm.queries import OrderRow
+from dvm.queries_guarantees import is_needed
 from dvm.reveals import REVEAL_SECONDS_MAX, sealed_agreement
 from identity import SecretKey, Signer, make_template
 from identity.nip59 import wrap
-from relay_bridge import usable_relays
+from relay_bridge import NotNow, usable_relays
 from store import Also, Transaction
 from wallet import (
     AlreadySpent,
@@ -51,6 +60,9 @@ from wallet.terms import Method, Terms, check_agreement
 log = structlog.get_logger(__name__)
 
 PREPAID_LOCK_SECONDS_MAX: Final = 7 * 86400  # an offer that binds our coins for longer is not taken
+HIRED_LOCK_SECONDS_MAX: Final = (
+    6 * 3600
+)  # after the order's end, where the next agent is paid from the same budget
 RECLAIM_RETRY_SECONDS: Final = 15
 T = TypeVar("T")
 
@@ -63,6 +75,10 @@ class ChangeOrder(Protocol):
     ) -> bool:
         """False if the order has no such step to take; `also` was then not written."""
         ...
+
+
+class _NoNeed(Exception):  # noqa: N818 - it says what happened; no error
+    """Another order brought the result, or nobody waits for it, while the coins were locked."""
 
 
 class Purchases:
@@ -114,7 +130,10 @@ class Purchases:
             return f"the agent offers no {' and no '.join(request.settle)}, and you want no other payment"
         if PREPAID not in offer.settle or offer.lock is None or offer.locktime is None:
             return "the agent asks for a kind of payment that this wallet does not make yet"
-        if not now < offer.locktime <= now + PREPAID_LOCK_SECONDS_MAX:
+        until = (
+            row.deadline_at + HIRED_LOCK_SECONDS_MAX if row.guarantee_id else now + PREPAID_LOCK_SECONDS_MAX
+        )
+        if not now < offer.locktime <= until:
             return "the offer would lock the coins for too long, or not at all"
         return ""
 
@@ -177,7 +196,8 @@ class Purchases:
         if row is None or row.op_id is None:
             return
         if is_by_invoice(row):
-            await self._apply(row.id, await self.by_invoice.pay(row))
+            event, paid_sat = await self.by_invoice.pay(row)
+            await self._apply(row.id, event, paid_sat=paid_sat)
             return
         outcome = await self.settle(row.op_id)
         if outcome.token is None:
@@ -195,14 +215,23 @@ class Purchases:
         envelope = await wrap(self._signer, row.provider, message, now=now)
         record = await order_record(self._post.seed, row, token, now=now)
 
-        async def send(tx: Transaction) -> None:
+        async def keep(tx: Transaction) -> None:
             await self._post.outbox.add(tx, record, until=locktime)
+
+        async def send(tx: Transaction) -> None:
+            if not await is_needed(tx, row.id):
+                raise _NoNeed
+            await keep(tx)
             await self._post.mailboxes.send(tx, envelope, row.provider, hint_in(row.request), until=locktime)
 
-        await self._with_escrow(order_id, CoinsLocked(), Funded(), also=send)
+        paid_sat = outcome.sent_sat + outcome.fee_sat
+        try:
+            await self._with_escrow(order_id, CoinsLocked(), Funded(), also=send, paid_sat=paid_sat)
+        except _NoNeed:  # nobody but us has the coins; what is in an escrow ends without a result
+            await self._with_escrow(order_id, NotNeeded(), Funded(), also=keep, paid_sat=paid_sat)
 
     async def _with_escrow(
-        self, order_id: str, event: OrderInput, news: EscrowInput, *, also: Also | None = None
+        self, order_id: str, event: OrderInput, news: EscrowInput, *, also: Also | None = None, **columns: Any
     ) -> None:
         """Move an order on, and in the same transaction its escrow, if it has one; again if a letter changed that."""
         while True:
@@ -214,7 +243,7 @@ class Purchases:
                         await more(tx)
 
             try:
-                await self._apply(order_id, event, also=write)
+                await self._apply(order_id, event, also=write, **columns)
             except Overtaken:
                 await self._post.clock.sleep(0)  # so that the other's change is committed, and read then
             else:
@@ -266,21 +295,22 @@ class Purchases:
         outcome = await self.settle(op_id)
         if outcome.state == State.FAILED:
             return False
-        return await self._apply(row.id, MoneyBack() if outcome.state == State.DONE else MoneyGone())
+        if outcome.state == State.DONE:
+            return await self._apply(row.id, MoneyBack(), returned_sat=outcome.received_sat)
+        return await self._apply(row.id, MoneyGone())
 
     async def plan_refund(self, row: OrderRow, token: Token, op_id: str) -> Plan:
-        """Plan to take what an agent sent back. Raises `WalletError` if the coins are not good."""
+        """Plan to take what an agent sent back.
+
+        Raises `WalletError` if the coins are not good, and `NotNow` while their mint does not say.
+        """
         keys = (self.lock_key(row.lock_nonce),)
-
-        async def plan() -> Plan:
-            try:
-                return await self._post.wallet.plan_redeem(
-                    token, keys=keys, op_id=op_id, purpose="money back", job_id=row.id
-                )
-            except MintError as error:  # it would not say what the coins are: no reason to let them go
-                raise MintUnavailable(str(error)) from None
-
-        return await self._patiently(plan)
+        try:
+            return await self._post.wallet.plan_redeem(
+                token, keys=keys, op_id=op_id, purpose="money back", job_id=row.id
+            )
+        except (MintUnavailable, MintError) as error:
+            raise NotNow(str(error)) from None
 
     async def settle_refund(self, order_id: str, op_id: str) -> None:
         """See a recorded refund through. Coins that were no good after all change nothing: we can still reclaim."""
@@ -292,7 +322,7 @@ class Purchases:
         # The mint took its fee when the agent redeemed our coins, when it made new ones, and when we swapped these.
         fees_sat = 3 * await self._patiently(partial(self._post.wallet.least_fee, mint, row.price_sat))
         if outcome.state == State.DONE and outcome.received_sat >= row.price_sat - fees_sat:
-            await self._apply(order_id, MoneyBack())
+            await self._apply(order_id, MoneyBack(), returned_sat=outcome.received_sat)
         else:  # what there was of it is ours; the locked coins are still waited for
             log.warning("refund_no_good", order=order_id, sat=outcome.received_sat, reason=outcome.error)
 

@@ -25,8 +25,9 @@ PRICE = 21
 class Actor:
     """An announced agent that does what a test tells it, with the wire formats of ours."""
 
-    def __init__(self, market: Market, *, price_sat: int = 1, kind: int = 5001) -> None:
+    def __init__(self, market: Market, *, price_sat: int = PRICE, kind: int = 5001) -> None:
         self.market = market
+        self.price_sat = price_sat
         self.key = SecretKey.generate()
         self.lock = SecretKey.generate()
         agent = Agent("Actor")
@@ -56,7 +57,9 @@ class Actor:
         now = self.market.clock.now()
         self._publish(make_feedback(await self.request(), status, now=now, message=message, tags=tags))
 
-    async def offer(self, price_sat: int = PRICE, seconds: int = 3600) -> None:
+    async def offer(self, price_sat: int | None = None, seconds: int = 3600) -> None:
+        """Ask for a price; without one for what was announced, a sat less than the shop wants."""
+        price_sat = self.price_sat if price_sat is None else price_sat
         locktime = self.market.clock.now() + seconds
         offer = Offer(
             price_msat=price_sat * 1000, mints=(self.market.mint.url,), lock=self.lock.compressed_public_key,
@@ -94,7 +97,7 @@ class Actor:
 
 
 class Scene:
-    """A market with a clock of its own, a customer, and an honest agent that shouts for 21 sat."""
+    """A market with a clock of its own, a customer, and an honest agent that shouts for 22 sat."""
 
     def __init__(self, market: Market, customer: Customer) -> None:
         assert isinstance(market.clock, ManualClock)
@@ -132,7 +135,7 @@ class Scene:
         return sum((await self.customer._post.wallet.balance()).values())
 
 
-async def open_shop(market: Market, price_sat: int = PRICE, name: str = "shop") -> Provider:
+async def open_shop(market: Market, price_sat: int = PRICE + 1, name: str = "shop") -> Provider:
     agent = Agent(name)
 
     @agent.serves(kind=5001, price_sat=price_sat)

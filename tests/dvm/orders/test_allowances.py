@@ -9,7 +9,7 @@ import pytest
 from dvm import Agent, Allowance, AllowanceExceeded, Job, JobFailed, NoAgentFound, OrderFailed, Provider
 from dvm.orders.allowances import DAY_SECONDS, Purse, Standing, standing
 from dvm.orders.customer import Customer
-from dvm.orders.guarantee_lifecycle import Attempt, GuaranteeState
+from dvm.orders.guarantee_lifecycle import GuaranteeState
 from dvm.orders.lifecycle import OrderState
 from dvm.queries_guarantees import spent_for_job, spent_since
 from identity import LocalSigner
@@ -18,6 +18,8 @@ from tradepost.post import own_key
 from tradepost.testing import ManualClock, Market
 
 PRICE = 21
+COST = PRICE + 2  # a sat for the agent's redeeming, and one for changing our coins into such a lock
+FEES = 4  # of coins that were sent, and came back
 
 
 @pytest.fixture
@@ -75,28 +77,28 @@ def db_of(purse: Purse) -> Any:
 async def test_a_job_may_cost_so_much_and_no_more(market: Market) -> None:
     shop, purse = await open_shop(market), await purse_for(market, 50, 500)
     assert await buy(purse, "1", shop) == "HELLO"
-    with pytest.raises(AllowanceExceeded, match=r"30 sat are more .* 21 of 50 sat") as error:
+    with pytest.raises(AllowanceExceeded, match=r"30 sat are more .* 23 of 50 sat") as error:
         await buy(purse, "1", shop, max_sat=30, text="more")
-    assert (error.value.left_sat, error.value.renews_at) == (29, None)
-    assert await buy(purse, "1", shop, max_sat=29, text="more") == "MORE"
+    assert (error.value.left_sat, error.value.renews_at) == (27, None)
+    assert await buy(purse, "1", shop, max_sat=27, text="more") == "MORE"
     assert await buy(purse, "2", shop) == "HELLO"
-    assert await spent_for_job(db_of(purse), "writer", "1") == 42
+    assert await spent_for_job(db_of(purse), "writer", "1") == 2 * COST
 
 
 async def test_a_day_may_cost_so_much_and_the_next_begins_anew(market: Market) -> None:
     shop, purse = await open_shop(market), await purse_for(market, 50, 50)
     await buy(purse, "1", shop)
     await buy(purse, "2", shop)
-    with pytest.raises(AllowanceExceeded, match=r"today: 42 of 50 sat") as error:
+    with pytest.raises(AllowanceExceeded, match=r"today: 46 of 50 sat") as error:
         await buy(purse, "3", shop)
     now = market.clock.now()
-    assert error.value.left_sat == 8
+    assert error.value.left_sat == 4
     assert error.value.renews_at is not None
     assert 0 < error.value.renews_at - now <= DAY_SECONDS
     assert error.value.renews_at % DAY_SECONDS == 0
     assert error.value.action == "retry_after"
     assert purse.allowance is not None
-    assert (await standing(db_of(purse), "writer", purse.allowance, now)).left_sat == 8
+    assert (await standing(db_of(purse), "writer", purse.allowance, now)).left_sat == 4
     assert isinstance(market.clock, ManualClock)
     await market.clock.advance(error.value.renews_at - now)
     tomorrow = await standing(db_of(purse), "writer", purse.allowance, market.clock.now())
@@ -104,10 +106,10 @@ async def test_a_day_may_cost_so_much_and_the_next_begins_anew(market: Market) -
 
 
 async def test_what_comes_back_may_be_spent_again(market: Market) -> None:
-    shop, purse = await open_shop(market), await purse_for(market, 25, 25)
+    shop, purse = await open_shop(market), await purse_for(market, 25, 30)
     with pytest.raises(OrderFailed, match="out of ideas"):
         await buy(purse, "1", shop, kind=5050)
-    assert await spent_since(db_of(purse), "writer", 0) == 0
+    assert await spent_since(db_of(purse), "writer", 0) == FEES
     assert await buy(purse, "1", shop) == "HELLO"
     with pytest.raises(AllowanceExceeded):
         await buy(purse, "1", shop, text="more")
@@ -130,7 +132,20 @@ async def test_what_is_under_way_is_reserved_and_locked_coins_are_spent(market: 
     await market.clock.advance(20)
     with pytest.raises(OrderFailed, match="21 sat are still locked"):
         await waiting
-    assert await spent_since(db_of(purse), "writer", 0) == PRICE
+    assert await spent_since(db_of(purse), "writer", 0) == COST
+
+
+async def test_fees_of_what_came_back_end_at_the_allowance(market: Market) -> None:
+    """An agent that fails each time, and returns its price each time, costs us the mint's fees."""
+    shop, purse = await open_shop(market), await purse_for(market, 25, 35)
+    wallet = purse.customer._post.wallet
+    before = sum((await wallet.balance()).values())
+    with pytest.raises(AllowanceExceeded, match="today"):
+        for number in range(10):
+            with pytest.raises(OrderFailed, match="out of ideas"):
+                await buy(purse, f"{number}", shop, kind=5050)
+    gone = before - sum((await wallet.balance()).values())
+    assert gone == await spent_since(db_of(purse), "writer", 0) <= 35
 
 
 async def test_two_at_the_limit_at_once_are_one_too_many(market: Market) -> None:
@@ -138,7 +153,9 @@ async def test_two_at_the_limit_at_once_are_one_too_many(market: Market) -> None
     tries = [buy(purse, f"{n}", shop, text=f"n{n}") for n in range(6)]
     results = await asyncio.gather(*tries, return_exceptions=True)
     assert sorted(type(result).__name__ for result in results) == ["AllowanceExceeded"] * 4 + ["str"] * 2
-    assert await spent_since(db_of(purse), "writer", 0) == 2 * PRICE
+    assert (
+        await spent_since(db_of(purse), "writer", 0) == 2 * COST
+    )  # what two were about to cost, and their fees
     assert (await purse.customer._post.wallet.audit(ask_mints=True)).ok
 
 
@@ -155,7 +172,7 @@ async def test_a_job_that_is_run_again_buys_nothing_twice(market: Market) -> Non
     }
     bought = [await first.buy(shop.public_key, "la", **wish) for _ in range(2)]  # it wants it twice
     assert bought == [await again.buy(shop.public_key, "la", **wish) for _ in range(2)]
-    assert await spent_for_job(db_of(purse), "writer", "1") == 2 * PRICE
+    assert await spent_for_job(db_of(purse), "writer", "1") == 2 * COST
 
 
 async def test_a_refused_purchase_leaves_nothing(market: Market) -> None:
@@ -182,12 +199,15 @@ def test_an_allowance_of_nothing_is_no_allowance() -> None:
         Allowance(0, 10)
 
 
-async def test_the_sum_in_the_database_is_that_of_the_decision(market: Market) -> None:
+async def test_what_an_order_costs_by_its_state(market: Market) -> None:
     """Every state of an order, under a guarantee that has ended and under one that has not."""
     purse = await purse_for(market, 50, 50)
+    nothing = {OrderState.FAILED: 0, OrderState.EXPIRED: 0, OrderState.CANCELLED: 0}
+    costs = nothing | {OrderState.REQUESTED: 50, OrderState.PAYING: 21, OrderState.REFUNDED: 23 - 19}
     for state in OrderState:
-        attempt = Attempt("x", state, 50, 21, False, 0, 0)
-        for ended, expected in ((GuaranteeState.FAILED, attempt.outlay_sat), (GuaranteeState.OPEN, 50)):
+        paid_sat = 0 if costs.get(state) in (0, 21, 50) else 23
+        returned_sat = 19 if state is OrderState.REFUNDED else 0
+        for ended, expected in ((GuaranteeState.FAILED, costs.get(state, 23)), (GuaranteeState.OPEN, 50)):
             async with db_of(purse).transaction() as tx:
                 await tx.execute("DELETE FROM guarantees")
                 await tx.execute("DELETE FROM orders")
@@ -198,10 +218,10 @@ async def test_the_sum_in_the_database_is_that_of_the_decision(market: Market) -
                 )
                 await tx.execute(
                     "INSERT INTO orders (id, customer, provider, kind, state, max_sat, price_sat, lock_nonce, request,"
-                    " deadline_at, created_at, updated_at, guarantee_id)"
-                    " VALUES ('o', 'c', 'p', 5001, ?, 50, 21, '', '', 0, 0, 0, 'g')",
-                    state,
-                )
+                    " deadline_at, created_at, updated_at, guarantee_id, paid_sat, returned_sat)"
+                    " VALUES ('o', 'c', 'p', 5001, ?, 50, 21, '', '', 0, 0, 0, 'g', ?, ?)",
+                    state, paid_sat, returned_sat,
+                )  # fmt: skip
             assert await spent_since(db_of(purse), "writer", 0) == expected, (state, ended)
             assert await spent_for_job(db_of(purse), "writer", "j") == expected, (state, ended)
 
@@ -228,10 +248,10 @@ async def test_an_agent_buys_a_part_of_its_job(market: Market) -> None:
     order = await customer.ask(provider.public_key, "hello", kind=5005, max_sat=60)
     assert await asyncio.wait_for(order.result(), 20) == "HELLO!"
     (refusal,) = refusals
-    assert refusal.left_sat == 9
+    assert refusal.left_sat == 30 - COST
     report = await provider._post.wallet.audit(ask_mints=True)
     assert report.ok
-    assert await spent_for_job(provider._post.db, "writer", order.id) == PRICE
+    assert await spent_for_job(provider._post.db, "writer", order.id) == COST
 
 
 async def test_a_job_that_was_interrupted_goes_on_with_what_it_bought(market: Market) -> None:
@@ -265,7 +285,7 @@ async def test_a_job_that_was_interrupted_goes_on_with_what_it_bought(market: Ma
                 break
     assert await asyncio.wait_for(order.result(), 10) == "HELLO!"
     assert runs == ["HELLO", "HELLO"]
-    assert await spent_for_job(post.db, "writer", order.id) == PRICE
+    assert await spent_for_job(post.db, "writer", order.id) == COST
     assert len(await post.db.all("SELECT id FROM orders")) == 1
 
 

@@ -35,7 +35,7 @@ def attempt(state: OrderState, name: str = "a", **changes: Any) -> Attempt:
         "max_sat": BUDGET,
         "price_sat": PRICE,
         "heard": False,
-        "updated_at": NOW,
+        "since": NOW,
         "deadline_at": 1060,
     }
     return Attempt(name, state, **(values | changes))
@@ -68,7 +68,7 @@ def test_one_order_in_every_state(state: OrderState) -> None:
 
 @pytest.mark.parametrize("state", O)
 def test_at_the_deadline_nobody_is_asked(state: OrderState) -> None:
-    step = decide(attempt(state, updated_at=DEADLINE), at=DEADLINE)
+    step = decide(attempt(state, since=DEADLINE), at=DEADLINE)
     if state is O.DONE:
         assert step == Deliver("a")
     elif state in UNDER_WAY or state is O.AWAITING_REFUND:
@@ -137,7 +137,7 @@ ATTEMPTS = st.lists(
         max_sat=st.integers(0, 60),
         price_sat=st.integers(0, 60),
         heard=st.booleans(),
-        updated_at=st.integers(900, 1200),
+        since=st.integers(900, 1200),
         deadline_at=st.integers(900, 1200),
     ),
     max_size=TRIES_MAX,

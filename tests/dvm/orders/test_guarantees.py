@@ -104,7 +104,7 @@ async def test_an_agent_that_fails_gives_the_money_back_first(scene: Scene) -> N
     assert "20 sat taken back; asking npub1" in asked(guarantee)[1]
     by_state = {row.state: row for row in await scene.orders(guarantee)}
     assert by_state.keys() == {OrderState.REFUNDED, OrderState.DONE}
-    assert 100 - 21 - 8 <= await scene.sats() <= 100 - 21
+    assert 100 - 22 - 8 <= await scene.sats() <= 100 - 22
 
 
 async def test_silence_after_payment_takes_the_money_back_before_anybody_else_is_asked(scene: Scene) -> None:
@@ -118,7 +118,7 @@ async def test_silence_after_payment_takes_the_money_back_before_anybody_else_is
     assert thief.taken_back()
     for _ in range(10):
         await scene.clock.advance(1)
-        assert len(await scene.orders(guarantee)) == 1  # 9 sat are left, and the agent asks 21
+        assert len(await scene.orders(guarantee)) == 1  # 9 sat are left, and the agent asks 22
     honest = await scene.market.post("honest", sat=100)
     await thief.send_back(await honest.wallet.send(scene.market.mint.url, PRICE))
     assert await asyncio.wait_for(guarantee.result(), 20) == "HELLO"
@@ -128,29 +128,29 @@ async def test_silence_after_payment_takes_the_money_back_before_anybody_else_is
 async def test_what_stays_locked_counts_against_the_budget(scene: Scene) -> None:
     thief = Actor(scene.market)
     await open_shop(scene.market)
-    guarantee = await scene.hire(max_sat=41)
+    guarantee = await scene.hire(max_sat=42)
     await thief.offer()
     await scene.reached(guarantee, thief, OrderState.PAID)
     with pytest.raises(OrderFailed, match="21 sat are still locked") as error:
         await scene.result(guarantee)
     assert error.value.action == "retry_after"
-    assert len(await scene.orders(guarantee)) == 1  # 20 sat were left
+    assert len(await scene.orders(guarantee)) == 1  # 21 sat were left
     assert await scene.sats() >= 100 - 21 - 2
 
 
 async def test_with_enough_left_the_next_is_asked_while_the_money_is_locked(scene: Scene) -> None:
     thief = Actor(scene.market)
     await open_shop(scene.market)
-    guarantee = await scene.hire(max_sat=42)
+    guarantee = await scene.hire(max_sat=43)
     await thief.offer()
     await thief.token()
     assert await scene.result(guarantee) == "HELLO"
     assert "21 sat still locked; asking npub1" in asked(guarantee)[1]
     states = {row.provider: row for row in await scene.orders(guarantee)}
-    assert sum(row.price_sat for row in states.values()) == 42
+    assert sum(row.price_sat for row in states.values()) == 43
     await scene.clock.advance(3700)
     await scene.reached(guarantee, thief, OrderState.REFUNDED, every=20)
-    assert 100 - 21 - 8 <= await scene.sats() <= 100 - 21
+    assert 100 - 22 - 8 <= await scene.sats() <= 100 - 22
     assert (await scene.customer._post.wallet.audit(ask_mints=True)).ok
 
 
@@ -171,7 +171,7 @@ async def test_an_agent_that_works_has_half_of_the_time(scene: Scene) -> None:
 
 
 async def test_a_late_result_is_good_as_long_as_it_is_paid_for(scene: Scene) -> None:
-    late, dead = Actor(scene.market), Actor(scene.market, price_sat=2)
+    late, dead = Actor(scene.market), Actor(scene.market, price_sat=PRICE + 1)
     guarantee = await scene.hire(max_sat=60)
     await late.offer()
     await late.token()
@@ -399,19 +399,21 @@ async def test_an_agent_that_begins_while_we_look_for_another_is_not_left(
     await open_shop(scene.market)
     guarantee = await scene.hire(max_sat=60)
     await slow.request()
-    looked = asyncio.Event()
+    begun, looked = asyncio.Event(), asyncio.Event()
 
     async def look(*about: Any) -> Any:
-        if not looked.is_set():
-            looked.set()
+        if not begun.is_set():
+            begun.set()
             await slow.offer()
             await scene.reached(guarantee, slow, OrderState.PAID)
+            looked.set()
         return await look_for(*about)
 
     monkeypatch.setattr("dvm.orders.guarantees.look_for", look)
-    while not looked.is_set():
+    while not begun.is_set():
         await scene.clock.advance(1)
         await asyncio.sleep(0.005)
+    await asyncio.wait_for(looked.wait(), 10)
     await slow.deliver("the work")
     assert await scene.result(guarantee) == "the work"
     assert len(await scene.orders(guarantee)) == 1
