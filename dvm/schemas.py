@@ -132,9 +132,8 @@ class Schema:
             elif param is not None and param.count_max > 1:
                 found[key] = (*before, *values)
             else:
-                raise BadRequest(
-                    f"the parameter {key} is given as {_told(before[0])} and as {_told(values[0])}"
-                )
+                one, other = (_told(", ".join(told)) for told in (before, values))
+                raise BadRequest(f"the parameter {key} is given as {one} and as {other}")
         for param in self.params:
             param.check(found.get(param.name, ()))
         return found

@@ -60,6 +60,8 @@ def test_both_spellings_at_once() -> None:
     assert read(("max_tokens", "9"), ("max-tokens", "9")) == {"max_tokens": ("9",)}
     with pytest.raises(BadRequest, match="max_tokens is given as '9' and as '10'"):
         read(("max_tokens", "9"), ("max-tokens", "10"))
+    with pytest.raises(BadRequest, match="max_tokens is given as '' and as '10'"):
+        read(("max_tokens",), ("max-tokens", "10"))
     assert read(("relay", "wss://a"), ("Relay", "wss://b"), kind=5400) == {"relay": ("wss://a", "wss://b")}
 
 
