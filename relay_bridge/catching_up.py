@@ -10,7 +10,7 @@ import structlog
 from identity.event import Event
 from relay_bridge import queries
 from relay_bridge.connection import RelayConnection
-from relay_bridge.filters import Filter
+from relay_bridge.filters import NOTHING, Filter
 from relay_bridge.tasks import Tasks
 from relay_bridge.timing import within
 from store import Clock, Database
@@ -23,7 +23,6 @@ _PROVE_SECONDS: Final = (
 _FETCH_SECONDS_MAX: Final = 30.0
 _PAGE_EVENTS: Final = 500
 _PAGES_MAX: Final = 2000
-_NOTHING: Final = (Filter(ids=("0" * 64,), limit=1),)
 
 
 #: Writes down events that a relay (named first) sent. On return they are on disk.
@@ -62,6 +61,7 @@ class Feed:
         self._retention_seconds = retention_seconds
         self._told = asyncio.Event()
         self._caught_up = asyncio.Event()
+        self._listening = asyncio.Event()
         self._asked_at = 0
         self._open = self._shared = False
         self._complete_at: int | None = None
@@ -83,6 +83,11 @@ class Feed:
         """Stop listening."""
         self._connection.detach(self)
 
+    async def listening(self) -> None:
+        """Wait until the relay has been asked to tell what is new, or it turns out that it cannot be now."""
+        if await self._connection.tried():
+            await self._listening.wait()
+
     async def caught_up(self) -> None:
         """Wait until what the relay had stored is on disk, or it turns out that it cannot be had now."""
         if await self._connection.tried():
@@ -103,7 +108,7 @@ class Feed:
         """Since when all that the relay has is on disk without a gap, if the relay proves that now."""
         if self._complete_at is None:
             return None
-        proof = await self._connection.fetch(_NOTHING, _FETCH_SECONDS_MAX)
+        proof = await self._connection.fetch(NOTHING, _FETCH_SECONDS_MAX)
         return self._complete_at if proof.complete else None
 
     # What a session calls
@@ -122,6 +127,7 @@ class Feed:
         self._open, self._shared, self._complete_at = True, shared, None
         self._oldest = {}
         self._asked_at = self._clock.now()
+        self._listening.set()
         self._staying = self._tasks.start(self._stay_current(), f"inbox {self._name} {self._connection.url}")
 
     def ignores(self, event: Event) -> bool:
@@ -151,6 +157,7 @@ class Feed:
         if self._staying is not None:
             self._staying.cancel()
         self._caught_up.set()
+        self._listening.set()
 
     # Catching up
 
@@ -166,7 +173,7 @@ class Feed:
             await self._clock.sleep(_PROVE_SECONDS)
             asked_at = self._clock.now()
             if complete:
-                proof = await self._connection.fetch(_NOTHING, _FETCH_SECONDS_MAX)
+                proof = await self._connection.fetch(NOTHING, _FETCH_SECONDS_MAX)
                 if not proof.complete:
                     asked_at = self._current_at
             else:

@@ -224,7 +224,7 @@ class RelayConnection:
             try:
                 answer = await within(self._clock, self._limits.publish_seconds_max, self._publish(event))
             except (ConnectionLost, TimeoutError) as error:
-                answer = Answer(False, f"error: {error}")
+                answer = Answer(False, f"error: {error}", silent=True)
         if answer.accepted:
             self.health.keeps(time.perf_counter() - started)
         else:
@@ -233,12 +233,9 @@ class RelayConnection:
 
     async def _publish(self, event: Event) -> Answer:
         if not await self.tried() or self._session is None:
-            reason = (
-                f"blocked: {self._refusal}"
-                if self._refusal
-                else f"error: not connected: {self.health.last_error}"
-            )
-            return Answer(False, reason)
+            if self._refusal:
+                return Answer(False, f"blocked: {self._refusal}")
+            return Answer(False, f"error: not connected: {self.health.last_error}", silent=True)
         return await self._session.publish(event)
 
 

@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from identity.event import Event
 from relay_bridge.filters import Filter
 from relay_bridge.limits import PoolLimits
-from relay_bridge.session import Session
+
+if TYPE_CHECKING:
+    from relay_bridge.session import Session
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Question:
         """What it brought."""
         return Fetched(list(self._found.values()), self.complete)
 
-    async def put_to(self, session: Session) -> None:
+    async def put_to(self, session: "Session") -> None:
         """Ask, and wait for the end."""
         session.open(self)
         try:

@@ -77,6 +77,10 @@ def parse_filter(plain: object) -> Filter:
     return Filter(**fields, tags=tags)
 
 
+#: What no event matches: a relay's `EOSE` proves that all it sent before has been read.
+NOTHING: Final = (Filter(ids=("0" * 64,), limit=1),)
+
+
 def matches_any(filters: Iterable[Filter], event: Event) -> bool:
     """Whether at least one filter lets the event through."""
     return any(one.matches(event) for one in filters)

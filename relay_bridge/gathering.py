@@ -1,8 +1,9 @@
 """Who of a session's feeds has a `REQ` of its own, and who shares one: public relays allow some twenty.
 
-The first few feeds have their own. From the next on, those that share are gathered for a moment and asked for in one
-*bundle*, together with those of the bundle before. Once the relay has the new one, the old one is closed; not at once,
-for a relay may still be about to say what came before the new one.
+A few feeds have their own, and who comes while there are fewer is heard at once. From the next on, those that share
+are gathered for a moment and asked for in one *bundle*, together with the few and with those of the bundle before. Once
+the relay has the new one, the old one is closed; not at once, for a relay may still be about to say what came before
+the new one.
 
 A relay that refuses a bundle is asked for half of those who were to join, down to one: who is refused even in a bundle
 of its own is asked for alone from then on, as is everybody at a relay that does not answer. Who was heard is heard all
@@ -44,8 +45,12 @@ class Gathering:
         close: Callable[[Ear], None],
         part: Callable[[Feed, Ear], bool],
         authenticate: Callable[[Sequence[Filter]], Awaitable[bool]],
+        prove: Callable[[], Awaitable[None]],
     ) -> None:
-        """`seconds_max` is for the answer to a bundle; `part` closes what a feed hears by besides that one."""
+        """`seconds_max` is for the answer to a bundle; `part` closes what a feed hears by besides that one.
+
+        `prove` returns when all that the relay sent before is in the feeds' hands.
+        """
         self._relay = relay
         self._clock = clock
         self._seconds_max = seconds_max
@@ -53,6 +58,7 @@ class Gathering:
         self._close = close
         self._part = part
         self._authenticate = authenticate
+        self._prove = prove
         self._alone: dict[Feed, Alone] = {}  # of those who share
         self._waiting: dict[Feed, None] = {}
         self._loners: set[Feed] = set()
@@ -67,8 +73,7 @@ class Gathering:
 
     def open(self, feed: Feed) -> None:
         """Ask for a feed: alone, or with others in a moment."""
-        can_share = feed.shares and self._answers and feed not in self._loners
-        if can_share and (self._bundles or len(self._alone) >= _ALONE_MAX):
+        if self._can_share(feed) and len(self._alone) >= _ALONE_MAX:
             self._waiting[feed] = None
             self._crowded.set()
         else:
@@ -128,9 +133,12 @@ class Gathering:
             if self._waiting:
                 self._crowded.set()
 
+    def _can_share(self, feed: Feed) -> bool:
+        return feed.shares and self._answers and feed not in self._loners
+
     def _ask_alone(self, feed: Feed) -> None:
         alone = Alone(feed)
-        if feed.shares and self._answers and feed not in self._loners:
+        if self._can_share(feed):
             self._alone[feed] = alone
         feed.opened(shared=False)
         self._ask(alone)
@@ -178,10 +186,10 @@ class Gathering:
             del self._waiting[feed]
             feed.opened(shared=True)
             feed.eose()
-        for feed in bundle.feeds:
-            self._alone.pop(feed, None)
         await asyncio.sleep(_LINGER_SECONDS)
+        await self._prove()  # we may be late, too
         for feed in [*bundle.feeds]:
+            self._alone.pop(feed, None)
             self._part(feed, bundle)
 
     def _shrink(self, before: Bundle | None, bundle: Bundle) -> None:

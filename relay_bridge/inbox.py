@@ -16,6 +16,7 @@ What a restart or a reconnect may rely on:
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
@@ -139,6 +140,10 @@ class Following:
             key=lambda row: row.event.id,
             handle=self._handle,
         )
+
+    async def listening(self) -> None:
+        """Wait until each relay that can be reached tells what is new, also what none keeps (ephemeral events)."""
+        await asyncio.gather(*(feed.listening() for feed in self._feeds))
 
     async def caught_up(self) -> None:
         """Wait until each relay that can be reached has told all it had stored, and that is on disk.
@@ -355,6 +360,12 @@ class Inbox:
                     current = await self._cursors(tx, name, connections, following.backlog_seconds)
                 if not following.closed:
                     following.hear([following.feed(following, one, current[one.url]) for one in connections])
+
+    async def listening(self, *, seconds_max: float) -> None:
+        """Wait until all names are heard wherever a relay can be reached (`Following.listening`), so long at most."""
+        names = [one.listening() for one in self._followings.values() if not one.closed]
+        with suppress(TimeoutError):
+            await within(self._clock, seconds_max, asyncio.gather(*names))
 
     async def close(self) -> None:
         """Stop everything that is followed."""

@@ -1,7 +1,6 @@
 """Many relays as one: subscribe, query and publish on all of them; none of them is waited for by the others."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -31,6 +30,7 @@ log = structlog.get_logger(__name__)
 _SWEEP_SECONDS: Final = 15.0
 _SPARED_SECONDS: Final = 5  # without use, before a visited relay may have to make room for another
 _REMEMBERED: Final = 1000  # relays
+_EVEN: Final = 0.5  # the reliability of a relay that we know nothing of
 _LISTED_MAX: Final = 32  # of a stranger's list, that are looked at
 
 
@@ -61,7 +61,7 @@ class RelayPool:
         self._connect_outside = connect or (connect_websocket if allow_private else connect_public_websocket)
         self._door = Door(clock)
         self._signers = Signers()
-        self._known: OrderedDict[str, RelayHealth] = OrderedDict()
+        self._known: dict[str, RelayHealth] = {}
         self._own = {url: self._make(url, self._connect_own) for url in map(normalise_relay_url, urls)}
         self._outside: dict[str, RelayConnection] = {}
         self._subscriptions: WeakSet[Subscription] = (
@@ -94,10 +94,7 @@ class RelayPool:
         told by whoever calls this: see their `follow_pool`.
         """
         wanted = tuple(dict.fromkeys(map(normalise_relay_url, urls)))
-        change = RelayChange(
-            tuple(url for url in wanted if url not in self._own),
-            tuple(url for url in self._own if url not in wanted),
-        )
+        change = RelayChange.between(self.urls, wanted)
         for url in change.left:
             connection = self._outside[url] = self._own[url]
             connection.connect = self._connect_outside
@@ -228,6 +225,17 @@ class RelayPool:
             connection.start()
         return connection
 
+    async def leave(self, url: str) -> None:
+        """Disconnect from a relay of others, unless somebody uses it now."""
+        connection = self._outside.get(url)
+        if connection is not None and connection.idle_since() is not None:
+            del self._outside[url]
+            await connection.close()
+
+    def trusts(self, url: str) -> bool:
+        """Whether a relay did lately most of what it was asked."""
+        return url in self._known and self._known[url].reliability > _EVEN
+
     def _make_room(self) -> None:
         """Leave the worst of the relays that nobody uses. Raises `TooManyRelays`."""
         before = self._clock.now() - _SPARED_SECONDS
@@ -250,9 +258,8 @@ class RelayPool:
 
     def _make(self, url: str, connect: Connect) -> RelayConnection:
         health = self._known.setdefault(url, RelayHealth(url))
-        self._known.move_to_end(url)
         while len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
+            del self._known[min(self._known, key=self._rank)]  # strangers name as many as they like
         return RelayConnection(
             health,
             connect=connect,
@@ -267,5 +274,4 @@ class RelayPool:
         for url, connection in list(self._outside.items()):
             used_at = connection.idle_since()
             if used_at is not None and used_at <= oldest:
-                del self._outside[url]
-                await connection.close()
+                await self.leave(url)

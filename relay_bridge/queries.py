@@ -157,28 +157,64 @@ async def last_position(tx: Transaction) -> int:
     return (row["position"] if row else None) or 0
 
 
-async def extend_outbox(tx: Transaction, own_relays: Sequence[str]) -> None:
-    """What still goes to our own relays goes to those configured now."""
+async def extend_outbox(tx: Transaction, own_relays: Sequence[str], now: int) -> None:
+    """What still goes to our own relays, or was refused by all of them, goes to those configured now."""
     rows = await tx.all(
         "SELECT o.event_id, MIN(r.position) AS position FROM outbox o JOIN outbox_relay r ON r.event_id = o.event_id"
-        " WHERE o.state = 'open' AND o.own_relays = 1 GROUP BY o.event_id"
+        " WHERE o.state IN ('open', 'refused') AND o.own_relays = 1 AND (o.until_at IS NULL OR o.until_at > ?)"
+        " GROUP BY o.event_id",
+        now,
     )
     for row in rows:
         for relay in own_relays:
-            await _add_relay(tx, row["event_id"], relay, row["position"])
+            if await _add_relay(tx, row["event_id"], relay, row["position"]):
+                await _reopen(tx, row["event_id"])
 
 
-async def revive_outbox(tx: Transaction, own_relays: Sequence[str]) -> None:
+async def reopen_refused(tx: Transaction, now: int) -> bool:
+    """What goes to our own relays, and no relay took, is due again where it was refused; whether there is such.
+
+    Not where it was found invalid, or wanting proof of work: it will not change.
+    """
+    rows = await tx.all(
+        "UPDATE outbox_relay SET state = 'open', due_at = 0 WHERE state IN ('refused', 'dropped')"
+        " AND answer NOT LIKE 'invalid:%' AND answer NOT LIKE 'pow:%' AND event_id IN"
+        " (SELECT event_id FROM outbox o WHERE state IN ('open', 'refused') AND own_relays = 1"
+        " AND (until_at IS NULL OR until_at > ?) AND NOT EXISTS"
+        " (SELECT 1 FROM outbox_relay r WHERE r.event_id = o.event_id AND r.state = 'accepted'))"
+        " RETURNING event_id",
+        now,
+    )
+    for event_id in {row["event_id"] for row in rows}:
+        await _reopen(tx, event_id)
+    return bool(rows)
+
+
+async def _reopen(tx: Transaction, event_id: str) -> None:
+    # `closed_at` stays: it says since when no relay takes it.
+    await tx.execute("UPDATE outbox SET state = 'open' WHERE event_id = ? AND state = 'refused'", event_id)
+
+
+async def revive_outbox(tx: Transaction, own_relays: Sequence[str], now: int) -> None:
     """A new run: everything open is due, and what goes to our own relays goes to those configured now."""
-    await extend_outbox(tx, own_relays)
+    await extend_outbox(tx, own_relays, now)
     await tx.execute("UPDATE outbox_relay SET due_at = 0 WHERE state = 'open'")
 
 
-async def relays_to_serve(db: Database) -> list[str]:
-    """Relays that events are still to be sent to."""
-    return [
-        row["relay"] for row in await db.all("SELECT DISTINCT relay FROM outbox_relay WHERE state = 'open'")
-    ]
+async def has_sendings(db: Database, relay: str) -> bool:
+    """Whether events are still to be sent to a relay."""
+    row = await db.one("SELECT 1 FROM outbox_relay WHERE relay = ? AND state = 'open' LIMIT 1", relay)
+    return row is not None
+
+
+async def relays_to_serve(db: Database, rows_max: int) -> list[str]:
+    """Relays that events are still to be sent to, so many at most, in any order."""
+    rows = await db.all(
+        "SELECT relay FROM (SELECT DISTINCT relay FROM outbox_relay WHERE state = 'open') AS r"
+        " ORDER BY random() LIMIT ?",
+        rows_max,
+    )
+    return [row["relay"] for row in rows]
 
 
 async def due_sendings(db: Database, relay: str, rows_max: int, *, due_by: int, now: int) -> list[Open]:
@@ -228,34 +264,44 @@ async def forget_sending(tx: Transaction, event_id: str) -> None:
     await tx.execute("DELETE FROM outbox WHERE event_id = ?", event_id)
 
 
-async def close_sending(tx: Transaction, event_id: str, now: int) -> None:
-    """Close an event that no relay took."""
-    await tx.execute("UPDATE outbox SET state = 'refused', closed_at = ? WHERE event_id = ?", now, event_id)
-
-
-async def expire_sendings(tx: Transaction, now: int) -> list[str]:
-    """Close what has become pointless; returns the ids of events that no relay took."""
-    await tx.execute(
-        "DELETE FROM outbox WHERE state = 'open' AND until_at <= ? AND EXISTS (SELECT 1 FROM outbox_relay r"
-        " WHERE r.event_id = outbox.event_id AND r.state = 'accepted')",
-        now,
-    )
+async def drop_sendings(tx: Transaction, relay: str, added_before: int, rows_max: int) -> list[str]:
+    """Give up open rows of a relay whose event was added before then, so many at most; returns the events' ids."""
     rows = await tx.all(
-        "UPDATE outbox SET state = 'expired', closed_at = ? WHERE state = 'open' AND until_at <= ? RETURNING event_id",
-        now, now,
+        "UPDATE outbox_relay SET state = 'dropped' WHERE relay = ? AND event_id IN"
+        " (SELECT event_id FROM outbox WHERE added_at < ? AND event_id IN"
+        " (SELECT event_id FROM outbox_relay WHERE relay = ? AND state = 'open' ORDER BY position LIMIT ?))"
+        " RETURNING event_id",
+        relay, added_before, relay, rows_max,
     )  # fmt: skip
-    await tx.execute(
-        "UPDATE outbox_relay SET state = 'dropped' WHERE state = 'open'"
-        " AND (SELECT until_at FROM outbox o WHERE o.event_id = outbox_relay.event_id) <= ?",
-        now,
-    )
     return [row["event_id"] for row in rows]
 
 
+async def close_sending(tx: Transaction, event_id: str, now: int) -> None:
+    """Close an event that no relay took."""
+    await tx.execute(
+        "UPDATE outbox SET state = 'refused', closed_at = COALESCE(closed_at, ?) WHERE event_id = ?",
+        now,
+        event_id,
+    )
+
+
+async def expire_sendings(tx: Transaction, now: int) -> list[str]:
+    """Delete what has become pointless; returns the ids of events that no relay took."""
+    rows = await tx.all(
+        "SELECT event_id, EXISTS (SELECT 1 FROM outbox_relay r WHERE r.event_id = o.event_id"
+        " AND r.state = 'accepted') AS accepted FROM outbox o WHERE until_at <= ?",
+        now,
+    )
+    if rows:
+        await tx.execute("DELETE FROM outbox WHERE until_at <= ?", now)
+    return [row["event_id"] for row in rows if not row["accepted"]]
+
+
 async def forget_closed(tx: Transaction, closed_before: int, rows_max: int) -> int:
-    """Delete events closed before then, and their relays' rows with them, so many at most; returns how many."""
+    """Delete events without an end that no relay took since then, so many at most; returns how many."""
     return await tx.execute(
-        "DELETE FROM outbox WHERE event_id IN (SELECT event_id FROM outbox WHERE closed_at < ? LIMIT ?)",
+        "DELETE FROM outbox WHERE event_id IN"
+        " (SELECT event_id FROM outbox WHERE closed_at < ? AND state <> 'open' AND until_at IS NULL LIMIT ?)",
         closed_before, rows_max,
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ The queue is bounded in frames and bytes: when it is full the reader stops, and 
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Final, NoReturn
@@ -20,7 +21,8 @@ from relay_bridge.door import Check, Door, RecentIds
 from relay_bridge.ears import Bundle, Ear
 from relay_bridge.errors import ConnectionLost, InvalidMessage, RelayMisbehaved
 from relay_bridge.feed import Feed
-from relay_bridge.filters import Filter
+from relay_bridge.fetching import Question
+from relay_bridge.filters import NOTHING, Filter
 from relay_bridge.gathering import Gathering
 from relay_bridge.limits import PoolLimits
 from relay_bridge.messages import (
@@ -37,7 +39,7 @@ from relay_bridge.messages import (
     prefix_of,
     request_frame,
 )
-from relay_bridge.timing import Backoff
+from relay_bridge.timing import Backoff, within
 from relay_bridge.transport import Socket
 from relay_bridge.values import Answer, RelayHealth
 from store import Clock
@@ -94,7 +96,7 @@ class Session:
         self._patience: dict[Feed, _Patience] = {}  # of every feed from its first REQ until it is dropped
         self._gathering = Gathering(
             url, clock, seconds_max=limits.eose_seconds_max, ask=self._ask, close=self._close, part=self._part,
-            authenticate=self._authenticate,
+            authenticate=self._authenticate, prove=self._prove,
         )  # fmt: skip
         self._oks: defaultdict[str, list[asyncio.Future[Answer]]] = defaultdict(list)
         self._counts: dict[str, asyncio.Future[int]] = {}
@@ -430,6 +432,11 @@ class Session:
             self.open(feed)
         else:
             feed.lost()
+
+    async def _prove(self) -> None:
+        with suppress(TimeoutError):
+            question = Question(NOTHING, self._limits)
+            await within(self._clock, self._limits.eose_seconds_max, question.put_to(self))
 
     async def _authenticate(self, filters: Sequence[Filter]) -> bool:
         return await self._auth.authenticate(_keys_in(filters))

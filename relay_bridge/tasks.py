@@ -95,6 +95,11 @@ class Dispatcher(Generic[T]):
         #: Set while nothing is due and nothing in hand.
         self.idle = asyncio.Event()
 
+    @property
+    def due_at(self) -> int | None:
+        """While idle: when a row will be due again, as far as is known."""
+        return self._due_at
+
     def wake(self) -> None:
         """There may be new rows in the table."""
         self._look = True

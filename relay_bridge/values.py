@@ -1,5 +1,6 @@
 """Plain values the pool answers with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,15 +15,16 @@ _REFUSED: Final = frozenset({"blocked", "invalid", "pow", "restricted"})
 class Answer:
     """What came of publishing an event to one relay. `message` starts with a machine-readable prefix or is empty.
 
-    Where the relay itself said nothing (not connected, no answer in time), `message` starts with `error:`.
+    Where the relay itself said nothing (not connected, no answer in time) it is `silent`, with an `error:`.
     """
 
     accepted: bool
     message: str = ""
+    silent: bool = False
 
     @property
     def refused(self) -> bool:
-        """Whether asking this relay again with the same event is pointless (NIP-01 prefixes)."""
+        """Whether the relay does not want this event (NIP-01 prefixes): to send it again soon is pointless."""
         return not self.accepted and self.message.partition(":")[0] in _REFUSED
 
 
@@ -32,6 +34,13 @@ class RelayChange:
 
     added: tuple[str, ...]
     left: tuple[str, ...]
+
+    @classmethod
+    def between(cls, before: Sequence[str], after: Sequence[str]) -> "RelayChange":
+        """What became of those of `before`, if there are those of `after` now."""
+        return cls(
+            tuple(url for url in after if url not in before), tuple(url for url in before if url not in after)
+        )
 
 
 @dataclass

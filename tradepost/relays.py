@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from dvm import Post, Provider
-from relay_bridge import RelayBridgeError, RelayChange
+from relay_bridge import InvalidRelayUrl, RelayChange
 from relay_bridge.tasks import Tasks
 from tradepost.errors import ConfigError
 from tradepost.restore import keep_record
@@ -37,6 +37,7 @@ class RelayWatch:
         self._post = post
         self._providers = providers
         self._on_relays = on_relays
+        self._used = post.pool.urls  # by everybody
         self._read: Sequence[int] = ()  # what there is now may be newer than the settings
         self._seen: Sequence[int] = ()
 
@@ -50,32 +51,36 @@ class RelayWatch:
         # Somebody may be writing it: half of it, or none, names other relays than all of it.
         if self._seen != before or self._seen == self._read or not self._seen:
             return
-        self._read = self._seen
         try:
             settings = self._settings.reload()
-            if await _state(file) != self._read:
+            if await _state(file) != self._seen:
                 return
-            change = await change_relays(self._post, settings.relays)
-        except (ConfigError, RelayBridgeError) as error:
+            await self._go_over(settings)
+        except (ConfigError, InvalidRelayUrl) as error:
             log.warning("relays_not_read", reason=str(error))
-            return
+        self._read = self._seen  # not if something else failed: then it is done again at the next look
+
+    async def _go_over(self, settings: Settings) -> None:
+        """Have everybody use the relays of `settings`. Whatever is done of it may be done again."""
+        await change_relays(self._post, settings.relays)
+        change = RelayChange.between(self._used, self._post.pool.urls)
         if change.added or change.left:
-            self._on_relays(change)
             await asyncio.gather(*(provider.follow_pool(change) for provider in self._providers))
             await keep_record(settings, self._post)
+            self._used = self._post.pool.urls
+            self._on_relays(change)
 
 
 async def change_relays(post: Post, urls: Sequence[str]) -> RelayChange:
-    """Make these the relays of a post, and have all it listens to and has to send follow.
+    """Make these the relays of a post, and have all it listens to and has to send follow. If it fails, do it again.
 
-    Raises `ConfigError` for none at all, `InvalidRelayUrl`.
+    Raises `ConfigError` for none at all, `InvalidRelayUrl`: then nothing is changed.
     """
     if not urls:
         raise ConfigError("no relays are named any more: the post stays where it is")
     change = post.pool.set_urls(urls)
-    if change.added or change.left:
-        await post.inbox.follow_pool(change)
-        await post.outbox.follow_pool(change)
+    await post.inbox.follow_pool()
+    await post.outbox.follow_pool()
     return change
 
 

@@ -10,7 +10,7 @@ from dvm.discovery.directory import Listing, called, listings, ranked
 from dvm.discovery.names import Leads, check_name
 from dvm.discovery.profile import KINDS, introductions
 from dvm.errors import NoAgentFound
-from dvm.kinds import ANNOUNCEMENT, DELETION, HEARTBEAT
+from dvm.kinds import ANNOUNCEMENT, DELETION, HEARTBEAT, folded
 from dvm.post import Post
 from dvm.schemas import TEXT, Param
 from identity import EventTemplate, Signer, make_template
@@ -22,11 +22,14 @@ from store import Clock
 
 log = structlog.get_logger(__name__)
 
-BEAT_SECONDS: Final = 240  # a minute less than a heartbeat holds, so that it never lapses between two
+BEAT_SECONDS: Final = 120  # one that is lost, or a clock that is some minutes ahead, leaves nobody for dead
+BEAT_AGAIN_SECONDS: Final = 10  # after one that no relay took
 HOLDS_SECONDS: Final = 300
 INTRODUCE_SECONDS: Final = 6 * 3600  # names come and go, and relays forget
+LISTEN_SECONDS_MAX: Final = 5.0  # one of our relays may hang
 STOP_SECONDS_MAX: Final = 5.0  # a key that lives elsewhere may not be there
 SEARCH_SECONDS_MAX: Final = 5.0
+NAMED_MAX: Final = 500
 
 
 class Announcer:
@@ -49,13 +52,18 @@ class Announcer:
         self._tasks.every(self._post.clock, INTRODUCE_SECONDS, self.introduce, f"profile {self._agent.slug}")
 
     async def follow_pool(self, change: RelayChange) -> None:
-        """The pool's relays have changed: announce and introduce anew. What there is of the profile goes along."""
+        """The pool's relays have changed: announce and introduce anew. What there is of the profile goes along.
+
+        Relays that were left are told that the agent is not there any more.
+        """
         await self._tasks.close()
+        farewell = await self._signer.sign(self._taken_back(self._post.clock.now() - 1))
         mine = Filter(kinds=KINDS, authors=(self._signer.public_key,))
         found = await self._post.pool.query([mine], seconds_max=SEARCH_SECONDS_MAX)
         async with self._post.db.transaction() as tx:
             for event in {event.kind: event for event in reversed(found)}.values():
                 await self._post.outbox.add(tx, event, change.added, own=False)
+            await self._post.outbox.add(tx, farewell, change.left, own=False)
         await self.start()
 
     async def stop(self) -> None:
@@ -65,10 +73,7 @@ class Announcer:
             return
         # One second back, so that an agent restarted within this second is not deleted with its predecessor.
         at = max(self._announced_at, self._post.clock.now() - 1)
-        key = self._signer.public_key
-        tags = [("a", f"{ANNOUNCEMENT}:{key}:{self._agent.slug}"), ("a", f"{HEARTBEAT}:{key}:")]
-        tags += [("k", str(ANNOUNCEMENT)), ("k", str(HEARTBEAT))]
-        deletion = make_template(DELETION, content="the agent stopped", tags=tags, created_at=at)
+        deletion = self._taken_back(at)
         self._announced_at = 0
         try:
             await within(self._post.clock, STOP_SECONDS_MAX, self._enqueue(deletion))
@@ -76,6 +81,12 @@ class Announcer:
             log.warning(
                 "announcement_stays", reason="its key cannot be asked; the heartbeat runs out by itself"
             )
+
+    def _taken_back(self, at: int) -> EventTemplate:
+        key = self._signer.public_key
+        tags = [("a", f"{ANNOUNCEMENT}:{key}:{self._agent.slug}"), ("a", f"{HEARTBEAT}:{key}:")]
+        tags += [("k", str(ANNOUNCEMENT)), ("k", str(HEARTBEAT))]
+        return make_template(DELETION, content="the agent stopped", tags=tags, created_at=at)
 
     async def introduce(self) -> None:
         """Publish the profile and where the agent reads, unless relays have that already. Waits until one is there."""
@@ -95,11 +106,15 @@ class Announcer:
             await self._post.outbox.add(tx, event)
 
     async def _beat(self) -> None:
+        await self._post.inbox.listening(
+            seconds_max=LISTEN_SECONDS_MAX
+        )  # relays keep no ephemeral wraps for us
         while True:
             event = await self._signer.sign(heartbeat(self._agent, self._post.clock.now()))
             # Not through the outbox: a heartbeat that comes late is a lie.
-            await self._post.pool.publish(event)
-            await self._post.clock.sleep(BEAT_SECONDS)
+            answers = await self._post.pool.publish(event)
+            is_out = any(answer.accepted for answer in answers.values())
+            await self._post.clock.sleep(BEAT_SECONDS if is_out else BEAT_AGAIN_SECONDS)
 
 
 def announcement(agent: Agent, now: int, demands: Tags = ()) -> EventTemplate:
@@ -144,15 +159,28 @@ def heartbeat(agent: Agent, now: int) -> EventTemplate:
 
 async def find_agents(pool: RelayPool, clock: Clock, kind: int) -> list[Listing]:
     """Agents that announce `kind`: live ones first, then cheaper ones, then newer announcements."""
-    found = await pool.query(
-        [Filter(kinds=(ANNOUNCEMENT,), tags={"k": (str(kind),)})], seconds_max=SEARCH_SECONDS_MAX
-    )
+    return await _search(pool, clock, Filter(kinds=(ANNOUNCEMENT,), tags={"k": (str(kind),)}), kind)
+
+
+async def look_up(pool: RelayPool, clock: Clock, public_key: str) -> list[Listing]:
+    """What one agent announces; nothing where the relays do not know it, as an agent need not announce itself."""
+    return await _search(pool, clock, Filter(kinds=(ANNOUNCEMENT,), authors=(public_key,)))
+
+
+async def find_called(pool: RelayPool, clock: Clock, name: str) -> list[Listing]:
+    """Agents of that name, the live ones first, among those that announced themselves last."""
+    found = await _search(pool, clock, Filter(kinds=(ANNOUNCEMENT,), limit=NAMED_MAX))
+    return [listing for listing in found if folded(name) in (folded(listing.name), listing.slug)]
+
+
+async def _search(pool: RelayPool, clock: Clock, what: Filter, *kinds: int) -> list[Listing]:
+    found = await pool.query([what], seconds_max=SEARCH_SECONDS_MAX)
     if not found:
         return []
     authors = tuple({event.pubkey for event in found})
     beats = await pool.query([Filter(kinds=(HEARTBEAT,), authors=authors)], seconds_max=SEARCH_SECONDS_MAX)
     now = clock.now()
-    return ranked(listings(found, beats, now, [kind]), now)
+    return ranked(listings(found, beats, now, kinds), now)
 
 
 async def choose_agent(pool: RelayPool, clock: Clock, kind: int, wanted: str) -> Listing:

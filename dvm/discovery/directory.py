@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from dvm.kinds import FEEDBACK, NAMES, check_request_kind, folded, is_request_kind, name_of
-from dvm.nip90 import parse_feedback, parse_result
+from dvm.nip90 import parse_feedback, parse_result, repeated_request
 from identity import Event
 from identity.nip40 import is_expired
 
@@ -131,6 +131,11 @@ def requests_answered(answers: Iterable[Event]) -> tuple[str, ...]:
     """Ids of the requests that these events answer, those answered last first."""
     newest_first = sorted(answers, key=lambda event: -event.created_at)
     return tuple(dict.fromkeys(filter(None, map(_request_id, newest_first))))
+
+
+def requests_repeated(answers: Iterable[Event]) -> dict[str, Event]:
+    """By id, the requests that results hold again: relays drop the requests themselves when these expire (NIP-40)."""
+    return {request.id: request for event in answers if (request := repeated_request(event))}
 
 
 def measured(answers: Iterable[Event], requests: Iterable[Event], now: int) -> dict[str, Answers]:

@@ -55,9 +55,9 @@ def make(key: SecretKey) -> MakeEvent:
 
 @pytest.fixture
 def eventually() -> Callable[..., object]:
-    """`await eventually(condition)`: returns once it holds, fails after some seconds. Conditions may be coroutines."""
+    """`await eventually(condition)`: returns once it holds, fails after a minute. Conditions may be coroutines."""
 
-    async def wait(condition: Callable[[], object], seconds: float = 8.0) -> None:
+    async def wait(condition: Callable[[], object], seconds: float = 60.0) -> None:
         async with asyncio.timeout(seconds):
             while True:
                 holds = condition()

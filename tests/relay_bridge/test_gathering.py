@@ -246,6 +246,68 @@ async def test_the_embedded_relay_serves_bundles_too(clock, db, make, eventually
         assert pool.health()[real.url].closed == 0
 
 
+async def test_who_is_said_to_listen_hears_what_no_relay_keeps(relay, clock, db, make, eventually):
+    async with (
+        RelayPool([URL], clock=clock, connect=relay.connect) as pool,
+        Inbox(db, pool, clock) as inbox,
+    ):
+        got: dict[str, list[str]] = {}
+        sent: dict[str, list[str]] = {}
+
+        async def begin(key: str) -> None:
+            async def handle(delivery: Delivery) -> None:
+                got.setdefault(key, []).append(delivery.event.id)
+
+            wraps = Filter(kinds=(21059,), tags={"p": (key,)})
+            following = await inbox.follow(f"wraps:{key}", [wraps], handle, margin_seconds=60)
+            await following.listening()
+            sent[key] = [(event := make(kind=21059, tags=[["p", key]])).id]
+            relay.insert(event)
+
+        await asyncio.gather(*(begin(SecretKey.generate().public_key) for _ in range(60)))
+        await eventually(lambda: got == sent)
+
+
+async def test_who_comes_when_others_share_is_heard_at_once(pool, relay, make, eventually, monkeypatch):
+    ears = [Ear(kind) for kind in range(5001, 5021)]
+    for ear in ears:
+        pool.relay(URL).attach(ear)
+    await eventually(lambda: relay.subscriptions == 1)
+    monkeypatch.setattr(gathering, "_MOMENT_SECONDS", 3600)
+    new = Ear(25001)
+    pool.relay(URL).attach(new)
+    await eventually(lambda: relay.subscriptions == 2)
+    relay.insert(make(kind=25001))
+    await eventually(lambda: new.got)
+    for ear in (*ears, new):
+        pool.relay(URL).detach(ear)
+
+
+async def test_nobody_stops_to_hear_by_one_before_all_that_came_by_it_is_read(clock, eventually):
+    asked, done = [], []
+
+    async def prove() -> None:
+        done.append("proved")
+
+    async def authenticate(_filters) -> bool:
+        return False
+
+    gatherer = gathering.Gathering(
+        URL, clock, seconds_max=5, ask=asked.append, close=done.append,
+        part=lambda _feed, _ear: done.append("parted"), authenticate=authenticate, prove=prove,
+    )  # fmt: skip
+    running = asyncio.create_task(gatherer.run())
+    for kind in range(5001, 5010):
+        gatherer.open(Ear(kind))
+    for alone in asked:
+        gatherer.told(alone)
+    await eventually(lambda: len(asked) == 9)
+    gatherer.told(asked[-1])
+    await eventually(lambda: len(done) == 10)
+    assert done == ["proved", *["parted"] * 9]
+    running.cancel()
+
+
 class Ear:
     """A feed that has no room for some events."""
 
@@ -296,7 +358,8 @@ async def test_one_that_has_no_room_leaves_its_bundle_and_the_others_stay(pool, 
     relay.insert(make(kind=5012))
     await eventually(lambda: [event.kind for event in other.got] == [5012])
     full.free.set()
-    await eventually(lambda: full.said[-2:] == ["shared", "eose"])
+    await eventually(lambda: full.said[-2:] == ["alone", "eose"])
+    await eventually(lambda: relay.subscriptions == 1)
     relay.insert(make(kind=5011))
     await eventually(lambda: full.got)
     assert other.said == ["shared", "eose"]

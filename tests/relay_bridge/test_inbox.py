@@ -116,35 +116,6 @@ async def test_a_handler_that_fails_after_done_is_not_called_again(inbox, db, re
     assert len(calls) == 1
 
 
-async def test_a_failing_handler_is_tried_again_a_bounded_number_of_times(db, make, eventually):
-    clock = ManualClock(int(time.time()))
-    relay = MemoryRelay(clock=clock)
-    attempts: list[int] = []
-
-    async def fail(delivery: Delivery) -> None:
-        attempts.append(clock.now())
-        raise RuntimeError("still broken")
-
-    async with (
-        RelayPool([URL], clock=clock, connect=relay.connect) as pool,
-        Inbox(db, pool, clock, InboxLimits(attempts_max=3)) as inbox,
-    ):
-        following = await inbox.follow("jobs", [KIND], fail, margin_seconds=60)
-        await following.caught_up()
-        relay.insert(make(at=clock.now()))
-        await eventually(lambda: len(attempts) == 1)
-        for number in (2, 3):
-            await _pass_until(clock, lambda number=number: len(attempts) == number)
-        for _ in range(200):
-            await clock.advance(60)
-        assert len(attempts) == 3
-        assert attempts[2] - attempts[1] > attempts[1] - attempts[0]
-        assert await states(db) == ["open"]
-        await following.close()
-        await inbox.follow("jobs", [KIND], fail, margin_seconds=60)  # a new start: again
-        await eventually(lambda: len(attempts) == 4)
-
-
 async def _pass_until(clock: ManualClock, condition, seconds: float = 0.5) -> None:
     async with asyncio.timeout(8):
         while not condition():
@@ -316,7 +287,8 @@ async def test_the_relays_change_while_names_are_followed(db, make, eventually):
         new.insert(both)
         old.insert(both)
         await eventually(lambda: handler.got == [both])
-        await inbox.follow_pool(pool.set_urls(["ws://new"]))
+        pool.set_urls(["ws://new"])
+        await inbox.follow_pool()
         await following.caught_up()
         await eventually(lambda: handler.got == [both, missed])
         assert new.requests[0][0].since == clock.now() - 605
@@ -327,7 +299,8 @@ async def test_the_relays_change_while_names_are_followed(db, make, eventually):
         await eventually(
             lambda: len(elsewhere.got) == 2
         )  # asked for at one relay by name, and heard there on
-        await inbox.follow_pool(pool.set_urls(["ws://old", "ws://new"]))
+        pool.set_urls(["ws://old", "ws://new"])
+        await inbox.follow_pool()
         await eventually(lambda: len(handler.got) == 4)  # what the old one had meanwhile
 
 

@@ -10,6 +10,7 @@ import nostr_sdk
 import pytest
 import structlog
 
+import tradepost.relays
 from dvm import Agent
 from dvm.kinds import ANNOUNCEMENT, HEARTBEAT
 from identity import Event, SecretKey, make_template, sign_event
@@ -57,12 +58,16 @@ async def test_agents_orders_and_mail_move_with_the_post(market: Market, agent: 
     customer = await market.customer()
     relay = market.relay
     assert isinstance(relay, _TwoRelays)
+    alive = {ANNOUNCEMENT, HEARTBEAT}
+    await until(lambda: alive <= {event.kind for event in relay.events})
+    await market.clock.advance(2)
     for post in (provider._post, customer._post):
         change = await change_relays(post, [OTHER])
         assert (change.added, change.left) == ((OTHER,), (RELAY,))
         if post is provider._post:
             await provider.follow_pool(change)
-    await until(lambda: {ANNOUNCEMENT, HEARTBEAT, 0, 10002} <= {event.kind for event in relay.other.events})
+    await until(lambda: {*alive, 0, 10002} <= {event.kind for event in relay.other.events})
+    await until(lambda: not alive & {event.kind for event in relay.events})  # there it is gone
     order = await customer.ask(provider.public_key, "Hush", kind=5002)
     assert await order.result() == "hush"
     assert any(event.kind == 6002 for event in relay.other.published)
@@ -105,6 +110,48 @@ async def test_none_at_all_and_a_file_that_is_broken_change_nothing(market: Mark
     await look_at(f"relays: [{RELAY}, {OTHER}]\nfee_bps: 7\n", 3)
     assert post.pool.urls == (RELAY, OTHER)
     assert [change.added for change in told] == [(OTHER,)]
+
+
+async def test_a_change_that_fails_half_way_is_made_again(
+    market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agent: Agent
+) -> None:
+    provider = await market.open(agent)
+    post, relay = provider._post, market.relay
+    assert isinstance(relay, _TwoRelays)
+    file = tmp_path / "tradepost.yaml"
+    file.write_text(f"relays: [{OTHER}]\n")
+    settings, told = Settings.load(tmp_path), list[RelayChange]()
+    make_private(settings.data)
+    watch = RelayWatch(settings, post, [provider], told.append)
+    failing = ["_cursors", "follow_pool", "keep_record"]
+
+    def fail_once(owner: Any, name: str) -> None:
+        step = getattr(owner, name)
+
+        async def run(*args: Any) -> Any:
+            if failing[:1] == [name]:
+                del failing[0]
+                raise OSError("the disk is full")
+            return await step(*args)
+
+        monkeypatch.setattr(owner, name, run)
+
+    fail_once(post.inbox, "_cursors")
+    fail_once(post.outbox, "follow_pool")
+    fail_once(tradepost.relays, "keep_record")
+    await watch._look(file)
+    for _ in range(3):
+        with pytest.raises(OSError, match="full"):
+            await watch._look(file)
+    assert told == failing == []
+    for _ in range(2):
+        await watch._look(file)
+    assert told == [RelayChange((OTHER,), (RELAY,))]
+    await until(lambda: {ANNOUNCEMENT, HEARTBEAT} <= {event.kind for event in relay.other.events})
+    customer = await market.customer()
+    await change_relays(customer._post, [OTHER])
+    order = await customer.ask(provider.public_key, "Hush", kind=5002)
+    assert await order.result() == "hush"
 
 
 @pytest.fixture
