@@ -17,10 +17,10 @@ class ProviderLimits:
         60_000  # in the event, escaped or encrypted: relays commonly refuse events above 64 KiB
     )
     reason_characters_max: int = 2000  # what an agent's function may say about why it failed
-    queue_jobs_max: int = 1000  # no customer has more jobs waiting than there is room left
+    queue_jobs_max: int = 1000  # no customer has more jobs waiting than there is room left (`jobs/room.py`)
     concurrent_jobs_max: int = 64
     customer_requests_per_minute_max: int = 600  # of one who has paid us, or is allowed
-    stranger_requests_per_minute_max: int = 30  # of anybody else; 0: there are no strangers
+    stranger_requests_per_minute_max: int = 30  # of anybody else; 0: strangers' requests are refused
     strangers_requests_per_minute_max: int = 6000  # of all of them together
     stranger_pow_bits: int = 0  # of proof of work (NIP-13) on each request
     stranger_sat_min: int = 0  # what a job costs them at least, a free one too

@@ -13,8 +13,8 @@ import orjson
 
 from dvm.errors import BadRequest
 from dvm.kinds import FEEDBACK, check_request_kind, result_kind
-from identity.errors import InvalidKey
-from identity.event import Event, EventTemplate, make_template
+from identity.errors import InvalidEvent, InvalidKey
+from identity.event import Event, EventTemplate, make_template, parse_event
 from identity.keys import check_public_key
 from identity.nip40 import expiration
 from identity.seal import Promise
@@ -366,6 +366,19 @@ def parse_result(event: Event) -> JobResult | None:
         return None
     price_msat, bolt11 = _parse_price(event)
     return JobResult(event, request_id, event.content, price_msat, bolt11)
+
+
+def repeated_request(result: Event) -> Event | None:
+    """The request as a result of it holds it (NIP-90's `request` tag), verified; None if it holds none."""
+    raw = result.tag("request") if parse_result(result) else None
+    if raw is None:
+        return None
+    try:
+        request = parse_event(raw)
+        request.verify()
+    except InvalidEvent:
+        return None
+    return request
 
 
 def _parse_offer(event: Said) -> Offer | None:

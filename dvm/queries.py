@@ -1,5 +1,6 @@
 """All SQL of dvm, and the rows it reads: jobs, payments, orders. Tables: migrations/."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -204,12 +205,22 @@ async def forget_cancellations(tx: Transaction, agent: str, before: int) -> None
     await tx.execute("DELETE FROM cancellations WHERE agent = ? AND created_at < ?", agent, before)
 
 
-async def cancellations(db: Database, agent: str) -> list[tuple[str, str]]:
+async def cancellations(db: Database | Transaction, agent: str) -> list[tuple[str, str]]:
     """Request id and author of all that are remembered, oldest first."""
     rows = await db.all(
         "SELECT request_id, author FROM cancellations WHERE agent = ? ORDER BY created_at, request_id", agent
     )
     return [(row["request_id"], row["author"]) for row in rows]
+
+
+async def jobs_named(db: Database, agent: str, customer: str, ids: Sequence[str]) -> list[JobRow]:
+    """Those of the jobs of one customer that it can still take back."""
+    rows = await db.all(
+        f"SELECT * FROM jobs WHERE agent = ? AND customer = ? AND id IN ({_marks(ids)})"  # noqa: S608
+        " AND state NOT IN ('done', 'failed', 'returned', 'cancelled')",
+        agent, customer, *ids,
+    )  # fmt: skip
+    return [_job(row) for row in rows]
 
 
 async def jobs_taken_back(db: Database, agent: str) -> list[JobRow]:
@@ -257,6 +268,11 @@ async def update_payment(
         reason or payment.reason, now, payment.id, payment.state,
     )  # fmt: skip
     return bool(changed)
+
+
+async def forget_payment(tx: Transaction, payment: PaymentRow) -> None:
+    """Drop a payment that came to nothing, unless it has moved on."""
+    await tx.execute("DELETE FROM payments WHERE id = ? AND state = ?", payment.id, payment.state)
 
 
 async def get_payment(db: Database, payment_id: str) -> PaymentRow | None:
@@ -422,5 +438,5 @@ def _event(raw: str | None) -> Event | None:
     return parse_event(raw) if raw else None
 
 
-def _marks(values: tuple[Any, ...]) -> str:
+def _marks(values: Sequence[Any]) -> str:
     return ", ".join("?" * len(values))

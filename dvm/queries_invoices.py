@@ -68,10 +68,14 @@ async def invoice_by_event(db: Database, agent: str, event_id: str) -> InvoiceRo
     return _row(row) if row else None
 
 
-async def count_open(db: Database, agent: str) -> int:
-    """How many invoices of an agent may still be paid."""
-    row = await db.one("SELECT COUNT(*) AS n FROM invoices WHERE agent = ? AND state = 'open'", agent)
-    return int(row["n"]) if row else 0
+async def count_open(db: Database, agent: str, customer: str) -> tuple[int, int]:
+    """How many invoices of an agent may still be paid, and how many of them by this customer."""
+    row = await db.one(
+        "SELECT COUNT(*) AS n, COUNT(CASE WHEN customer = ? THEN 1 END) AS own FROM invoices"
+        " WHERE agent = ? AND state = 'open'",
+        customer, agent,
+    )  # fmt: skip
+    return (int(row["n"]), int(row["own"])) if row else (0, 0)
 
 
 async def due_invoices(db: Database, agent: str, now: int, limit: int) -> list[InvoiceRow]:
@@ -132,9 +136,9 @@ async def owed_msat(tx: Transaction, agent: str, customer: str) -> int:
     return int(row["msat"]) if row else 0
 
 
-async def paid_msat(tx: Transaction, agent: str, customer: str) -> int:
+async def paid_msat(source: Database | Transaction, agent: str, customer: str) -> int:
     """What a customer has paid an agent so far, however; not what is to go back."""
-    row = await tx.one(
+    row = await source.one(
         "SELECT COALESCE(SUM(amount_sat), 0) AS sat FROM payments WHERE agent = ? AND payer = ? AND state = 'redeemed'"
         " AND reason = ''",
         agent, customer,

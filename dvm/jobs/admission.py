@@ -10,7 +10,7 @@ asked about any event: it changes nothing, and is true only where the event woul
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from dvm.limits import ProviderLimits
@@ -59,6 +59,12 @@ def demands(limits: ProviderLimits) -> Tags:
     if limits.stranger_sat_min:
         tags.append(("strangers", "amount", str(1000 * limits.stranger_sat_min)))
     return tuple(tags)
+
+
+def of_notices(limits: ProviderLimits) -> ProviderLimits:
+    """The limits of what is no request: strangers owe nothing for it, and are heard though they may not ask."""
+    per_minute = limits.stranger_requests_per_minute_max or ProviderLimits.stranger_requests_per_minute_max
+    return replace(limits, stranger_pow_bits=0, stranger_requests_per_minute_max=per_minute)
 
 
 class Bucket:
@@ -121,9 +127,17 @@ class Admission:
         account = self._account(key)
         return account is not None and (account.is_customer or 0 <= now - account.met_at < MET_SECONDS)
 
+    def is_customer(self, key: str) -> bool:
+        """Whether a key is known as a customer's."""
+        return key in self._known[True]
+
     def is_allowed(self, key: str) -> bool:
         """Whether the operator says that this is a customer."""
         return key in self._allowed
+
+    def forget_stranger(self, key: str) -> None:
+        """The key has paid, as it seems: it is to be met anew."""
+        self._known[False].pop(key, None)
 
     def meet(self, key: str, now: int, *, is_customer: bool) -> None:
         """Tell what is known of a key. A stranger who is still one keeps the bucket it has."""

@@ -9,7 +9,6 @@ No job can wait for itself, or two for each other: an id is the hash of the even
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -17,12 +16,13 @@ from typing import Final
 from dvm.errors import BadRequest, JobFailed
 from dvm.escrow.parties import ProviderDesk
 from dvm.jobs.inputs import pointer
+from dvm.jobs.room import Neighbour, Room
 from dvm.kinds import DELETION, FEEDBACK, is_request_kind, result_kind
 from dvm.limits import ProviderLimits
-from dvm.nip90 import ENCRYPTED, Input, JobRequest, Status, parse_feedback, parse_result
+from dvm.nip90 import ENCRYPTED, Input, JobRequest, Status, parse_feedback, parse_result, repeated_request
 from dvm.post import Post
 from dvm.queries import JobRow
-from identity import Event, InvalidEvent, parse_event
+from identity import Event
 from identity.event import CREATED_AT_MAX
 from relay_bridge import Filter, RelayBridgeError, usable_relays
 from wallet.errors import Action
@@ -51,26 +51,22 @@ class Chains:
         self._desk = desk
         self._limits = limits
         self._report = report
-        self._under_way = Counter[str]()
+        self._room = Room(limits.chained_jobs_max)
 
-    async def inputs(self, job: JobRow, request: JobRequest) -> tuple[Input, ...]:
-        """The inputs, each of type job with the result that it stands for; waits until all are there.
+    async def inputs(self, job: JobRow, who: Neighbour, request: JobRequest) -> tuple[Input, ...]:
+        """The inputs, each of type job with the result that it stands for; waits until all are there, in `who`'s place.
 
         Raises `JobFailed`, whose message is for the customer: at the latest when the request, the agent's patience or
         the escrow that pays for the job ends.
         """
         if not builds_on_jobs(request.inputs):
             return request.inputs
-        # Nobody has more of them here than there is room left.
-        if self._under_way[job.customer] >= self._limits.chained_jobs_max - self._under_way.total():
+        if not self._room.has(who):
             raise JobFailed(
                 "too many jobs wait for others here; send it again when what it works on is there"
             )
-        self._under_way[job.customer] += 1
-        try:
+        with self._room.held(who):
             return await self._wait(job, request.inputs, await self._until(job, request))
-        finally:
-            self._under_way -= Counter((job.customer,))  # which forgets who has none
 
     async def _until(self, job: JobRow, request: JobRequest) -> int:
         escrow = await self._desk.get(job.id) if job.price_msat else None
@@ -152,17 +148,9 @@ def _readable(event: Event, job_id: str) -> Event:
 
 
 def _quoted(job_id: str, events: Sequence[Event]) -> Event | None:
-    """The request as a result of it holds it (NIP-90's `request` tag): relays drop requests when they expire."""
-    for event in events:
-        raw = event.tag("request") if parse_result(event) else None
-        try:
-            request = parse_event(raw) if raw else None
-            if request is not None and request.id == job_id:
-                request.verify()
-                return request
-        except InvalidEvent:
-            continue
-    return None
+    """The request as a result of it holds it: relays drop requests when they expire."""
+    repeated = filter(None, map(repeated_request, events))
+    return next((request for request in repeated if request.id == job_id), None)
 
 
 def _error(event: Event) -> str | None:

@@ -7,9 +7,10 @@ restart forgets nobody who paid.
 
 from dvm import queries_invoices
 from dvm.jobs.admission import Admission, Refusal, Verdict
+from dvm.jobs.room import Neighbour, Standing
 from dvm.limits import ProviderLimits
 from identity import Event
-from store import Clock, Transaction
+from store import Clock, Database, Transaction
 
 _REFUSALS_MAX = 10_000
 
@@ -30,17 +31,32 @@ class NoticeGate:
         """See `relay_bridge.Gate`."""
         return (await self._judge(event, tx)).admitted
 
-    async def is_customer(self, tx: Transaction, key: str) -> bool:
+    async def is_customer(self, source: Database | Transaction, key: str) -> bool:
         """Whether this is nobody's fresh key: its owner has paid the agent, or is allowed."""
         return self._admission.is_allowed(key) or bool(
-            await queries_invoices.paid_msat(tx, self._public_key, key)
+            await queries_invoices.paid_msat(source, self._public_key, key)
         )
 
+    async def neighbour(self, source: Database | Transaction, key: str, *, pays: bool = False) -> Neighbour:
+        """As whom a key asks for a place; `pays`: what it is for costs something."""
+        if pays:
+            return Neighbour(key, Standing.PAYS)
+        await self._meet(source, key)
+        is_customer = self._admission.is_customer(key)
+        return Neighbour(key, Standing.CUSTOMER if is_customer else Standing.STRANGER)
+
+    def has_paid(self, key: str) -> None:
+        """A job was paid for, by this key perhaps: look again."""
+        self._admission.forget_stranger(key)
+
     async def _judge(self, event: Event, tx: Transaction) -> Verdict:
+        await self._meet(tx, event.pubkey)
+        return self._admission.judge(event, self._clock.now())
+
+    async def _meet(self, source: Database | Transaction, key: str) -> None:
         now = self._clock.now()
-        if not self._admission.knows(event.pubkey, now):
-            self._admission.meet(event.pubkey, now, is_customer=await self.is_customer(tx, event.pubkey))
-        return self._admission.judge(event, now)
+        if not self._admission.knows(key, now):
+            self._admission.meet(key, now, is_customer=await self.is_customer(source, key))
 
 
 class RequestGate(NoticeGate):

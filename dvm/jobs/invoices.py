@@ -20,6 +20,7 @@ from typing import Final
 import structlog
 
 from dvm import queries, queries_invoices
+from dvm.jobs.gate import RequestGate
 from dvm.jobs.lifecycle import PaymentRedeemed, PaymentState
 from dvm.jobs.payment_book import PaymentBook
 from dvm.jobs.payments import Payments
@@ -29,10 +30,11 @@ from dvm.post import Post
 from dvm.queries import SURPLUS, JobRow, PaymentRow
 from dvm.queries_invoices import InvoiceRow, InvoiceStage
 from identity import Event
+from relay_bridge import NotNow
 from relay_bridge.tasks import Tasks
 from relay_bridge.timing import within
 from store import Also, Transaction
-from wallet import InvalidRequest, WalletError
+from wallet import InvalidRequest, RailCannot, WalletError
 from wallet.invoice import parse_invoice
 from wallet.rails import InvoiceState, OwnInvoice, Wish
 from wallet.terms import Method
@@ -41,6 +43,7 @@ ZAP_RECEIPT: Final = 9735
 MAKE_SECONDS_MAX: Final = 5.0  # an offer waits no longer for its invoice, and goes out without
 REST_SECONDS: Final = 30  # a rail that made none is left alone for so long
 OPEN_MAX: Final = 500  # of one agent; what is offered beyond that carries none
+STRANGERS_OPEN_MAX: Final = 375  # so many open ones, and only customers get more
 ASKED_AT_ONCE: Final = 16
 ASK_SECONDS_MAX: Final = 1800
 
@@ -51,16 +54,25 @@ class Invoices:
     """The invoices of one agent. `start` goes on with what an earlier process left."""
 
     def __init__(
-        self, post: Post, agent: str, limits: ProviderLimits, payments: Payments, book: PaymentBook
+        self,
+        post: Post,
+        agent: str,
+        limits: ProviderLimits,
+        *,
+        payments: Payments,
+        book: PaymentBook,
+        gate: RequestGate,
     ) -> None:
         self._post = post
         self._agent = agent
         self._limits = limits
         self._payments = payments
         self._book = book
+        self._gate = gate
         self._woken = asyncio.Event()
         self._resting_until = 0
         self._tasks = Tasks()
+        self._zapped: set[str] = set()  # names of invoices that are being asked about
         self._end_hints: Callable[[], None] | None = None
 
     async def start(self) -> None:
@@ -87,7 +99,8 @@ class Invoices:
         if (request.settle and Method.INVOICE not in request.settle) or not self._post.lightning.rails:
             return None
         row = await queries_invoices.get_invoice(self._post.db, self._agent, job.id)
-        row = row or await self._make(job, on_credit=False)
+        beside_coins = any(method != Method.INVOICE for method in request.settle)
+        row = row or await self._make(job, on_credit=False, beside_coins=beside_coins)
         return row.bolt11 if row else None
 
     async def for_result(self, job: JobRow) -> str | None:
@@ -124,19 +137,27 @@ class Invoices:
         paid_msat = await queries_invoices.paid_msat(tx, self._agent, job.customer)
         return owed_msat + job.price_msat <= min(paid_msat, self._limits.credit_msat_max)
 
-    async def _make(self, job: JobRow, *, on_credit: bool) -> InvoiceRow | None:
+    async def _make(self, job: JobRow, *, on_credit: bool, beside_coins: bool = False) -> InvoiceRow | None:
         """Ask the rail, and keep what it made before anybody is shown it. One that is lost on the way costs nothing."""
         now, name = self._post.clock.now(), f"job:{self._agent}:{job.id}"
         if now < self._resting_until:
             return None
-        if await queries_invoices.count_open(self._post.db, self._agent) >= OPEN_MAX:
+        is_customer = await self._gate.is_customer(self._post.db, job.customer)
+        open_max = OPEN_MAX if is_customer else STRANGERS_OPEN_MAX
+        total, own = await queries_invoices.count_open(self._post.db, self._agent, job.customer)
+        if own >= open_max - total:  # nobody has more than there is room left
             log.warning("too_many_invoices", agent=self._agent)
             return None
-        wish = Wish(job.price_msat, description=f"job {job.id[:12]}", job_id=job.id)
+        wish = Wish(
+            job.price_msat, description=f"job {job.id[:12]}", job_id=job.id, beside_coins=beside_coins
+        )
         try:
             made = await within(
                 self._post.clock, MAKE_SECONDS_MAX, self._post.lightning.make_invoice(name, wish)
             )
+        except RailCannot as error:  # not this one: nothing was asked of it
+            log.info("no_invoice", job=job.id, reason=str(error))
+            return None
         except (WalletError, TimeoutError) as error:
             self._resting_until = self._post.clock.now() + REST_SECONDS
             log.warning("no_invoice", job=job.id, reason=str(error))
@@ -164,7 +185,8 @@ class Invoices:
         """A zap receipt (NIP-57) that names us: a hint, whoever signed it.
 
         It counts when our own rail says that its invoice, one that we made, is settled: the job's own, or one that a
-        zap endpoint of this post made for the offer or result that is zapped.
+        zap endpoint of this post made for the offer or result that is zapped. Raises `NotNow` while another receipt for
+        the same invoice is looked into.
         """
         try:
             payment_hash = parse_invoice(receipt.tag("bolt11") or "").payment_hash
@@ -180,8 +202,14 @@ class Invoices:
                 log.info("zap_ignored", receipt=receipt.id)
                 return
             row = replace(zapped, name=own.name, bolt11=own.bolt11 or "", payment_hash=payment_hash)
+        if row.name in self._zapped:  # anybody can send any number of receipts
+            raise NotNow("the rail is being asked about this invoice")
         if row.state is InvoiceStage.OPEN:
-            await self._ask(row)
+            self._zapped.add(row.name)
+            try:
+                await self._ask(row)
+            finally:
+                self._zapped.remove(row.name)
 
     def _on_hint(self, payment_hash: str) -> None:
         self._tasks.start(self._ask_about(payment_hash), "invoice hint")

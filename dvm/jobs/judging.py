@@ -14,11 +14,12 @@ from dvm.jobs.lifecycle import (
     JobState,
     PaymentAccepted,
     PaymentRedeemed,
+    PaymentRefused,
     PaymentReturning,
     PaymentState,
     judge_payment,
 )
-from dvm.jobs.payment_book import PaymentBook, PaymentOvertaken
+from dvm.jobs.payment_book import PAYMENTS_KEPT, PaymentBook, PaymentOvertaken
 from dvm.jobs.requests import Requests
 from dvm.jobs.returns import PaymentReturns
 from dvm.nip90 import JobRequest
@@ -29,6 +30,7 @@ from store import Also, Transaction
 from wallet import (
     Action,
     AlreadySpent,
+    InvalidToken,
     Lock,
     MintUnavailable,
     Plan,
@@ -96,6 +98,8 @@ class PaymentJudging:
         if job is None and self._is_for_us(token, payment) and now < payment.created_at + REQUEST_SECONDS_MAX:
             raise NotYet("the request it pays for has not come yet")
         try:
+            if any(proof.dleq is None for proof in token.proofs) and await self._is_doubtful(payment, job):
+                raise InvalidToken("coins that nobody asked for must show that they are real (NUT-12)")
             escrow = await self._desk.get(payment.job_id)
             if job is not None and escrow is not None and escrow.stage is Stage.AGREED:
                 also = await self._desk.funded(escrow, token, payment.token)
@@ -106,7 +110,13 @@ class PaymentJudging:
             if now < payment.created_at + self._limits.payment_check_seconds_max:
                 raise
             reason = "the mint could not be reached to check the payment"
-            await self._book.refuse(payment, job, reason, Action.RETRY_AFTER)
+            if not self._is_ours_alone(token, payment):
+                await self._book.refuse(payment, job, reason, Action.RETRY_AFTER)
+                return
+            if job is not None:  # it ends, and nobody but us can ever give the coins back
+                ends_job = payment.payer == job.customer
+                await self._book.apply(job, PaymentRefused(reason, Action.RETRY_AFTER, ends_job))
+            raise
         except WrongLock as error:
             await self._return_misfit(payment, job, token, error)
         except AlreadySpent as error:
@@ -189,6 +199,12 @@ class PaymentJudging:
             return
         await self._desk.happens(job.id, GivesBack())  # the job ended meanwhile
 
+    async def _is_doubtful(self, payment: PaymentRow, job: JobRow | None) -> bool:
+        """Whether no mint is troubled for it: it is for no job of ours, or came after many others for the same."""
+        if job is None:
+            return True
+        return len(await queries.payments_of(self._post.db, self._agent, payment.job_id)) > PAYMENTS_KEPT
+
     # Whose coins they are ------------------------------------------------------------------------------------
 
     def _key(self, request_id: str) -> SecretKey:
@@ -198,11 +214,11 @@ class PaymentJudging:
     def _is_for_us(self, token: Token, payment: PaymentRow) -> bool:
         """Whether the coins are locked to our key for that job: then we offered to do it, whatever we remember."""
         ours = self._key(payment.job_id).compressed_public_key
-        try:
-            locks = [parse_lock(proof.secret) for proof in token.proofs]
-        except WrongLock:
-            return False
-        return all(lock is not None and lock.pubkey == ours for lock in locks)
+        return all(lock is not None and lock.pubkey == ours for lock in _locks(token))
+
+    def _is_ours_alone(self, token: Token, payment: PaymentRow) -> bool:
+        """Whether nobody else can ever spend the coins."""
+        return _locks(token) == {Lock(self._key(payment.job_id).compressed_public_key)}
 
     async def _expected_lock(self, token: Token, job: JobRow | None, now: int) -> Lock | None:
         """The lock these coins must have: none at all, or exactly the agreed one. Raises `WrongLock` when too late."""
@@ -270,3 +286,11 @@ class PaymentJudging:
         ends_job = job is not None and payment.payer == job.customer
         told = PaymentReturning(str(error), error.action, ends_job)
         await self._book.record(payment, PaymentState.RETURNING, plan, job, told)
+
+
+def _locks(token: Token) -> set[Lock | None]:
+    """The locks of the coins; none counts for a coin whose lock nobody could open."""
+    try:
+        return {parse_lock(proof.secret) for proof in token.proofs}
+    except WrongLock:
+        return {None}

@@ -1,6 +1,6 @@
 """The steps of payments, each written in one transaction with what it means for the job."""
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -11,6 +11,8 @@ from dvm.queries import JobRow, PaymentRow
 from store import Also, Transaction
 from wallet import Action, Plan
 from wallet.ledger import counter_account, settle
+
+PAYMENTS_KEPT: Final = 20  # for one job, if they come to nothing: anybody can send some
 
 log = structlog.get_logger(__name__)
 
@@ -74,12 +76,20 @@ class PaymentBook:
             raise
 
     async def refuse(self, payment: PaymentRow, job: JobRow | None, reason: str, action: Action) -> None:
-        """Nothing is taken: the payment ends, and with it the job, if its customer sent it."""
+        """Nothing is taken: the payment ends, and with it the job, if its customer sent it.
+
+        It is forgotten if it was for no job of ours, or one of many for a job.
+        """
         log.info("payment_refused", payment=payment.id, job=payment.job_id, reason=reason)
+        others = await queries.payments_of(self._post.db, payment.agent, payment.job_id) if job else []
+        is_kept = 0 < len(others) <= PAYMENTS_KEPT or payment.state is not PaymentState.RECEIVED
 
         async def write(tx: Transaction) -> None:
             now = self._post.clock.now()
-            await queries.update_payment(tx, payment, PaymentState.REFUSED, now=now, reason=reason)
+            if is_kept:
+                await queries.update_payment(tx, payment, PaymentState.REFUSED, now=now, reason=reason)
+            else:
+                await queries.forget_payment(tx, payment)
 
         # Only the payment that was accepted, the one in REDEEMING, moves a job that is PAYING.
         tell = PaymentLost if payment.state is PaymentState.REDEEMING else PaymentRefused

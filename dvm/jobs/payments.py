@@ -7,6 +7,9 @@ judged in `judging.py`, what goes back is made in `returns.py`, steps are writte
         ├────── good, not wanted ─────────────────────────────────────────────▶ RETURNING
         └────── bad, or not ours to take ──▶ REFUSED
 
+Coins that nobody can tell from invented ones are not asked about if they are for no job of ours, or for one that many
+came for: they are refused, and leave no row. All that is looked at, or waits for a mint, has a place in its `room`.
+
 One job takes one payment: accepting it moves the job from OFFERED to PAYING in the same transaction, and only one
 payment can do that. The others are then judged anew, and go back.
 
@@ -15,13 +18,16 @@ RETURNING whoever the mint says, and `Wallet.settle` asks it after a crash; in R
 """
 
 import hashlib
+from collections import defaultdict
 from contextlib import suppress
+from typing import Final
 
 import structlog
 
 from dvm import queries
 from dvm.escrow.desk import Overtaken
 from dvm.escrow.parties import ProviderDesk
+from dvm.jobs.gate import RequestGate
 from dvm.jobs.judging import NotYet, PaymentJudging
 from dvm.jobs.lifecycle import (
     PAYMENT_OPEN,
@@ -33,9 +39,12 @@ from dvm.jobs.lifecycle import (
 from dvm.jobs.payment_book import PaymentBook
 from dvm.jobs.requests import Requests
 from dvm.jobs.returns import PaymentReturns
+from dvm.jobs.room import Neighbour, Room, Standing
+from dvm.jobs.under_way import UnderWay
 from dvm.post import Post
 from dvm.queries import JobRow, PaymentRow
 from identity import Signer
+from relay_bridge import Delivery, NotNow
 from store import Transaction
 from wallet import (
     Action,
@@ -46,10 +55,15 @@ from wallet import (
     Token,
     WalletError,
     encode_token,
+    parse_token,
 )
 from wallet.crypto import proof_y
 from wallet.escrow import GivesBack
 from wallet.ledger import unsettle
+
+AT_ONE_MINT_MAX: Final = 400  # payments that are looked at, or wait for the mint
+
+_NOBODY: Final = Neighbour("", Standing.STRANGER)  # for whom all is counted that pays for nothing we offer
 
 log = structlog.get_logger(__name__)
 
@@ -63,13 +77,18 @@ class Payments:
         signer: Signer,
         requests: Requests,
         desk: ProviderDesk,
+        *,
         book: PaymentBook,
+        gate: RequestGate,
     ) -> None:
         self._desk = desk
         self._post = post
         self._agent = signer.public_key
         self._returns = PaymentReturns(post, signer, requests)
         self._book = book
+        self._gate = gate
+        self._rooms = defaultdict[str, Room](lambda: Room(AT_ONE_MINT_MAX))
+        self._under_way = UnderWay()
         self._judging = PaymentJudging(
             post, self._agent, requests=requests, desk=desk, book=book, returns=self._returns
         )
@@ -82,6 +101,44 @@ class Payments:
             agent=self._agent, job_id=job_id, payer=payer, public=public, state=PaymentState.RECEIVED,
             token=encode_token(token), amount_sat=0, op_id=None, reason="", created_at=self._post.clock.now(),
         )  # fmt: skip
+
+    def room(self, mint: str) -> Room:
+        """Where payments at a mint have their places until they have ended: none waits because another mint is away."""
+        return self._rooms[mint if mint in self._post.wallet.mints else ""]
+
+    async def receive(self, payment: PaymentRow, token: Token, delivery: Delivery) -> None:
+        """Take in a new payment that came in a message, and go on with it.
+
+        Raises `NotNow` if there is no place for it: the message waits, and holds nothing but its row.
+        """
+        who, room = await self._whose(payment), self.room(token.mint)
+        if not room.has(who):
+            raise NotNow(f"{AT_ONE_MINT_MAX} payments at {token.mint} are looked at already, or wait for it")
+        with room.held(who):  # others come at the same time
+            async with self._post.db.transaction() as tx:
+                if not await queries.insert_payment(tx, payment):
+                    log.info("payment_repeated", payment=payment.id, wrap=delivery.event.id)
+                await delivery.done(tx)
+            await self.begin(payment)
+
+    async def begin(self, payment: PaymentRow) -> None:
+        """Drive a payment that is on disk to its end, in a place of its own."""
+        who = await self._whose(payment)
+        room = self.room("" if payment.by_invoice else parse_token(payment.token).mint)
+        ends = self.take(payment.id)
+        if self._under_way.start(payment.id, ends, then=lambda: room.release(who)):
+            room.take(who)
+
+    async def stop(self) -> None:
+        """Leave the rest to the next start."""
+        await self._under_way.close()
+
+    async def _whose(self, payment: PaymentRow) -> Neighbour:
+        """For whom a payment has its place: not for whoever sent it, as wallets make a key for each payment."""
+        job = await queries.get_job(self._post.db, self._agent, payment.job_id)
+        if job is None or job.state not in (JobState.ARRANGING, JobState.OFFERED, JobState.PAYING):
+            return _NOBODY
+        return await self._gate.neighbour(self._post.db, job.customer)
 
     async def take(self, payment_id: str) -> None:
         """Drive one payment to its end, waiting for its mint as long as that takes."""

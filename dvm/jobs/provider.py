@@ -17,7 +17,7 @@ from dvm.errors import JobFailed
 from dvm.escrow.desk import Overtaken
 from dvm.escrow.messages import ESCROW_MESSAGE
 from dvm.escrow.parties import ProviderDesk
-from dvm.jobs.admission import demands
+from dvm.jobs.admission import demands, of_notices
 from dvm.jobs.answers import Answers, Outgoing
 from dvm.jobs.cancellations import Cancellations
 from dvm.jobs.gate import NoticeGate, RequestGate
@@ -29,6 +29,7 @@ from dvm.jobs.lifecycle import (
     JobState,
     Next,
     OfferLapsed,
+    PaymentRedeemed,
     WorkInterrupted,
     WorkSealed,
     WorkStarted,
@@ -61,6 +62,7 @@ log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 30
 SWEEP_JOBS_MAX = 100
+ID_CHARACTERS_MAX = 64  # of what a payment says that it is for
 
 
 class Provider:
@@ -85,24 +87,25 @@ class Provider:
         self._desk = ProviderDesk(post, patient, self._limits, self._arranged)
         self._sealing = Sealing(post, signer.public_key, self._desk)
         book = PaymentBook(post, self._limits.fee_bps, self.apply)
-        self._payments = Payments(post, patient, self._requests, self._desk, book)
-        self._invoices = Invoices(post, signer.public_key, self._limits, self._payments, book)
-        self._answers = Answers(patient, post, self._requests, self._limits, self._invoices)
-        self._cancellations = Cancellations(post.db, signer.public_key, self._limits)
-        self._announcer = Announcer(agent, patient, post, demands=demands(self._limits))
         self._gate = RequestGate(signer.public_key, self._limits, post.clock)
-        no_work = replace(self._limits, stranger_pow_bits=0)
-        self._notice_gate = NoticeGate(signer.public_key, no_work, post.clock)
+        self._payments = Payments(post, patient, self._requests, self._desk, book=book, gate=self._gate)
+        self._invoices = Invoices(
+            post, signer.public_key, self._limits, payments=self._payments, book=book, gate=self._gate
+        )
+        self._answers = Answers(patient, post, self._requests, self._limits, self._invoices)
+        self._announcer = Announcer(agent, patient, post, demands=demands(self._limits))
+        self._notice_gate = NoticeGate(signer.public_key, of_notices(self._limits), post.clock)
+        self._cancellations = Cancellations(post.db, signer.public_key, self._limits, self._notice_gate)
         self._workshop = Workshop(
             agent, signer.public_key, post, requests=self._requests, cancellations=self._cancellations,
-            desk=self._desk, sealing=self._sealing, answers=self._answers, apply=self.apply, cancel=self._cancel,
-            purse=purse,
+            desk=self._desk, sealing=self._sealing, answers=self._answers, gate=self._gate, apply=self.apply,
+            cancel=self._cancel, purse=purse,
         )  # fmt: skip
         self._reception = Reception(
             agent, signer.public_key, post, requests=self._requests, cancellations=self._cancellations,
             payments=self._payments, invoices=self._invoices, desk=self._desk, sealing=self._sealing,
             gate=self._gate, apply=self.apply, cancel=self._cancel, start_now=self._start_now,
-            arrival=self._workshop.arrival,
+            queue=self._workshop.queue,
         )  # fmt: skip
         self._under_way = UnderWay()
         self._followings: list[Following] = []
@@ -119,9 +122,9 @@ class Provider:
         for job in await queries.jobs_taken_back(self._post.db, self.public_key):
             await self._cancel(job)
         for payment in await queries.open_payments(self._post.db, self.public_key):
-            self._under_way.start(f"payment:{payment.id}", self._payments.take(payment.id))
+            await self._payments.begin(payment)
         for job in await queries.jobs_in(self._post.db, self.public_key, JobState.QUEUED, JobState.RUNNING):
-            self._workshop.start(job)
+            await self._workshop.start(job)
         for job in await queries.jobs_in(self._post.db, self.public_key, JobState.RETURNING):
             self._under_way.start(f"return:{job.id}", self._payments.pay_back(job.id))
         await self._desk.start()
@@ -169,6 +172,7 @@ class Provider:
         await self._desk.stop()
         await self._invoices.stop()
         await self._workshop.stop()
+        await self._payments.stop()
         await self._under_way.close()
 
     # What comes in -------------------------------------------------------------------------------------------
@@ -204,26 +208,20 @@ class Provider:
             return
         token = Token(payload.mint, payload.proofs, payload.unit)
         try:
-            payment = self._payments.new(token, job_id=payload.id or "", payer=rumor.pubkey, public=False)
+            job_id = (payload.id or "")[:ID_CHARACTERS_MAX]
+            payment = self._payments.new(token, job_id=job_id, payer=rumor.pubkey, public=False)
         except WalletError as error:
             log.info("payment_refused", wrap=delivery.event.id, reason=str(error))
             return
-
-        async with self._post.db.transaction() as tx:
-            if not await queries.insert_payment(tx, payment):
-                log.info("payment_repeated", payment=payment.id, wrap=delivery.event.id)
-            await delivery.done(tx)
-        self._under_way.start(f"payment:{payment.id}", self._payments.take(payment.id))
+        await self._payments.receive(payment, token, delivery)
 
     async def _on_deletion(self, delivery: Delivery) -> None:
         """Somebody takes back what it published, a request to us perhaps (NIP-09)."""
         async with self._post.db.transaction() as tx:
             named = await self._cancellations.remember(tx, delivery.event, self._post.clock.now())
-            await delivery.done(tx)
-        for request_id in named:
-            job = await queries.get_job(self._post.db, self.public_key, request_id)
-            if job is not None and self._cancellations.include(job.request):
-                await self._cancel(job)
+        customer = delivery.event.pubkey
+        for job in await queries.jobs_named(self._post.db, self.public_key, customer, named):
+            await self._cancel(job)
 
     async def _on_zap(self, delivery: Delivery) -> None:
         await self._invoices.on_zap(delivery.event)
@@ -253,6 +251,9 @@ class Provider:
                 moved := await self._write(stored, job, event, decision, also=also, result=result)
             ):
                 log.debug("job", job=job.id, state=decision.state)
+                if isinstance(event, PaymentRedeemed):
+                    self._gate.has_paid(job.customer)
+                    self._notice_gate.has_paid(job.customer)
                 await self._go_on(moved, decision.then)
                 return moved
             # Somebody else moved the job on since it was read: decide on what it is now.
@@ -329,9 +330,9 @@ class Provider:
     async def _go_on(self, job: JobRow, then: Next) -> None:
         if then in (Next.PAY, Next.PAY_AND_WORK):
             for payment in await queries.payments_of(self._post.db, self.public_key, job.id):
-                self._under_way.start(f"payment:{payment.id}", self._payments.take(payment.id))
+                await self._payments.begin(payment)
         if then in (Next.WORK, Next.PAY_AND_WORK):
-            self._workshop.start(job)
+            await self._workshop.start(job)
         if then is Next.RETURN:
             self._under_way.start(f"return:{job.id}", self._payments.pay_back(job.id))
         if then is Next.STOP:
@@ -355,7 +356,8 @@ class Provider:
 
     async def _start_now(self, tx: Transaction, job: JobRow, request: JobRequest) -> bool:
         """If a slot is free, record in `tx` that a new job was begun, and begin it once that is on disk."""
-        if not self._workshop.take_slot(job):
+        who = await self._gate.neighbour(tx, job.customer)  # what costs something is not begun at once
+        if not self._workshop.take_slot(who):
             return False
         started = WorkStarted(attempts=1)
         step = decide_job(JobState.QUEUED, started)
@@ -364,15 +366,15 @@ class Provider:
             running = self._moved(job, started, step)
             written = await self._record(tx, None, running, await self._answers.to(job, step, ""))
         except BaseException:
-            self._workshop.give_slot_back(job)
+            self._workshop.give_slot_back(who)
             raise
         if written:
             tx.after_commit(
-                lambda: self._workshop.begin(running, request),
-                undone=lambda: self._workshop.give_slot_back(job),
+                lambda: self._workshop.begin(running, who, request),
+                undone=lambda: self._workshop.give_slot_back(who),
             )
         else:
-            self._workshop.give_slot_back(job)
+            self._workshop.give_slot_back(who)
         return written
 
     async def _sweep(self) -> None:

@@ -5,7 +5,8 @@ that writes the job down. A plain free job is also started there; one for an esc
 """
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from contextlib import nullcontext
+from typing import Final
 
 import structlog
 
@@ -22,6 +23,7 @@ from dvm.jobs.lifecycle import Arranged, Arrived, Cancelled, JobState, NotArrang
 from dvm.jobs.payment_book import ApplyToJob
 from dvm.jobs.payments import Payments
 from dvm.jobs.requests import Requests, Unreadable
+from dvm.jobs.room import Room
 from dvm.jobs.sealing import NoCredit, Sealing
 from dvm.nip90 import ENCRYPTED, PREPAID, JobRequest, parse_request
 from dvm.post import Post
@@ -29,10 +31,14 @@ from dvm.queries import JobRow
 from identity.event import CREATED_AT_MAX
 from relay_bridge import Delivery
 from relay_bridge.tasks import Tasks
+from relay_bridge.timing import within
 from store import Transaction
 from wallet import Action, WalletError, parse_token
 from wallet.escrow import NotFunded, Stage
 from wallet.terms import Terms
+
+PROPOSE_SECONDS_MAX: Final = 5.0  # an offer waits no longer for a mint, and is made without an escrow
+REST_SECONDS: Final = 30  # a mint that did not answer is left alone for so long
 
 log = structlog.get_logger(__name__)
 
@@ -41,8 +47,7 @@ class Reception:
     """The requests to one agent, whose public key is `public_key`. `start` goes on with what an arbiter is asked.
 
     Of its provider it needs four things: `apply` moves a job on (`Provider.apply`), `cancel` ends one that was taken
-    back, `start_now` records and begins a new one if that is possible at once, `arrival` says whether one more job of
-    a customer may wait.
+    back, `start_now` records and begins a new one if that is possible at once, `queue` has room for jobs that wait.
     """
 
     def __init__(
@@ -61,7 +66,7 @@ class Reception:
         apply: ApplyToJob,
         cancel: Callable[[JobRow], Awaitable[None]],
         start_now: Callable[[Transaction, JobRow, JobRequest], Awaitable[bool]],
-        arrival: Callable[[str], AbstractContextManager[bool]],
+        queue: Room,
     ) -> None:
         self._agent = agent
         self._public_key = public_key
@@ -77,8 +82,9 @@ class Reception:
         self._apply = apply
         self._cancel = cancel
         self._start_now = start_now
-        self._arrival = arrival
+        self._queue = queue
         self._tasks = Tasks()
+        self._rests_until: dict[str, int] = {}  # mints of ours that are asked nothing about an escrow
 
     async def start(self) -> None:
         """Wait on for the arbiters that were asked."""
@@ -138,12 +144,15 @@ class Reception:
         if self._cancellations.include(event):
             await self._apply(self._new_job(delivery), Cancelled(paid=False), also=delivery.done)
             return
-        with self._arrival(request.customer) as has_room:
-            if has_room:
-                await self._accept(delivery, request)
-            else:
-                reason = "too many jobs are waiting here; try again in a minute"
-                await self._refuse(delivery, reason, Action.RETRY_AFTER)
+        price_sat = await self._price_sat(request)
+        who = await self._gate.neighbour(self._post.db, request.customer, pays=price_sat > 0)
+        if not self._queue.has(who):
+            reason = "too many jobs are waiting here; try again in a minute"
+            await self._refuse(delivery, reason, Action.RETRY_AFTER)
+            return
+        # Others come at the same time, so it is counted as if it waited already; an offer does not wait here.
+        with nullcontext() if price_sat else self._queue.held(who):
+            await self._accept(delivery, request, price_sat)
 
     def _check(self, request: JobRequest) -> None:
         """Raise `BadRequest` if the agent could not work on this."""
@@ -169,8 +178,7 @@ class Reception:
 
     # How it is to be paid ------------------------------------------------------------------------------------
 
-    async def _accept(self, delivery: Delivery, request: JobRequest) -> None:
-        price_sat = await self._price_sat(request)
+    async def _accept(self, delivery: Delivery, request: JobRequest, price_sat: int) -> None:
         if price_sat and self._post.wallet.mints and not await self._post.wallet.mints_with_room(price_sat):
             reason = "our mints hold as many of our sats as we trust them with; try again later"
             await self._refuse(delivery, reason, Action.RETRY_AFTER)
@@ -187,7 +195,7 @@ class Reception:
         elif price_msat and await self._invoices.grant_credit(job, request):
             arrived = Arrived(price_msat, has_payment=False, on_credit=True)
             await self._apply(job, arrived, also=delivery.done)
-        elif price_msat and (terms := await self._desk.proposal(request, job.price_sat)):
+        elif price_msat and (terms := await self._proposal(request, job.price_sat)):
             await self._arrange(delivery, job, terms)
         else:
             await self._apply(job, Arrived(price_msat, has_payment=False), also=delivery.done)
@@ -201,14 +209,19 @@ class Reception:
         )
         if price_sat >= least_sat:
             return price_sat
-        async with self._post.db.transaction() as tx:
-            return price_sat if await self._gate.is_customer(tx, request.customer) else least_sat
+        return price_sat if await self._gate.is_customer(self._post.db, request.customer) else least_sat
 
     async def _accept_paid(self, delivery: Delivery, job: JobRow, request: JobRequest) -> None:
         try:
             token = parse_token(request.cashu or "")
         except WalletError as error:
             await self._refuse(delivery, f"the cashu tag cannot be read: {error}", error.action)
+            return
+        room = self._payments.room(token.mint)
+        who = await self._gate.neighbour(self._post.db, job.customer)
+        if not room.has(who):
+            reason = "too many payments are looked at just now; nothing was taken, try again in a minute"
+            await self._refuse(delivery, reason, Action.RETRY_AFTER)
             return
         payment = self._payments.new(token, job_id=job.id, payer=job.customer, public=not request.private)
 
@@ -218,7 +231,8 @@ class Reception:
             await delivery.done(tx)
 
         try:
-            await self._apply(job, Arrived(job.price_msat, has_payment=True), also=write)
+            with room.held(who):  # others come at the same time
+                await self._apply(job, Arrived(job.price_msat, has_payment=True), also=write)
         except _RepeatedPaymentError:
             await self._refuse(delivery, "these coins were sent for another job already", Action.FUND)
 
@@ -239,6 +253,21 @@ class Reception:
         return True
 
     # By an escrow --------------------------------------------------------------------------------------------
+
+    async def _proposal(self, request: JobRequest, price_sat: int) -> Terms | None:
+        """The terms of an escrow; None if it asks for none, or the mint does not soon tell what must be known of it."""
+        mint = next((mint for mint in request.mints if mint in self._post.wallet.mints), None)
+        now = self._post.clock.now()
+        if mint is None or now < self._rests_until.get(mint, 0):
+            return None
+        try:
+            return await within(
+                self._post.clock, PROPOSE_SECONDS_MAX, self._desk.proposal(request, price_sat)
+            )
+        except TimeoutError:
+            log.warning("escrow_not_offered", request=request.id, reason=f"{mint} does not answer")
+            self._rests_until[mint] = self._post.clock.now() + REST_SECONDS
+            return None
 
     async def _arrange(self, delivery: Delivery, job: JobRow, terms: Terms) -> None:
         """The customer wants an escrow: ask the arbiter before there is an offer."""

@@ -4,9 +4,7 @@ Inbox: jobs queued or running (`start`, `begin`). Duty: each is worked on until 
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -18,6 +16,7 @@ from dvm.jobs import inputs as job_inputs
 from dvm.jobs.answers import Answers, check_size
 from dvm.jobs.cancellations import Cancellations
 from dvm.jobs.chaining import Chains
+from dvm.jobs.gate import RequestGate
 from dvm.jobs.lifecycle import (
     JobInput,
     PaymentState,
@@ -28,6 +27,7 @@ from dvm.jobs.lifecycle import (
     WorkStarted,
 )
 from dvm.jobs.requests import Requests
+from dvm.jobs.room import Neighbour, Room
 from dvm.jobs.sealing import Sealing
 from dvm.jobs.slots import Slots
 from dvm.jobs.under_way import UnderWay
@@ -66,6 +66,7 @@ class Workshop:
         desk: ProviderDesk,
         sealing: Sealing,
         answers: Answers,
+        gate: RequestGate,
         apply: Apply,
         cancel: Callable[[JobRow], Awaitable[None]],
         purse: Purse | None,
@@ -79,6 +80,7 @@ class Workshop:
         self._desk = desk
         self._sealing = sealing
         self._answers = answers
+        self._gate = gate
         self._apply = apply
         self._cancel = cancel
         self._purse = purse
@@ -87,46 +89,34 @@ class Workshop:
         paid = any(prices) or desk.limits.stranger_sat_min > 0
         self._slots = Slots(desk.limits.concurrent_jobs_max, paid=paid)
         self._under_way = UnderWay()
-        self._jobs_of = Counter[str]()
+        #: Of jobs that wait for a slot or have one.
+        self.queue = Room(desk.limits.queue_jobs_max)
         self._closing = False
 
-    @contextmanager
-    def arrival(self, customer: str) -> Iterator[bool]:
-        """Whether one more job of this customer may come: nobody has more of them here than there is room left.
-
-        Until the context is left it is counted as if it waited: others come at the same time.
-        """
-        has_room = self._jobs_of[customer] < self._limits.queue_jobs_max - self._jobs_of.total()
-        self._jobs_of[customer] += has_room
-        try:
-            yield has_room
-        finally:
-            if has_room:
-                self._gone(customer)
-
-    def start(self, job: JobRow) -> None:
+    async def start(self, job: JobRow) -> None:
         """Work on a job as soon as there is a slot; one that may build on others looks for their results first."""
         event = job.request
+        who = await self._gate.neighbour(self._post.db, job.customer, pays=job.price_msat > 0)
         if event.has_tag(ENCRYPTED) or any(tag[2:3] == ("job",) for tag in event.tags_named("i")):
-            self._under_way.start(f"chain:{job.id}", self._chain(job))
+            self._under_way.start(f"chain:{job.id}", self._chain(job, who))
         else:
-            self._queue(job)
+            self._queue(job, who)
 
-    def take_slot(self, job: JobRow) -> bool:
+    def take_slot(self, who: Neighbour) -> bool:
         """Take a slot for a job that is about to be written down as begun; False if there is none for it now.
 
         It is given back by `give_slot_back`, or goes with the job to `begin`.
         """
-        return not self._closing and self._slots.take_now(job.customer, paid=job.price_msat > 0)
+        return not self._closing and self._slots.take_now(who)
 
-    def give_slot_back(self, job: JobRow) -> None:
+    def give_slot_back(self, who: Neighbour) -> None:
         """The job was not written down."""
-        self._slots.release(job.customer)
+        self._slots.release(who)
 
-    def begin(self, running: JobRow, request: JobRequest) -> None:
+    def begin(self, running: JobRow, who: Neighbour, request: JobRequest) -> None:
         """Work on a job that has a slot and is on disk as running."""
-        if not self._count(running, self._run_in_slot(running, request)):
-            self._slots.release(running.customer)
+        if not self._count(running, who, self._run_in_slot(running, who, request)):
+            self._slots.release(who)
 
     def interrupt(self, job_id: str) -> None:
         """End the work on a job, and its wait for others, except from within that wait."""
@@ -157,36 +147,32 @@ class Workshop:
 
     # How a job comes to its slot -----------------------------------------------------------------------------
 
-    async def _chain(self, job: JobRow) -> None:
+    async def _chain(self, job: JobRow, who: Neighbour) -> None:
         """Wait for what a job builds on, without a slot: the one it waits for may need that."""
         request = await self._requests.read_again(job.request)
         try:
-            inputs = await self._chains.inputs(job, request) if request else ()
+            inputs = await self._chains.inputs(job, who, request) if request else ()
         except JobFailed as error:
             await self.fail(job, str(error))
             return
-        self._queue(job, inputs)
+        self._queue(job, who, inputs)
 
-    def _queue(self, job: JobRow, inputs: tuple[Input, ...] = ()) -> None:
-        self._count(job, self._work(job, inputs))
+    def _queue(self, job: JobRow, who: Neighbour, inputs: tuple[Input, ...] = ()) -> None:
+        self._count(job, who, self._work(job.id, who, inputs))
 
-    def _count(self, job: JobRow, work: Coroutine[Any, Any, None]) -> bool:
+    def _count(self, job: JobRow, who: Neighbour, work: Coroutine[Any, Any, None]) -> bool:
         """Run `work`, and count the job as here until it ends; False if it is being worked on already."""
-        begun = self._under_way.start(f"work:{job.id}", work, then=lambda: self._gone(job.customer))
-        self._jobs_of[job.customer] += begun
+        begun = self._under_way.start(f"work:{job.id}", work, then=lambda: self.queue.release(who))
+        if begun:
+            self.queue.take(who)
         return begun
 
-    def _gone(self, customer: str) -> None:
-        self._jobs_of[customer] -= 1
-        if not self._jobs_of[customer]:
-            del self._jobs_of[customer]
-
-    async def _work(self, waiting: JobRow, inputs: tuple[Input, ...]) -> None:
-        await self._slots.take(waiting.customer, paid=waiting.price_msat > 0)
+    async def _work(self, job_id: str, who: Neighbour, inputs: tuple[Input, ...]) -> None:
+        await self._slots.take(who)
         try:
-            await self._work_in_slot(waiting.id, inputs)
+            await self._work_in_slot(job_id, inputs)
         finally:
-            self._slots.release(waiting.customer)
+            self._slots.release(who)
 
     async def _work_in_slot(self, job_id: str, inputs: tuple[Input, ...]) -> None:
         job = await queries.get_job(self._post.db, self._public_key, job_id)
@@ -215,14 +201,14 @@ class Workshop:
             return
         await self._run(running, replace(request, inputs=inputs) if inputs else request)
 
-    async def _run_in_slot(self, job: JobRow, request: JobRequest) -> None:
+    async def _run_in_slot(self, job: JobRow, who: Neighbour, request: JobRequest) -> None:
         try:
             if self._cancellations.include(job.request):  # it came while the job was written down
                 await self._cancel(job)
             else:
                 await self._run(job, request)
         finally:
-            self._slots.release(job.customer)
+            self._slots.release(who)
 
     # The work ------------------------------------------------------------------------------------------------
 
@@ -233,6 +219,8 @@ class Workshop:
                 raise JobFailed(f"the agent does not serve kind {job.kind} any more")
             schema = capability.schema
             inputs = await job_inputs.gather(request.inputs, self._post, self._limits, links=schema.links)
+            if ignored := schema.ignored(request.params):
+                await self._reporter(job)(ignored, "")
             if inputs is not request.inputs or request.params:
                 request = replace(request, inputs=inputs, params=schema.read(request.params))
             buy = self._purse.for_job(job.id).buy if self._purse else None

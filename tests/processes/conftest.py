@@ -245,7 +245,7 @@ def make_post(process: Any, relay: Relay, mint_url: str, tmp_path: Path) -> Make
 def agent(make_post: MakePost, gate: Gate) -> Post:
     """`tradepost up` on the tests' project, not started."""
     command = ("-m", "tradepost", "up", HERE / "project", "--json")
-    return make_post(*command, name="agent", GATE=str(gate.folder), TRADEPOST_CONCURRENT_JOBS_MAX="24")
+    return make_post(*command, name="agent", GATE=str(gate.folder), TRADEPOST_CONCURRENT_JOBS_MAX="32")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from bench.children import Child, child
 from identity import SecretKey, make_template, sign_event
 from relay_bridge.transport import Socket, connect_websocket
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.alone]
 
 EVENTS = 50_000
 ROUNDS = 3

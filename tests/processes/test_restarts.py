@@ -19,8 +19,8 @@ pytestmark = pytest.mark.process
 FUNDED_SAT = 5000
 JOBS = 100
 PRICE_SAT = 21
-SLOTS = 18  # of 24 that the agent has, what one customer may hold: it leaves some for others
-FREE_SLOTS = 14  # the same of free jobs, which leave some for paid ones besides
+SLOTS = 24  # of 32 that the agent has, what one customer may hold: it leaves some for others
+FREE_SLOTS = 13  # what one stranger may hold for free jobs, which leave some for paid ones and for customers
 
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["a new agent", "an agent that was here before"])

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from dvm.jobs.admission import OWN_SECONDS, TOLD_PER_MINUTE_MAX, Admission, Bucket, demands
+from dvm.jobs.admission import OWN_SECONDS, TOLD_PER_MINUTE_MAX, Admission, Bucket, demands, of_notices
 from dvm.limits import ProviderLimits
 from identity import Event, SecretKey, make_template, sign_event
 from identity.nip13 import mine
@@ -74,6 +74,7 @@ def test_one_strangers_flood_leaves_others_alone() -> None:
     assert flood(admission, [event(2)] * 20) == {"admitted": 20}
 
 
+@pytest.mark.no_cover  # 600,000 times the same lines
 @pytest.mark.parametrize("keys", [100, 1000])
 def test_of_many_greedy_strangers_and_a_modest_one_the_modest_one_gets_in(keys: int) -> None:
     """As long as their own rates together are below that of all strangers."""
@@ -151,6 +152,24 @@ def test_strangers_may_be_asked_for_work() -> None:
     assert not admission.ignores(mined, NOW)
     assert admission.judge(mined, NOW).admitted
     assert ask(admission, event(5), customer=True) == "admitted"
+
+
+def test_a_stranger_that_has_paid_is_asked_about_at_once() -> None:
+    admission = Admission(ProviderLimits(stranger_requests_per_minute_max=1))
+    flood(admission, [event(1)] * 5)
+    assert not admission.is_customer(event(1).pubkey)
+    admission.forget_stranger(event(1).pubkey)
+    assert ask(admission, event(1), customer=True) == "admitted"
+    assert admission.is_customer(event(1).pubkey)
+    admission.forget_stranger(event(1).pubkey)
+    assert admission.knows(event(1).pubkey, NOW)
+
+
+@pytest.mark.parametrize("per_minute", [0, 1])
+def test_what_is_no_request_is_heard_from_strangers_who_may_not_ask(per_minute: int) -> None:
+    limits = ProviderLimits(stranger_requests_per_minute_max=per_minute, stranger_pow_bits=20)
+    admission = Admission(of_notices(limits))
+    assert flood(admission, [event(1)] * 500)["admitted"] == (OWN if not per_minute else 4)
 
 
 def test_what_strangers_owe_is_announced() -> None:

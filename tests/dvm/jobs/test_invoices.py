@@ -1,21 +1,19 @@
 """Jobs paid by a Lightning invoice, as people's clients pay: on offers, on results done on credit, hinted at by zaps."""
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import pytest
 
 from dvm import Agent, JobState, Provider, ProviderLimits, queries, queries_invoices
+from dvm.jobs import invoices
 from dvm.queries_invoices import InvoiceRow, InvoiceStage
 from identity import Event, SecretKey, make_template, sign_event
-from tradepost.testing import Market
+from tests.dvm.conftest import Stranger
+from tradepost.testing import ManualClock, Market
 from tradepost.testing.lightning import MemoryLightning, MemoryRail
 from wallet import Wallet, parse_token
 from wallet.invoice import parse_invoice
-from wallet.rails import Wish
-
-if TYPE_CHECKING:
-    from conftest import Stranger
+from wallet.rails import OwnInvoice, Wish
 
 PRICE_SAT = 21
 
@@ -48,7 +46,7 @@ async def check_books(provider: Provider) -> None:
     assert report.ok, report.problems
 
 
-async def offered(stranger: "Stranger", *tags: tuple[str, ...], kind: int = 5001) -> tuple[Event, str]:
+async def offered(stranger: Stranger, *tags: tuple[str, ...], kind: int = 5001) -> tuple[Event, str]:
     """A request as noogle makes it, and the invoice of the offer that answers it."""
     request = stranger.request(*tags, kind=kind)
     bolt11 = bolt11_of(await stranger.answer(request, "payment-required"))
@@ -57,7 +55,7 @@ async def offered(stranger: "Stranger", *tags: tuple[str, ...], kind: int = 5001
 
 
 async def test_a_client_that_knows_no_ecash_pays_the_invoice(
-    market: Market, agent: Agent, stranger: "Stranger"
+    market: Market, agent: Agent, stranger: Stranger
 ) -> None:
     provider = await market.open(agent)
     request, bolt11 = await offered(stranger)
@@ -83,7 +81,7 @@ async def test_a_client_that_knows_no_ecash_pays_the_invoice(
 
 
 async def test_an_agent_without_rails_offers_no_invoice_and_that_is_no_fault(
-    market: Market, agent: Agent, stranger: "Stranger", capsys: pytest.CaptureFixture[str]
+    market: Market, agent: Agent, stranger: Stranger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     provider = await market.open(agent)
     provider._post.lightning._rails.clear()
@@ -92,7 +90,7 @@ async def test_an_agent_without_rails_offers_no_invoice_and_that_is_no_fault(
 
 
 async def test_who_says_how_it_pays_gets_an_invoice_if_it_names_one(
-    market: Market, agent: Agent, stranger: "Stranger"
+    market: Market, agent: Agent, stranger: Stranger
 ) -> None:
     await market.open(agent)
     with_ecash = stranger.request(("settle", "prepaid"))
@@ -101,7 +99,7 @@ async def test_who_says_how_it_pays_gets_an_invoice_if_it_names_one(
 
 
 async def test_an_offer_does_not_wait_for_a_mint_that_is_away(
-    market: Market, agent: Agent, stranger: "Stranger"
+    market: Market, agent: Agent, stranger: Stranger
 ) -> None:
     await market.open(agent)
     market.mint.refuse("/v1/mint/quote")
@@ -114,7 +112,7 @@ async def test_an_offer_does_not_wait_for_a_mint_that_is_away(
 
 
 async def test_an_invoice_paid_after_its_offer_is_claimed_all_the_same(
-    market: Market, agent: Agent, stranger: "Stranger"
+    market: Market, agent: Agent, stranger: Stranger
 ) -> None:
     provider = await market.open(agent)
     request, bolt11 = await offered(stranger)
@@ -133,7 +131,7 @@ async def is_in(provider: Provider, request: Event, state: JobState) -> bool:
 
 
 async def test_the_invoice_of_a_job_that_ecash_paid_comes_back_as_change(
-    market: Market, agent: Agent, stranger: "Stranger", purse: Wallet
+    market: Market, agent: Agent, stranger: Stranger, purse: Wallet
 ) -> None:
     provider = await market.open(agent, sat=10)
     request, bolt11 = await offered(stranger)
@@ -156,7 +154,7 @@ async def has_stage(provider: Provider, request: Event, stage: InvoiceStage) -> 
 
 
 async def test_ecash_for_a_job_that_the_invoice_paid_comes_back(
-    market: Market, agent: Agent, stranger: "Stranger", purse: Wallet
+    market: Market, agent: Agent, stranger: Stranger, purse: Wallet
 ) -> None:
     provider = await market.open(agent)
     request, bolt11 = await offered(stranger)
@@ -170,7 +168,7 @@ async def test_ecash_for_a_job_that_the_invoice_paid_comes_back(
 
 
 async def test_work_that_fails_gives_the_invoice_back_as_ecash(
-    market: Market, agent: Agent, stranger: "Stranger"
+    market: Market, agent: Agent, stranger: Stranger
 ) -> None:
     provider = await market.open(agent)
     request, bolt11 = await offered(stranger, kind=5050)
@@ -183,7 +181,7 @@ async def test_work_that_fails_gives_the_invoice_back_as_ecash(
     await check_books(provider)
 
 
-def zap(stranger: "Stranger", provider: Provider, event_id: str, bolt11: str, key: SecretKey) -> Event:
+def zap(stranger: Stranger, provider: Provider, event_id: str, bolt11: str, key: SecretKey) -> Event:
     tags = [("p", provider.public_key), ("e", event_id), ("bolt11", bolt11), ("description", "{}")]
     receipt = sign_event(make_template(9735, tags=tags, created_at=stranger.market.clock.now()), key)
     stranger.market.relay.insert(receipt)
@@ -191,7 +189,7 @@ def zap(stranger: "Stranger", provider: Provider, event_id: str, bolt11: str, ke
 
 
 async def test_a_zap_receipt_is_a_hint_and_never_a_proof(
-    market: Market, agent: Agent, stranger: "Stranger"
+    market: Market, agent: Agent, stranger: Stranger
 ) -> None:
     provider = await market.open(agent)
     request, bolt11 = await offered(stranger)
@@ -205,7 +203,7 @@ async def test_a_zap_receipt_is_a_hint_and_never_a_proof(
     assert (await invoice_of(provider, request)).state is InvoiceStage.OPEN
 
 
-async def test_a_zap_receipt_makes_us_ask_at_once(market: Market, agent: Agent, stranger: "Stranger") -> None:
+async def test_a_zap_receipt_makes_us_ask_at_once(market: Market, agent: Agent, stranger: Stranger) -> None:
     provider = await market.open(agent)
     await provider._invoices.stop()  # nobody asks now and then
     request, bolt11 = await offered(stranger)
@@ -215,7 +213,7 @@ async def test_a_zap_receipt_makes_us_ask_at_once(market: Market, agent: Agent, 
 
 
 async def test_a_zap_of_an_invoice_that_our_own_endpoint_made_pays_the_job(
-    market: Market, agent: Agent, stranger: "Stranger"
+    market: Market, agent: Agent, stranger: Stranger
 ) -> None:
     provider = await market.open(agent)
     request, _ = await offered(stranger)
@@ -234,6 +232,58 @@ async def test_a_zap_of_an_invoice_that_our_own_endpoint_made_pays_the_job(
     assert (await stranger.answer(request, "result")).content == "SOME TEXT"
 
 
+async def test_any_number_of_zap_receipts_asks_about_an_invoice_once_at_a_time(agent: Agent) -> None:
+    clock = ManualClock()
+    async with Market(clock=clock) as market:
+        stranger = Stranger(market)
+        provider = await market.open(agent)
+        request, bolt11 = await offered(stranger)
+        await provider._invoices.stop()
+        row = await invoice_of(provider, request)
+        answers, asked = asyncio.Event(), list[str]()
+        look = provider._post.lightning.look
+
+        async def slowly(name: str) -> OwnInvoice:
+            asked.append(name)
+            await answers.wait()
+            return await look(name)
+
+        provider._post.lightning.look = slowly  # type: ignore[method-assign]
+        for _ in range(20):
+            zap(stranger, provider, request.id, bolt11, SecretKey.generate())
+        await stranger.eventually(lambda: all_but_one_wait(provider, 19))
+        assert asked == [row.name]
+        market.mint.pay(bolt11)
+        answers.set()
+        await clock.advance(5)
+        assert (await stranger.answer(request, "result")).content == "SOME TEXT"
+
+
+async def all_but_one_wait(provider: Provider, count: int) -> bool:
+    found = await provider._post.db.all(
+        "SELECT COUNT(*) AS n FROM inbox WHERE name LIKE 'zaps:%' AND state = 'open' AND attempts > 0"
+    )
+    return int(found[0]["n"]) == count
+
+
+async def test_strangers_leave_invoices_for_customers_and_for_each_other(
+    market: Market, agent: Agent, stranger: Stranger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invoices, "OPEN_MAX", 8)
+    monkeypatch.setattr(invoices, "STRANGERS_OPEN_MAX", 6)
+    friend, modest = Stranger(market), Stranger(market)
+    await market.open(agent, limits=ProviderLimits(allowed=(friend.key.public_key,)))
+
+    async def gets(one: Stranger, text: str) -> bool:
+        return bolt11_of(await one.answer(one.request(text=text), "payment-required")) is not None
+
+    assert [await gets(stranger, f"{number}") for number in range(5)] == [True] * 3 + [False] * 2
+    assert [await gets(modest, f"{number}") for number in range(3)] == [True] * 2 + [False]
+    for _ in range(3):
+        await gets(Stranger(market), "again")
+    assert await gets(friend, "mine")
+
+
 async def seen_zaps(provider: Provider, count: int) -> bool:
     rows = await provider._post.db.all(
         "SELECT COUNT(*) AS n FROM inbox WHERE name LIKE 'zaps:%' AND state = 'done'"
@@ -242,7 +292,7 @@ async def seen_zaps(provider: Provider, count: int) -> bool:
 
 
 async def test_a_customer_who_paid_before_gets_credit_and_pays_on_the_result(
-    market: Market, agent: Agent, stranger: "Stranger"
+    market: Market, agent: Agent, stranger: Stranger
 ) -> None:
     provider = await market.open(agent, limits=ProviderLimits(credit_msat_max=30_000))
     first, bolt11 = await offered(stranger)  # a stranger pays first
@@ -263,7 +313,7 @@ async def test_a_customer_who_paid_before_gets_credit_and_pays_on_the_result(
 
 
 async def test_work_on_credit_that_fails_or_is_taken_back_is_owed_by_nobody(
-    market: Market, agent: Agent, stranger: "Stranger"
+    market: Market, agent: Agent, stranger: Stranger
 ) -> None:
     provider = await market.open(agent, limits=ProviderLimits(credit_msat_max=21_000))
     first, bolt11 = await offered(stranger)
@@ -277,7 +327,7 @@ async def test_work_on_credit_that_fails_or_is_taken_back_is_owed_by_nobody(
 
 
 async def test_a_wallet_that_sends_notifications_is_heard(
-    market: Market, agent: Agent, stranger: "Stranger"
+    market: Market, agent: Agent, stranger: Stranger
 ) -> None:
     network = MemoryLightning(clock=market.clock)
     post = await market.post("agent", sat=0)

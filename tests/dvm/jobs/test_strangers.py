@@ -211,7 +211,7 @@ async def test_a_flood_is_told_to_come_back(market: Market, stranger: "Stranger"
         await go_on.wait()
         return "done"
 
-    provider = await market.open(agent, limits=ProviderLimits(queue_jobs_max=4, concurrent_jobs_max=1))
+    provider = await market.open(agent, limits=ProviderLimits(queue_jobs_max=6, concurrent_jobs_max=1))
     first = [stranger.request(text=str(number)) for number in range(2)]
 
     async def both_wait() -> bool:
