@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
-from dvm.errors import AllowanceExceeded, BadRequest
+from dvm.errors import AllowanceExceeded, BadRequest, RunnerUnusable
 from dvm.kinds import check_request_kind, kind_of
 from dvm.nip90 import Input, JobRequest
-from dvm.schemas import Param, Schema, schema_of
+from dvm.schemas import Others, Param, Schema, schema_of
 from identity import InvalidName
 from identity.nip05 import Name, parse_name
 
@@ -41,20 +41,60 @@ _SLUG: Final = re.compile(r"[^a-z0-9]+")
 SLUG_LENGTH_MAX: Final = 13  # also the name of the agent's site (NIP-5A)
 
 
+class Runner:
+    """Work that is done by something else than a function of the agent's own: a program, a server.
+
+    `what` says in a few words what that is. `check` tries whether it could do a job, and returns the parameters that
+    it takes besides `params`, as far as they are known only then; it raises `RunnerUnusable`. `others` is what becomes
+    of parameters that neither it nor the kind knows.
+    """
+
+    def __init__(
+        self,
+        work: Callable[["Job"], Awaitable[str]],
+        *,
+        what: str,
+        check: Callable[[], Awaitable[Sequence[Param]]],
+        params: Sequence[Param] = (),
+        others: Others = Others.PASSED,
+    ) -> None:
+        self.work = work
+        self.what = what
+        self.check = check
+        self.params = params
+        self.others = others
+
+    async def __call__(self, job: "Job") -> str:
+        """Do the job."""
+        return await self.work(job)
+
+
 @dataclass(frozen=True)
 class Capability:
-    """One kind of job an agent does, its price in sats (0: free), and what it takes and gives."""
+    """One kind of job an agent does, its price in sats (0: free), and what it takes and gives.
+
+    `own` are the parameters that the agent's owner named, `runner` what does the work if no function does.
+    """
 
     kind: int
     price_sat: int
     work: Work
     schema: Schema
     about: str
+    own: tuple[Param, ...] = ()
+    runner: Runner | None = None
 
     @property
     def name(self) -> str:
         """What people call this kind of job."""
         return self.schema.name
+
+    async def checked(self) -> "Capability":
+        """With the parameters that its runner found; the owner's stay as they are. Raises `RunnerUnusable`."""
+        if self.runner is None:
+            return self
+        found = await self.runner.check()
+        return replace(self, schema=self.schema.with_params(found).with_params(self.own))
 
 
 class Job:
@@ -151,12 +191,14 @@ class Agent:
         name: str = "",
         params: Sequence[Param] = (),
         outputs: Sequence[str] = (),
+        strict: bool = False,
     ) -> Callable[[Work], Work]:
         """Decorate the function that does jobs of `kind` for `price_sat`.
 
         `kind` is a number or what a registered kind is called (`"translation"`); a kind of your own has a `name`.
         `params` are your own parameters, or what you allow for registered ones; `outputs` the media types you give,
-        by default the registry's. Requests that do not fit are refused with a sentence that says what is allowed.
+        by default the registry's. Requests that do not fit are refused with a sentence that says what is allowed, and
+        where it is `strict` those with parameters that nobody named, too.
 
         The function takes a `Job` and returns the result as text. `async def` runs on the loop; `def` runs in a thread
         of its own, where it can read the job but not `await job.progress(…)`.
@@ -172,17 +214,38 @@ class Agent:
             raise ValueError(f"{self.name} serves kind {kind} already")
         if price_sat < 0:
             raise ValueError("price_sat must not be negative")
-        registered = schema_of(kind).with_params(params)
+        registered = schema_of(kind)
         schema = replace(
             registered, name=name or registered.name, outputs=tuple(outputs) or registered.outputs
-        )
+        ).with_params(params)
 
         def register(work: Work) -> Work:
-            about = inspect.getdoc(work) or ""
-            self.capabilities[kind] = Capability(kind, price_sat, work, schema, about.split("\n\n")[0])
+            about, taken, runner = inspect.getdoc(work) or "", schema, None
+            if isinstance(work, Runner):
+                runner, about = work, vars(work).get("__doc__", "")
+                taken = replace(schema.with_params(runner.params).with_params(params), others=runner.others)
+            if strict:
+                taken = replace(taken, others=Others.REFUSED)
+            self.capabilities[kind] = Capability(
+                kind,
+                price_sat,
+                runner.work if runner else work,
+                taken,
+                about.split("\n\n")[0],
+                tuple(params),
+                runner,
+            )
             return work
 
         return register
+
+    async def check(self) -> None:
+        """Try what does the work, before anybody pays for it. Raises `RunnerUnusable` saying for which kind."""
+        for kind, capability in list(self.capabilities.items()):
+            try:
+                self.capabilities[kind] = await capability.checked()
+            except RunnerUnusable as error:
+                raise RunnerUnusable(f"{self.name}, {capability.name} ({kind}): {error}") from None
 
     def __repr__(self) -> str:
         return f"Agent({self.name!r}, kinds={sorted(self.capabilities)})"

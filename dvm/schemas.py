@@ -1,12 +1,14 @@
 """What each kind of job takes and gives: inputs, parameters, output types. Pure.
 
 Source: the data-vending-machines registry, read as leniently as deployed clients write: a parameter that a kind does
-not know passes through; where clients spell a name in several ways (`top_k`, `top-k`) the agent sees the registry's.
+not know passes through, unless the agent says otherwise (`Others`); where clients spell a name in several ways
+(`top_k`, `top-k`) the agent sees the registry's.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cached_property
 from typing import Final
 
@@ -29,6 +31,8 @@ class Form:
 
 
 TEXT: Final = Form("text", bool)
+NUMBER: Final = Form("a number", lambda value: _NUMBER.fullmatch(value) is not None)
+WHOLE: Final = Form("a whole number", lambda value: _WHOLE.fullmatch(value) is not None)
 
 
 def matching(pattern: str, what: str) -> Form:
@@ -55,6 +59,14 @@ def one_of(*values: str) -> Form:
     more = " and others" if len(values) > _VALUES_TOLD_MAX else ""
     what = "one of " + ", ".join(values[:_VALUES_TOLD_MAX]) + more
     return Form(what, frozenset(values).__contains__)
+
+
+class Others(StrEnum):
+    """What becomes of parameters that a schema does not name."""
+
+    PASSED = "passed"  # the work may read them
+    IGNORED = "ignored"  # nothing reads them: the customer is told, and the work is done
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True)
@@ -111,6 +123,7 @@ class Schema:
     input_bytes_max: int | None = None
     links: bool = False
     outputs: tuple[str, ...] = ()
+    others: Others = Others.PASSED
 
     def check(self, request: JobRequest) -> None:
         """Raise `BadRequest`, for the customer's eyes, if a request is not one of this kind."""
@@ -136,7 +149,17 @@ class Schema:
                 raise BadRequest(f"the parameter {key} is given as {one} and as {other}")
         for param in self.params:
             param.check(found.get(param.name, ()))
+        if self.others is Others.REFUSED and (unknown := self._unknown(given)):
+            raise BadRequest(f"there is no parameter {_told(unknown[0])}; {self._taken()}")
         return found
+
+    def ignored(self, given: Mapping[str, tuple[str, ...]]) -> str:
+        """A sentence, for the customer's eyes, on the parameters that nothing will read; empty if all are read."""
+        unknown = self._unknown(given) if self.others is Others.IGNORED else []
+        if not unknown:
+            return ""
+        names = ", ".join(map(_told, unknown[:_VALUES_TOLD_MAX]))
+        return f"ignored, as nothing here reads it: the parameter {names}; {self._taken()}"
 
     def with_params(self, params: Sequence[Param]) -> "Schema":
         """The schema with an agent's own parameters, which replace those of the same names. `ValueError` for two."""
@@ -145,6 +168,13 @@ class Schema:
             raise ValueError("two parameters have the same name")
         kept = tuple(param for param in self.params if _spelled(param.name) not in own)
         return replace(self, params=(*kept, *params))
+
+    def _unknown(self, given: Iterable[str]) -> list[str]:
+        return [name for name in given if _spelled(name) not in self._named]
+
+    def _taken(self) -> str:
+        names = ", ".join(param.name for param in self.params[:_VALUES_TOLD_MAX])
+        return f"{self.name} takes {names}" if names else f"{self.name} takes none"
 
     @cached_property
     def _named(self) -> dict[str, Param]:

@@ -20,6 +20,7 @@ from tradepost.gateway import open_gateway
 from tradepost.lightning_orders import open_lightning_orders
 from tradepost.logs import ensure_logs
 from tradepost.post import limits_of, open_post, own_key
+from tradepost.rails import SalesRail
 from tradepost.relays import OnRelays, RelayWatch
 from tradepost.restore import keep_record
 from tradepost.secrets import CUSTOMER, Key, find_key, open_signer
@@ -139,13 +140,16 @@ async def serve(
     `keys` are those of `agent_keys`, which asks for passwords and is better called before any loop runs. `on_ready`
     runs beside the agents once they are open. When the file of `settings` names other relays, those are used from then
     on, and `on_relays` is told. A second SIGINT interrupts at once (`KeyboardInterrupt`).
-    Raises what `agent_keys` and `open_signer` raise, and `PostBusy`.
+    Raises what `agent_keys` and `open_signer` raise, `PostBusy`, and `RunnerUnusable` for work that cannot be done.
     """
     needs_customer = bool(settings.gateway_url or settings.allowances)
+    await asyncio.gather(*(agent.check() for agent in agents))
     async with AsyncExitStack() as stack:
         opening = [open_signer(settings, key) for key in keys or agent_keys(agents, settings)]
         signers = [await stack.enter_async_context(signer) for signer in opening]
         post = await stack.enter_async_context(open_post(settings))
+        if "mint" in settings.rails:
+            post.lightning.add(SalesRail(post.wallet, post.clock))
         customer = await stack.enter_async_context(open_customer(settings, post)) if needs_customer else None
         providers = []
         for agent, signer in zip(agents, signers, strict=True):

@@ -96,7 +96,7 @@ class LightningOrders:
         *,
         kind: int,
         max_sat: int,
-        params: Mapping[str, str] | None = None,
+        params: Mapping[str, str | Sequence[str]] | None = None,
         refund_to: str = "",
         keep_rest: bool = False,
     ) -> LightningOrder:

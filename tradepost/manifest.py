@@ -3,11 +3,12 @@
 Only what may be written there; `tradepost.declared` makes agents of it.
 """
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 AGENTS_MAX: Final = 100
+PARAMS_MAX: Final = 100
 Positive = Annotated[int, Field(gt=0, le=10**6)]
 Text = Annotated[str, Field(min_length=1, max_length=10_000)]
 Words = Annotated[tuple[Text, ...], Field(min_length=1, max_length=1000)]
@@ -87,12 +88,30 @@ Run = Annotated[
 ]
 
 
+class DeclaredParam(_Part):
+    """A parameter of a job: `values` are all that are allowed, or it is a `text`, a `number` or a `whole` one."""
+
+    about: str = ""
+    values: Names = ()
+    type: Literal["text", "number", "whole"] = "text"
+    min: int | None = None
+    max: int | None = None
+    required: bool = False
+    count_max: Positive = 1
+
+
 class DeclaredCapability(_Part):
-    """One kind of job: its number, or what it is called (`kind: translation`)."""
+    """One kind of job: its number, or what it is called (`kind: translation`), or will be (`name`).
+
+    `params` are parameters by name; `strict` refuses requests with others.
+    """
 
     kind: int | str
+    name: str = ""
     price_sat: Annotated[int, Field(ge=0)] = 0
     about: str = ""
+    params: Annotated[dict[str, DeclaredParam], Field(max_length=PARAMS_MAX)] = {}
+    strict: bool = False
     run: Run
 
 

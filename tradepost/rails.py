@@ -7,6 +7,7 @@ in `tradepost.yaml`, which is shown around, and never in a log.
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 from identity.keyfile import written_aside
 from relay_bridge import Connect
@@ -14,7 +15,24 @@ from store import Clock, Database
 from tradepost.errors import ConfigError
 from tradepost.settings import FILE, Settings, make_private
 from wallet import InvalidRequest, Wallet
-from wallet.rails import Lightning, MintRail, NwcRail, NwcUri, parse_uri
+from wallet.rails import Lightning, MintRail, NwcRail, NwcUri, RailLimits, parse_uri
+
+
+class SalesRail(MintRail):
+    """The rail of a post that sells: as `MintRail`, and it sees whether the mint pays its own invoices.
+
+    The Lightning of play mints is faked: an offer would be paid as soon as it is made, and again by its customer.
+    """
+
+    _pays_itself: bool | None = None
+
+    async def limits(self) -> RailLimits:
+        """See `MintRail.limits`."""
+        limits = await super().limits()
+        if limits.makes and self._pays_itself is None:
+            least_sat = -(-limits.min_msat // 1000)
+            self._pays_itself = await self._wallet.pays_itself(self._first_mint(), least_sat)
+        return replace(limits, pays_itself=bool(self._pays_itself))
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ is the user's own one, in TRADEPOST_HOME (default: the XDG data folder).
 """
 
 import os
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
@@ -34,6 +35,14 @@ POW_BITS_MAX: Final = 32  # an hour of a core, and more than any customer would 
 RAILS: Final = ("mint", "nwc")
 ARBITER: Final = "arbiter"  # the name of the key under which a post arbitrates
 PUBLIC_RELAYS: Final = ("wss://relay.damus.io", "wss://nos.lol", "wss://relay.primal.net")
+
+#: In our words what pydantic calls by Python's types.
+_SAID: Final = {
+    "missing": "it is missing",
+    "tuple_type": "expected a list, like [one, two], or lines that begin with -",
+    "dict_type": "expected names and values, like {name: value}",
+    "model_type": "expected names and values, like {name: value}",
+}
 
 Urls = Annotated[tuple[str, ...], NoDecode]
 Positive = Annotated[int, Field(gt=0)]
@@ -292,11 +301,19 @@ def _explain(error: ValidationError, path: Path, values: dict[str, Any], given: 
     field = str(first["loc"][0])
     where = f"{path}: {field}" if field in values else _variable(field)
     where = field if field in given else where
-    where += "".join(f".{part}" for part in first["loc"][1:])
+    where += _place(first["loc"][1:])
     if first["type"] == "extra_forbidden" and len(first["loc"]) > 1:
         return f"{where}: there is no such setting; docs/runners.md has those of agents"
     if first["type"] == "extra_forbidden":
         meant = get_close_matches(field, Settings.model_fields, 1)
         hint = f"did you mean {meant[0]}?" if meant else f"there are {', '.join(Settings.model_fields)}"
         return f"{where}: there is no such setting; {hint}"
-    return f"{where}: {first['msg'].removeprefix('Value error, ')}"
+    return f"{where}: {_SAID.get(first['type']) or first['msg'].removeprefix('Value error, ')}"
+
+
+def _place(parts: Sequence[int | str]) -> str:
+    """Where in a file something is, as people count: ` 1, serves 2, run.http`."""
+    told = ""
+    for part in parts:
+        told += f" {part + 1}," if isinstance(part, int) else f" {part}" if told.endswith(",") else f".{part}"
+    return told.removesuffix(",")

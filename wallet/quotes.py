@@ -35,6 +35,14 @@ async def ask_invoice(desk: Desk, mint: str, amount_sat: int, job_id: str | None
     return quote
 
 
+async def pays_itself(desk: Desk, mint: str, amount_sat: int) -> bool:
+    """See `Wallet.pays_itself`."""
+    client = desk.keyring.client(desk.keyring.trusted(mint))
+    key = desk.seed.job_key("mint-quote", "never shown")
+    quote = await client.mint_quote(amount_sat, key.compressed_public_key)
+    return (await client.mint_quote_state(quote.quote)).state is not MintQuoteState.UNPAID
+
+
 async def begin_claim(desk: Desk, planner: Planner, quote: Quote, op_id: str) -> bool:
     """Open the operation that mints a quote if the mint says it is paid."""
     answer = await desk.keyring.client(quote.mint).mint_quote_state(quote.id)

@@ -34,7 +34,7 @@ from wallet.operations_swap import settle_swap
 from wallet.probe import Prober
 from wallet.proofs import Lock, Proof, Token
 from wallet.queries import Operation
-from wallet.quotes import ask_invoice, ask_price, begin_claim
+from wallet.quotes import ask_invoice, ask_price, begin_claim, pays_itself
 from wallet.restore import Restored, restore, restore_sent, settle_restored
 from wallet.seed import Seed
 from wallet.selection import split_amount
@@ -367,6 +367,13 @@ class Wallet:
         What is paid for a job is booked for it, and claimed by whoever does the job: `recover` asks for it only once.
         """
         return await ask_invoice(self._desk, mint, amount_sat, job_id)
+
+    async def pays_itself(self, mint: str, amount_sat: int) -> bool:
+        """Whether the mint calls an invoice paid that nobody was shown: its Lightning is faked, its sats are for play.
+
+        The invoice it is tried with is forgotten. Raises `UnknownMint`, `MintUnavailable`, `MintError`.
+        """
+        return await pays_itself(self._desk, mint, amount_sat)
 
     async def claim(self, quote_id: str) -> Outcome | None:
         """Turn a paid quote into coins, whatever its expiry; None while it is unpaid. Idempotent."""

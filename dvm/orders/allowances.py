@@ -156,7 +156,7 @@ class JobPurse:
             raise AllowanceExceeded(
                 f"{sat} sat are more than {self.allowance} may still spend today: {spent_sat} of "
                 f"{allowance.day_sat} sat are spent or reserved (allowances in tradepost.yaml: day_sat); it renews in "
-                f"{(today.renews_at - now) // 60 + 1} min",
+                f"{-(-(today.renews_at - now) // 3600)} h",
                 left_sat=allowance.day_sat - spent_sat,
                 renews_at=today.renews_at,
             )

@@ -146,7 +146,7 @@ class OrderBook:
                 order.push(Update("refunded", price_sat=row.price_sat))
                 order.fail(row.reason, await self._came_back(row))
             case OrderState.AWAITING_REFUND:
-                order.push(Update("working", f"{row.reason}; waiting for the money to come back"))
+                order.push(Update("failed", f"{row.reason}; waiting for the money to come back"))
                 self.watch(row)
             case OrderState.LOST:
                 order.fail(row.reason, f"{row.price_sat} sat are with the agent")

@@ -15,8 +15,8 @@ CONTENT_CHARACTERS_MAX: Final = 10_000_000  # of all updates together
 
 @dataclass(frozen=True)
 class Update:
-    """One step of an order. `step`: offer, paid, working, partial, exposed, result, error, refunded; asking, of a
-    guarantee that asks the next agent. `order_id`: of which order, where there may be several.
+    """One step of an order. `step`: offer, paid, working, partial, exposed, failed, result, error, refunded; asking, of
+    a guarantee that asks the next agent. `order_id`: of which order, where there may be several.
     """
 
     step: str

@@ -1,6 +1,7 @@
 """What can be behind an agent besides a Python function: a command, an HTTP API, a model endpoint, an MCP server.
 
-Each makes a `Work`, so an agent serves it like any function: `agent.serves(5050, 10)(command("./upper.sh"))`.
+Each makes a `Runner`, which an agent serves like any function: `agent.serves(5050, 10)(command("./upper.sh"))`. It can
+be tried before anybody pays for it: `Agent.check`.
 """
 
 from dvm.runners.command import command

@@ -1,16 +1,17 @@
 """A program as an agent's work: /task/input.json in, /task/output.json out, in a sandbox and nowhere else."""
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from dvm.agent import Job
+from dvm.agent import Job, Runner
 from dvm.errors import JobFailed, RunnerUnusable
 from dvm.runners.proxy import read_hosts
-from dvm.runners.sandbox import Sandbox, SandboxLimits, check_sandbox
+from dvm.runners.sandbox import PATH, Sandbox, SandboxLimits, check_sandbox
 from dvm.runners.task import ANSWER_BYTES_MAX, read_answer, task_json
 
 log = structlog.get_logger(__name__)
@@ -28,15 +29,15 @@ def command(
     environment: Sequence[str] = (),
     network: Sequence[str] = (),
     limits: SandboxLimits | None = None,
-) -> Callable[[Job], Awaitable[str]]:
-    """Make a `Work` of a program and its arguments.
+) -> Runner:
+    """Make a runner of a program and its arguments.
 
     A program with a slash is a file below `folder`, any other one of the system. It sees that file, and those (or
     folders) that `files` names, read-only: below /app, or where they are if named by an absolute path. `environment`
     names the variables that it gets of ours, for instance an API key. `network` lists the hosts that it may reach, by
     the proxy that its environment names; without any it has no network.
 
-    Raises `RunnerUnusable` if it cannot work: no sandbox here, no such file or variable.
+    Raises `RunnerUnusable` if it cannot work: no sandbox here, no such program, file or variable.
     """
     if not argv or not argv[0]:
         raise RunnerUnusable("a command needs a program")
@@ -50,6 +51,13 @@ def command(
         if not any(Path(inner).is_relative_to(known) for known in binds):
             binds[inner] = outer
         program = inner
+    elif "/" not in program and shutil.which(program, path=PATH) is None:
+        raise RunnerUnusable(
+            f"there is no program {program} in {PATH}, where a sandbox looks; install it, or write ./{program} for "
+            "a file of the project"
+        )
+    elif program.startswith("/") and not (program.startswith(f"{APP}/") or Path(program).exists()):
+        raise RunnerUnusable(f"there is no {program}")
     if missing := [name for name in environment if name not in os.environ]:
         raise RunnerUnusable(f"the environment variable {missing[0]}, which {argv[0]} is to get, is not set")
     hosts = read_hosts(network)
@@ -72,7 +80,10 @@ def command(
             raise JobFailed("the agent failed on this job")
         return read_answer(outcome.output)
 
-    return work
+    async def check() -> tuple[()]:
+        return ()  # all that can be told without a job was told
+
+    return Runner(work, what=f"the command {argv[0]}", check=check)
 
 
 def _bind(base: Path, name: str) -> tuple[str, Path]:

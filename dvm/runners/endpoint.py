@@ -6,6 +6,7 @@ asked as configured: no redirect, proxy or cookie leads anywhere else.
 
 import os
 from dataclasses import dataclass, field
+from typing import Final
 
 import aiohttp
 import structlog
@@ -15,6 +16,8 @@ from dvm.errors import JobFailed, JobTimeout, RunnerUnusable
 from dvm.runners.task import ANSWER_BYTES_MAX
 
 log = structlog.get_logger(__name__)
+
+CHECK_SECONDS_MAX: Final = 10
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,35 @@ class Endpoint:
             self._log(job_id, f"HTTP {status}")
             raise JobFailed("the agent's endpoint refused or failed; try again later")
         return answer
+
+    async def check(self, method: str = "HEAD", url: URL | None = None) -> None:
+        """See whether anybody answers there, or at `url`; nothing is posted. Raises `RunnerUnusable`."""
+        timeout = aiohttp.ClientTimeout(total=CHECK_SECONDS_MAX)
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        try:
+            async with (
+                aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout) as session,
+                session.request(method, url or self.url, headers=headers, allow_redirects=False) as response,
+            ):
+                status = response.status
+        except TimeoutError:
+            raise RunnerUnusable(
+                f"{self.where} did not answer in {CHECK_SECONDS_MAX} s: see that it runs, or mend the address"
+            ) from None
+        except (aiohttp.ClientError, OSError) as error:
+            number = error.errno if isinstance(error, OSError) else None
+            why = os.strerror(number) if number and number > 0 else str(error)
+            raise RunnerUnusable(
+                f"{self.where} cannot be reached ({why}): see that it runs, or mend the address"
+            ) from None
+        if status == 401:
+            key = "the key" if self.key else "work without a key: name the variable that has it, as `key`"
+            raise RunnerUnusable(f"{self.where} refuses {key}")
+
+    @property
+    def where(self) -> str:
+        """The endpoint as it may be shown: a path may hold what is secret."""
+        return str(self.url.origin())
 
     def _log(self, job_id: str, why: str) -> None:
         log.error("endpoint_failed", job=job_id, host=self.url.host, why=why)

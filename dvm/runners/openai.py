@@ -1,19 +1,23 @@
 """A model endpoint as an agent's work: the OpenAI chat completions API, which most model servers speak."""
 
 import math
-from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
 
-from dvm.agent import Job
+from dvm.agent import Job, Runner
 from dvm.errors import JobFailed, RunnerUnusable
 from dvm.runners.endpoint import endpoint
+from dvm.schemas import Others, Param, number, whole
 
 #: What a customer may set, by the API's name, and the values it takes.
 _NUMBERS: Final = {
     "temperature": (0.0, 2.0), "top_p": (0.0, 1.0), "frequency_penalty": (-2.0, 2.0), "presence_penalty": (-2.0, 2.0),
 }  # fmt: skip
+_PARAMS: Final = (
+    *(Param(name, form=number(least, most)) for name, (least, most) in _NUMBERS.items()),
+    Param("max_tokens", "how long the answer gets at most", form=whole(1)),
+)
 
 
 class _Message(msgspec.Struct):
@@ -36,8 +40,8 @@ def openai(
     system: str = "",
     max_tokens: int = 2048,
     seconds: int = 120,
-) -> Callable[[Job], Awaitable[str]]:
-    """Make a `Work` of `model` at `url` (up to /v1); `key` names the environment variable with the API key.
+) -> Runner:
+    """Make a runner of `model` at `url` (up to /v1); `key` names the environment variable with the API key.
 
     The model gets `system`, if there is one, and the job's text; the customer may set sampling parameters, and fewer
     tokens than `max_tokens`. Raises `RunnerUnusable` for what cannot be used.
@@ -62,7 +66,13 @@ def openai(
             raise JobFailed("the agent's model gave an empty answer")
         return text
 
-    return work
+    async def check() -> tuple[()]:
+        await target.check("GET", target.url.parent.parent / "models")
+        return ()
+
+    return Runner(
+        work, what=f"model {model} at {target.where}", check=check, params=_PARAMS, others=Others.IGNORED
+    )
 
 
 def chosen_parameters(job: Job, max_tokens: int) -> dict[str, float | int]:

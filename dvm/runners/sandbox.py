@@ -36,7 +36,7 @@ SAID_BYTES_MAX: Final = MB  # on stdout and stderr together
 _CHECK_SECONDS_MAX: Final = 20
 # The range in which systemd makes up users too: they own nothing.
 _UIDS: Final = range(61184, 65520)
-_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
 # Of /etc only what programs cannot do without; the rest tells of this machine and its people.
 _ETC: Final = (
@@ -183,7 +183,7 @@ class Sandbox:
 
     def _environment(self) -> dict[str, str]:
         """All the environment there is, in place of ours, which holds keys."""
-        own = {"PATH": _PATH, "HOME": "/task", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108 - the sandbox's
+        own = {"PATH": PATH, "HOME": "/task", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108 - the sandbox's
         proxy = f"http://127.0.0.1:{PORT}"
         to_proxy = {"HTTPS_PROXY": proxy, "https_proxy": proxy} if self.network else {}
         return {**own, **to_proxy, **self.environment}

@@ -1,12 +1,14 @@
 """What kinds take and give: parameters under all their spellings, inputs, outputs, and what is said of others."""
 
+from dataclasses import replace
+
 import pytest
 
 from dvm import Agent, Param
 from dvm.errors import BadRequest
 from dvm.kinds import NAMES, kind_of, name_of
 from dvm.nip90 import JobRequest, parse_request
-from dvm.schemas import SCHEMAS, Schema, schema_of
+from dvm.schemas import SCHEMAS, Others, Schema, schema_of, whole
 from identity import SecretKey, make_template, sign_event
 
 KEY = SecretKey.generate()
@@ -194,3 +196,19 @@ def test_reading_no_parameters_costs_nothing() -> None:
     given: dict[str, tuple[str, ...]] = {}
     assert schema_of(5050).read(given) is given
     assert Schema("own").read(given) is given
+
+
+def test_parameters_that_nobody_named() -> None:
+    given = {"max-tokens": ("5",), "tone": ("dry",)}
+    passed = Schema("work", (Param("max_tokens", form=whole(1)),))
+    assert set(passed.read(given)) == {"max_tokens", "tone"}
+    assert passed.ignored(given) == ""
+    told = replace(passed, others=Others.IGNORED)
+    assert set(told.read(given)) == {"max_tokens", "tone"}
+    assert (
+        told.ignored(given)
+        == "ignored, as nothing here reads it: the parameter 'tone'; work takes max_tokens"
+    )
+    assert told.ignored({"max_tokens": ("5",)}) == ""
+    with pytest.raises(BadRequest, match="there is no parameter 'tone'; work takes max_tokens"):
+        replace(passed, others=Others.REFUSED).read(given)

@@ -110,6 +110,20 @@ async def test_agents_of_ours_and_of_others(shop: Provider, pool: RelayPool, cli
     assert len((await cli_beside("find", "5001", "--limit", 1, "--json")).lines) == 1
 
 
+async def test_what_was_answered_counts_when_the_request_has_expired(
+    pool: RelayPool, cli_beside: "AsyncCli"
+) -> None:
+    now = int(time.time())
+    asked = sign_event(
+        make_template(5002, tags=[("i", "x", "text"), ("expiration", str(now - 50))], created_at=now - 100),
+        CUSTOMER,
+    )
+    repeated = ("request", asked.to_json().decode())
+    await publish(pool, FOREIGN, 31990, ("d", "1"), ("k", "5002"), content={"name": "Quick"})
+    await publish(pool, FOREIGN, 6002, ("e", asked.id), repeated, content="y", at=now - 96)
+    assert "result in 4 s (1 job, by their dates)" in (await cli_beside("find", "translation")).out
+
+
 async def test_names_are_asked_for_where_they_lead(
     pool: RelayPool, cli_beside: "AsyncCli", name_server: "NameServer", monkeypatch: pytest.MonkeyPatch
 ) -> None:

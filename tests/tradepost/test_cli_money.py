@@ -14,14 +14,17 @@ from uuid import uuid4
 import pytest
 
 from dvm import Agent, Job, JobFailed, Provider
+from dvm.kinds import CHAT_MESSAGE
 from dvm.nip90 import Offer, Status, make_feedback
-from identity import Event, LocalSigner, SecretKey, encode_npub, sign_event
+from identity import Event, LocalSigner, SecretKey, encode_npub, make_template, sign_event
+from identity.nip59 import wrap
 from relay_bridge import Filter, RelayPool
 from store import SystemClock
 from tradepost.cli import ask as ask_module
 from tradepost.post import open_post, own_key
 from tradepost.settings import Settings
 from tradepost.testing import MemoryMint
+from wallet import encode_token
 
 if TYPE_CHECKING:
     from conftest import AsyncCli, Cli
@@ -237,6 +240,26 @@ async def test_paid_work_from_the_request_to_the_result(
     busy = await cli_beside("wallet", "send", 1)
     assert busy.code == 1
     assert f"pid {os.getpid()}" in busy.err.replace("\n", " ")
+
+
+async def test_change_that_comes_when_the_order_has_ended_is_taken_in(
+    shop: Provider, configured: str, relay_url: str, cli_beside: "AsyncCli"
+) -> None:
+    await cli_beside("wallet", "fund", 50)
+    await cli_beside("ask", encode_npub(shop.public_key), "text", "--kind", 5001, "--max-sat", 21)
+    ((order,), (before,)) = [
+        (await cli_beside(*what, "--json")).lines for what in (("jobs",), ("wallet", "balance"))
+    ]
+    token = encode_token(await shop._post.wallet.send(configured, 8))
+    customer, now = own_key(Settings.load(), "customer").public_key, SystemClock().now()
+    tags = [("p", customer), ("e", str(order["id"])), ("t", "change")]
+    letter = make_template(CHAT_MESSAGE, content=token, tags=tags, created_at=now)
+    async with RelayPool([relay_url], clock=SystemClock()) as pool:
+        await pool.publish(await wrap(shop.signer, customer, letter, now=now))
+    settled = await cli_beside("settle")
+    assert settled.code == 0, settled.err
+    (after,) = (await cli_beside("wallet", "balance", "--json")).lines
+    assert int(str(after["total_sat"])) - int(str(before["total_sat"])) in (7, 8)
 
 
 async def test_free_work_by_what_it_is_called_and_from_stdin(

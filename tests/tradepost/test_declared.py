@@ -1,16 +1,20 @@
 """Agents that tradepost.yaml describes: what becomes of them, and what is said of a wrong file."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from dvm import Job
+from dvm import BadRequest, Job
 from dvm.nip90 import parse_request
 from dvm.runners.sandbox import check_sandbox
 from identity import SecretKey, make_template, sign_event
 from tradepost.declared import agents_of
 from tradepost.errors import ConfigError
 from tradepost.settings import Settings
+
+if TYPE_CHECKING:
+    from conftest import Cli
 
 AGENTS = """\
 agents:
@@ -41,6 +45,29 @@ def test_agents_need_no_python(tmp_path: Path) -> None:
     assert agent.capabilities[5050].about == "Capitals"
 
 
+def test_kinds_of_ones_own_have_names_and_parameters(tmp_path: Path) -> None:
+    text = (
+        "agents: [{name: Bard, serves: [{kind: 5991, name: haiku, strict: true, run: {http: 'http://127.0.0.1:1/'}, params: "
+        "{mood: {values: [glad, sad], required: true}, lines: {type: whole, min: 3, max: 9}, heat: {type: number}}}]}]"
+    )
+    (tmp_path / "tradepost.yaml").write_text(text)
+    (agent,) = agents_of(Settings.load(tmp_path), tmp_path)
+    capability = agent.capabilities[5991]
+    assert capability.name == "haiku"
+    good = {"mood": ("sad",), "lines": ("3",), "heat": ("-0.5",)}
+    assert capability.schema.read(good) == good
+    for name, value, told in (
+        ("mood", "angry", "mood is 'angry'; allowed is one of glad, sad"),
+        ("lines", "10", "allowed is a whole number from 3 to 9"),
+        ("heat", "much", "allowed is a number"),
+        ("rhyme", "no", "there is no parameter 'rhyme'; haiku takes mood, lines, heat"),
+    ):
+        with pytest.raises(BadRequest, match=told):
+            capability.schema.read({**good, name: (value,)})
+    with pytest.raises(BadRequest, match="the parameter mood is missing"):
+        capability.schema.read({})
+
+
 def test_agents_of_both_kinds_may_be_in_one_project(tmp_path: Path) -> None:
     (tmp_path / "agent.py").write_text(
         'import dvm\nagent = dvm.Agent("Coded")\nagent.serves(5002)(lambda job: "")\n'
@@ -53,19 +80,27 @@ def test_agents_of_both_kinds_may_be_in_one_project(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("kind: 5001", "kind: 4000", "agents.0 (Shouter): kind 4000 is not in 5000–5999"),
+        ("kind: 5001", "kind: 4000", "agents 1 (Shouter): kind 4000 is not in 5000–5999"),
         ("kind: 5001", "kind: shouting", "no kind of job is called 'shouting'"),
         ("kind: 5001", "kind: 5050", "serves kind 5050 already"),
-        ("kind: 5001", "price_sat: 1", "agents.0.serves.1.kind: Field required"),
-        ("seconds: 5", "second: 5", "agents.0.serves.1.run.http.second: there is no such setting"),
-        ("seconds: 5", "seconds: 0", "agents.0.serves.1.run.http.seconds: Input should be greater than 0"),
+        ("kind: 5001", "price_sat: 1", "agents 1, serves 2, kind: it is missing"),
+        ("seconds: 5", "second: 5", "agents 1, serves 2, run.http.second: there is no such setting"),
+        ("seconds: 5", "seconds: 0", "agents 1, serves 2, run.http.seconds: Input should be greater than 0"),
         (
             "seconds: 5",
             "command: [ls]",
-            "agents.0.serves.1.run: expected exactly one of command, http, openai, mcp",
+            "agents 1, serves 2, run: expected exactly one of command, http, openai, mcp",
         ),
         ("http://127.0.0.1:1/work", "ftp://a.example", "an endpoint's address is http://host/"),
-        ("argv: [./server.py], ", "", "agents.0 (Shouter): an MCP tool needs its name"),
+        ("argv: [./server.py], ", "", "agents 1 (Shouter): an MCP tool needs its name"),
+        ("argv: [./server.py]", "argv: ./server.py", "argv: expected a list, like [one, two]"),
+        ("price_sat: 10", "params: [tone]", "agents 1, serves 1, params: expected names and values"),
+        (
+            "price_sat: 10",
+            "params: {tone: {type: loud}}",
+            "agents 1, serves 1, params.tone.type: Input should be",
+        ),
+        ("price_sat: 10", "params: {top_k: {}, top-k: {}}", "two parameters have the same name"),
         ("seconds: 5", "key: NO_SUCH_KEY", "the environment variable NO_SUCH_KEY is to have the key"),
     ],
 )
@@ -74,6 +109,16 @@ def test_a_wrong_file_is_told_with_the_place(tmp_path: Path, old: str, new: str,
         agents_in(tmp_path, AGENTS.replace(old, new))
     assert told in str(error.value)
     assert str(error.value).startswith(f"{tmp_path / 'tradepost.yaml'}: ")
+
+
+def test_up_does_not_start_where_the_work_could_not_be_done(home: Path, tmp_path: Path, cli: "Cli") -> None:
+    text = "agents: [{name: Shouter, serves: [{kind: 5001, run: {http: 'http://127.0.0.1:1/work'}}]}]\n"
+    (tmp_path / "tradepost.yaml").write_text(text)
+    ran = cli("up", tmp_path)
+    assert (ran.code, ran.out) == (1, "")
+    told = ran.err.replace("\n", " ")
+    assert "Shouter, summarisation (5001): http://127.0.0.1:1 cannot be reached (Connection refused)" in told
+    assert not Settings.load(tmp_path).database.exists()  # nothing was opened
 
 
 async def test_a_command_is_found_in_the_project(tmp_path: Path, sandbox: None) -> None:

@@ -183,11 +183,11 @@ def test_database_files(form: Form, level: Level, said: str, tmp_path: Path) -> 
     [
         (replace(EMPTY, owned_sat={MINT: 21}), OK, "21 sat at the mints", ""),
         (replace(EMPTY, owned_sat={"https://old.test": 5}), WARN, "5 sat are at https://old.test", "add https://old.test to mints"),
-        (replace(EMPTY, open_operations=((MINT, 2, NOW - 9999),)), WARN, "2 exchange(s)", "tradepost settle"),
+        (replace(EMPTY, open_operations=((MINT, 2, NOW - 9999),)), WARN, "2 unfinished exchanges with", "tradepost settle"),
         (replace(EMPTY, open_operations=((MINT, 2, NOW - 1),)), OK, "0 sat", ""),
         (replace(EMPTY, refunds=((21, NOW - 1), (5, NOW + 9))), WARN, "21 sat of failed orders can be taken", "tradepost settle"),
         (replace(EMPTY, refunds=((5, NOW + 9),)), OK, "5 sat of failed orders are locked", ""),
-        (replace(EMPTY, returning=1), WARN, "1 payment(s)", "tradepost up"),
+        (replace(EMPTY, returning=1), WARN, "1 payment on the way back", "tradepost up"),
         (replace(EMPTY, open_invoices=3), OK, "3 unpaid", ""),
     ],
 )  # fmt: skip
@@ -338,7 +338,7 @@ async def test_an_agent_that_runs_one_that_crashed_and_code_that_does_not_run(
     await cli_beside("init", shop)
     assert (
         found(await cli_beside("doctor", shop, "--json"), "agents")[0].said
-        == "shop: not looked for, its key is not in a plain file here"
+        == "shop has no key yet; `tradepost up` draws it"
     )
     settings = Settings.load(shop)
     key = own_key(settings, "shop")

@@ -12,10 +12,10 @@ from tradepost.doctor.finding import Level
 from tradepost.doctor.probes import MintFacts
 from tradepost.doctor.rails import judge_mint_rail
 from tradepost.errors import ConfigError
-from tradepost.rails import find_connection, open_lightning
+from tradepost.rails import SalesRail, find_connection, open_lightning
 from tradepost.settings import FILE, Settings
 from tradepost.testing import MemoryMint
-from wallet import Seed, Wallet
+from wallet import MintUnavailable, Seed, Wallet
 from wallet.mint import MintInfo
 from wallet.rails import Wish
 
@@ -85,6 +85,31 @@ async def test_what_the_first_rail_cannot_do_the_second_does(
     ):
         assert [rail.name for rail in lightning.rails] == ["nwc", "mint"]
         assert (await lightning.make_invoice("a", Wish(21_000))).rail == "mint"
+
+
+@pytest.mark.parametrize("for_play", [False, True])
+async def test_a_mint_that_pays_its_own_invoices_makes_none_beside_coins(
+    tmp_path: Path, for_play: bool
+) -> None:
+    mint, clock = MemoryMint(), SystemClock()
+    mint.pays_itself = for_play
+    async with (
+        await Database.open(tmp_path / "r.db", load_migrations("wallet")) as db,
+        Wallet.open(db, Seed.generate(), clock=clock, mints=[mint.url], transport=mint.transport) as wallet,
+    ):
+        rail = SalesRail(wallet, clock)
+        mint.lose_answer("/v1/mint/quote")
+        with pytest.raises(MintUnavailable):  # it is not known yet
+            await rail.limits()
+        for _ in range(2):
+            limits = await rail.limits()
+            assert (limits.makes, limits.pays, limits.pays_itself) == (True, True, for_play)
+        assert limits.obstacle_to_make(Wish(21_000)) == ""
+        beside = limits.obstacle_to_make(Wish(21_000, beside_coins=True))
+        assert bool(beside) is for_play
+        assert mint.asked["/v1/mint/quote/bolt11"] == 2
+        await wallet.recover()
+        assert await wallet.balance() == {}  # what it was tried with is nobody's
 
 
 async def test_an_invoice_is_made_and_paid_from_the_terminal(configured: str, cli_beside: "AsyncCli") -> None:

@@ -1,30 +1,32 @@
 """`tradepost ask`: hire an agent from the terminal."""
 
 import asyncio
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Annotated, Final
 
+import msgspec
 import typer
-from msgspec.structs import replace
 
 from dvm import Customer, Guarantee, Order, OrderFailed, OrderState, Post, Update, queries
+from dvm.discovery.announce import look_up
 from dvm.errors import BadRequest
 from dvm.escrow.parties import DELIVER_SECONDS_MIN
 from dvm.kinds import kind_of
+from dvm.nip90 import Input
 from dvm.orders.asking import named_key
 from dvm.orders.bolt11_purchases import is_by_invoice
 from identity import EventTemplate, Npub
 from tradepost.api import open_customer
 from tradepost.cli.completing import complete_kind, complete_target
 from tradepost.cli.escrow_words import fields
+from tradepost.cli.inputs import More, Text, check_any, name_jobs, read_inputs
 from tradepost.cli.lightning import LightningWish, ask_by_lightning
 from tradepost.cli.output import AsJson, local_time, print_json, print_text, quoted, say
 from tradepost.cli.qr import Wanted
 from tradepost.cli.signing import Sec, WatchOnly, WouldSign, chosen_key, print_unsigned
+from tradepost.cli.targets import WHICH_KIND, doubts, only_kind
 from tradepost.errors import TradepostError
 from tradepost.post import open_post, reach
 from tradepost.secrets import CUSTOMER, Key, open_signer
@@ -37,18 +39,15 @@ Target = Annotated[
     str,
     typer.Argument(
         metavar="TARGET",
-        help="An agent (npub or hex), or what it does, like `summarisation`.",
+        help="An agent (npub, hex or name), or what it does, like `summarisation`.",
         autocompletion=complete_target,
     ),
-]
-Input = Annotated[
-    str, typer.Argument(metavar="INPUT", help="The input; `@file` reads a file, `-` reads stdin.")
 ]
 Kind = Annotated[
     str,
     typer.Option(
         metavar="KIND",
-        help="The kind of job, 5000–5999 or its name; needed unless TARGET is one.",
+        help="The kind of job, 5000–5999 or its name; needed unless TARGET is one, or an agent that does one only.",
         autocompletion=complete_kind,
     ),
 ]
@@ -80,10 +79,12 @@ _NOT_BY_LIGHTNING: Final = {
     "private": "the order is kept in clear",
     "or-others": "such an order has one agent",
     "pow": "its request is made once it is paid",
+    "input": "its input is one text",
 }
 _STYLES: Final = {
     "offer": "cyan",
     "paid": "green",
+    "failed": "yellow",
     "refunded": "cyan",
     "result": "green",
     "exposed": "yellow",
@@ -97,14 +98,18 @@ def register(app: typer.Typer) -> None:
 
 def ask(
     target: Target,
-    text: Input,
+    text: Text = None,
     *,
+    more: More = None,
     kind: Kind = "",
     max_sat: Annotated[
         int, typer.Option(metavar="SAT", min=0, help="The most you pay for it; 0 takes only free work.")
     ] = 0,
     param: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter of the job; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="A parameter of the job; again for another, or for another value."
+        ),
     ] = None,
     private: Annotated[
         bool, typer.Option("--private", help="Encrypt the request, so that only the agent can read it.")
@@ -152,18 +157,30 @@ def ask(
 
     Example: `tradepost ask summarisation @report.txt --max-sat 50`
     """
-    number = _kind(kind, target)
+    number, inputs = _kind(kind, target), read_inputs(text, more or [])
     settings = Settings.load()
     key = chosen_key(settings, CUSTOMER, sec)
+    if lightning or isinstance(key.value, Npub):
+        number = _told(number)
+    if number is not None:
+        check_any(inputs, number)
     if lightning:
-        _check_lightning({"review": review, "private": private, "or-others": or_others, "pow": pow_bits > 0})
+        asked = {"review": review, "private": private, "or-others": or_others, "pow": pow_bits > 0}
+        _check_lightning({**asked, "input": bool(more)})
         wish = LightningWish(
-            target, _read(text), number, max_sat, _params(param or []), refund_to, qr, as_json
+            target,
+            inputs[0].text if inputs else "",
+            _told(number),
+            max_sat,
+            _params(param or []),
+            refund_to,
+            qr,
+            as_json,
         )
         asyncio.run(ask_by_lightning(wish, settings, key))
         return
     wanted = _Wanted(
-        target, _read(text), number, max_sat, _params(param or []), private, seconds,
+        target, inputs, number, max_sat, _params(param or []), private, seconds,
         _methods(settle, settings, private, review), settings.arbiters, review,
         or_others or not named_key(target), pow_bits,
     )  # fmt: skip
@@ -181,24 +198,31 @@ def _check_lightning(asked: Mapping[str, bool]) -> None:
             raise TradepostError(f"--{name} and --lightning do not go together yet: {why_not}")
 
 
-def _kind(kind: str, target: str) -> int:
+def _kind(kind: str, target: str) -> int | None:
+    """The kind that is said; None if that is for the agent to say, whose key or name is the target."""
     named = named_key(target)
     try:
-        return kind_of(kind or target)
+        return kind_of(kind or ("" if named else target))
     except BadRequest:
         if kind:
             raise
-        said = "an agent may do several" if named else f"{target!r} is not the name of one"
-        raise TradepostError(f"which kind of job? Say it with --kind, by number or name: {said}") from None
+        return None
+
+
+def _told(kind: int | None) -> int:
+    """The kind, where no agent is asked for it."""
+    if kind is None:
+        raise TradepostError(WHICH_KIND)
+    return kind
 
 
 @dataclass(frozen=True)
 class _Wanted:
     target: str
-    text: str
-    kind: int
+    inputs: tuple[Input, ...]
+    kind: int | None  # None: the only one that the agent does
     max_sat: int
-    params: dict[str, str]
+    params: dict[str, list[str]]
     private: bool
     seconds: int
     settle: tuple[Method, ...]
@@ -217,6 +241,7 @@ async def _ask(wanted: _Wanted, settings: Settings, key: Key, as_json: bool) -> 
             raise TradepostError(
                 f"{unreachable}; nothing was asked. Name others in tradepost.yaml or TRADEPOST_RELAYS"
             )
+        wanted = await _completed(post, wanted, as_json)
         async with open_customer(settings, post, signer) as customer:
             order_id = ""
             asked = await (_hire(customer, wanted) if wanted.others else _publish(customer, wanted))
@@ -239,6 +264,22 @@ async def _ask(wanted: _Wanted, settings: Settings, key: Key, as_json: bool) -> 
                 print_text(content)
             if (escrow := await _escrow(customer, order_id)) is not None:
                 _show_escrow(escrow, post.clock.now(), as_json)
+
+
+async def _completed(post: Post, wanted: _Wanted, as_json: bool) -> _Wanted:
+    """With the kind and the jobs that it works on; says what speaks against the agent. Raises `TradepostError`."""
+    kind = wanted.kind if wanted.kind is not None else await only_kind(post, wanted.target)
+    inputs = await name_jobs(post, wanted.inputs)
+    check_any(inputs, kind)
+    wanted = replace(wanted, kind=kind, inputs=inputs)
+    if (key := named_key(wanted.target)) is None:
+        return wanted
+    found = await look_up(post.pool, post.clock, key)
+    for doubt in doubts(found, kind, wanted.max_sat, post.clock.now(), others=wanted.others):
+        if not as_json:
+            say(f"[yellow]{quoted(doubt)}[/]")
+    serves = not found or any(kind in one.kinds for one in found)
+    return wanted if serves else replace(wanted, target=str(kind))
 
 
 async def _escrow(customer: Customer, order_id: str) -> EscrowRow | None:
@@ -299,7 +340,7 @@ def _methods(word: str, settings: Settings, private: bool, review: bool) -> tupl
 
 async def _publish(customer: Customer, wanted: _Wanted) -> Order:
     return await customer.ask(
-        wanted.target, wanted.text, kind=wanted.kind, max_sat=wanted.max_sat, params=wanted.params,
+        wanted.target, wanted.inputs, kind=_told(wanted.kind), max_sat=wanted.max_sat, params=wanted.params,
         private=wanted.private, seconds_max=wanted.seconds, settle=wanted.settle,
         arbiters=wanted.arbiters if Method.ESCROW in wanted.settle else (), review=wanted.review,
         pow_bits=wanted.pow_bits,
@@ -308,7 +349,7 @@ async def _publish(customer: Customer, wanted: _Wanted) -> Order:
 
 async def _hire(customer: Customer, wanted: _Wanted) -> Guarantee:
     return await customer.hire(
-        wanted.target, wanted.text, kind=wanted.kind, max_sat=wanted.max_sat, params=wanted.params,
+        wanted.target, wanted.inputs, kind=_told(wanted.kind), max_sat=wanted.max_sat, params=wanted.params,
         private=wanted.private, seconds_max=wanted.seconds, settle=wanted.settle,
         arbiters=wanted.arbiters if Method.ESCROW in wanted.settle else (), review=wanted.review,
         pow_bits=wanted.pow_bits,
@@ -318,6 +359,7 @@ async def _hire(customer: Customer, wanted: _Wanted) -> Guarantee:
 async def _print_request(wanted: _Wanted, settings: Settings, public_key: str) -> None:
     """What would be published for an npub."""
     async with open_post(settings) as post:
+        wanted = replace(wanted, inputs=await name_jobs(post, wanted.inputs))
         try:
             await _publish(Customer(WatchOnly(public_key), post), wanted)
         except WouldSign as unsigned:
@@ -326,7 +368,7 @@ async def _print_request(wanted: _Wanted, settings: Settings, public_key: str) -
 
 def _without_lock(request: EventTemplate) -> EventTemplate:
     """The request less our one-job key: nobody here will remember the job, so nobody could take locked coins back."""
-    return replace(request, tags=tuple(tag for tag in request.tags if tag[0] != "lock"))
+    return msgspec.structs.replace(request, tags=tuple(tag for tag in request.tags if tag[0] != "lock"))
 
 
 async def _watch(asked: Order | Guarantee, seconds: int, as_json: bool) -> str:
@@ -387,24 +429,11 @@ def _show(order_id: str, update: Update, as_json: bool) -> None:
         say(f"[{_STYLES.get(update.step, 'dim')}]● {quoted(shown)}[/]")
 
 
-def _read(text: str) -> str:
-    try:
-        if text == "-":
-            return sys.stdin.read()
-        return Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text
-    except OSError as error:
-        raise TradepostError(
-            f"{text[1:]} cannot be read: {error.strerror}; write INPUT as text, @file or -"
-        ) from None
-    except UnicodeDecodeError:
-        raise TradepostError("the input is not text in UTF-8") from None
-
-
-def _params(pairs: list[str]) -> dict[str, str]:
-    params = {}
+def _params(pairs: list[str]) -> dict[str, list[str]]:
+    params: dict[str, list[str]] = {}
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not name or not separator:
             raise TradepostError(f"--param {pair!r}: write it as name=value")
-        params[name] = value
+        params.setdefault(name, []).append(value)
     return params

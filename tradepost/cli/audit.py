@@ -12,6 +12,7 @@ from tradepost.cli.output import AsJson, print_json, print_table, quoted, say
 from tradepost.errors import TradepostError
 from tradepost.post import read_database, wallet_on
 from tradepost.settings import Settings
+from tradepost.words import counted
 from wallet import AuditReport
 
 #: Accounts of which there is one for each job are shown as one line.
@@ -40,7 +41,7 @@ def audit(
         _print(report)
     if not report.ok:
         raise TradepostError(
-            f"the books are not right, or not proved: {len(report.problems)} finding(s) above"
+            f"the books are not right, or not proved: {counted(len(report.problems), 'finding')} above"
         )
 
 

@@ -53,7 +53,7 @@ async def _examine(folder: Path, as_json: bool) -> dict[Level, int]:
 def _print(finding: Finding) -> None:
     style = _STYLES[finding.level]
     if not result.is_terminal:  # one line each, whole, for grep
-        mend = f" → {finding.mend}" if finding.mend else ""
+        mend = f". To mend it: {finding.mend}" if finding.mend else ""
         print_text(f"{finding.level:4} {finding.check:10} {finding.said}{mend}")
         return
     table = Table.grid(padding=(0, 1))
@@ -62,13 +62,13 @@ def _print(finding: Finding) -> None:
     table.add_column(overflow="fold")
     table.add_row(f"[{style}]{finding.level}[/]", finding.check, quoted(finding.said))
     if finding.mend:
-        table.add_row("", "", f"[dim]→[/] [bold]{quoted(finding.mend)}[/]")
+        table.add_row("", "", f"[dim]to mend it:[/] [bold]{quoted(finding.mend)}[/]")
     result.print(table)
 
 
 def _sum_up(counts: dict[Level, int]) -> None:
     if counts[Level.FAIL]:
-        say(f"[bold red]{counts[Level.FAIL]} of the above must be mended[/]; the arrows say how")
+        say(f"[bold red]{counts[Level.FAIL]} of the above must be mended[/]")
     elif counts[Level.WARN]:
         say(f"[yellow]it works; {counts[Level.WARN]} of the above should be looked at[/]")
     else:

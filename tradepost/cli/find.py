@@ -17,6 +17,7 @@ from dvm.discovery.directory import (
     measured,
     ranked,
     requests_answered,
+    requests_repeated,
     with_answers,
 )  # fmt: skip
 from dvm.discovery.names import Leads, NameCheck, check_name
@@ -27,10 +28,11 @@ from identity import Event, SecretKey, encode_npub, sign_event
 from relay_bridge import Fetcher, Filter, RelayPool
 from store import SystemClock
 from tradepost.cli.completing import complete_capability
-from tradepost.cli.output import AsJson, age, print_json, print_text, quoted, result, status
+from tradepost.cli.output import AsJson, age, price_words, print_json, print_text, quoted, result, status
 from tradepost.errors import TradepostError
 from tradepost.post import reach
 from tradepost.settings import Settings
+from tradepost.words import counted
 
 QUERY_SECONDS_MAX: Final = 5.0
 PROBE_SECONDS_MAX: Final = 10.0
@@ -146,10 +148,11 @@ async def _search(pool: RelayPool, wanted: Wanted, now: int) -> list[Listing]:
         _ask(pool, Filter(kinds=(HEARTBEAT,), authors=authors)),
         _ask(pool, Filter(kinds=(FEEDBACK, *kinds), authors=authors, since=since, limit=ANSWERS_MAX)),
     )
-    ids = requests_answered(answers)[:ANSWERS_MAX]
+    repeated = requests_repeated(answers)
+    ids = tuple(id_ for id_ in requests_answered(answers) if id_ not in repeated)[:ANSWERS_MAX]
     lists = [ids[start : start + IDS_PER_QUESTION] for start in range(0, len(ids), IDS_PER_QUESTION)]
-    asked = [await _ask(pool, Filter(ids=some)) for some in lists]
-    times = measured(answers, [event for some in asked for event in some], now)
+    asked = [event for some in lists for event in await _ask(pool, Filter(ids=some))]
+    times = measured(answers, [*repeated.values(), *asked], now)
     mine = [event for event in announced if event.pubkey in authors]
     return [with_answers(one, times) for one in listings(mine, beats, now, wanted.kinds) if wanted.fits(one)]
 
@@ -212,7 +215,8 @@ def _print(found: _Found) -> None:
     mark = "[green]●[/]" if one.alive else "[dim]○[/]"
     facts = [_liveness(one, found.now), *_speed(one.answers, found)]
     result.print(
-        f"{mark} {name}  [cyan]{_price(one.price_msat)}[/]  [dim]{', '.join(facts)}[/]", soft_wrap=_flat()
+        f"{mark} {name}  [cyan]{price_words(one.price_msat)}[/]  [dim]{', '.join(facts)}[/]",
+        soft_wrap=_flat(),
     )
     print_text(encode_npub(one.public_key))
     if found.name:
@@ -221,7 +225,7 @@ def _print(found: _Found) -> None:
         result.print(f"  {MARKS[found.name.leads]} {quoted(found.name.name + said)}", soft_wrap=_flat())
     for kind in one.kinds[:8]:
         price = one.prices_msat[kind]
-        told = f", {_price(price)}" if len(one.kinds) > 1 and price != one.price_msat else ""
+        told = f", {price_words(price)}" if len(one.kinds) > 1 and price != one.price_msat else ""
         result.print(f"  {kind} {name_of(kind)}{told}", soft_wrap=_flat())
     if one.about:
         result.print(f"  [dim]{quoted(one.about)}[/]", soft_wrap=_flat())
@@ -246,7 +250,7 @@ def _speed(answers: Answers, found: _Found) -> list[str]:
     if found.probed:
         seconds = found.probe_seconds
         told.append("probe: no answer" if seconds is None else f"probe: {seconds:.2f} s")
-    jobs = f"{answers.jobs} job{'s' * (answers.jobs != 1)}, by their dates"
+    jobs = f"{counted(answers.jobs, 'job')}, by their dates"
     if answers.result_seconds is not None:
         told.append(f"result in {_seconds(answers.result_seconds)} ({jobs})")
     elif answers.first_seconds is not None:
@@ -257,9 +261,3 @@ def _speed(answers: Answers, found: _Found) -> list[str]:
 def _seconds(median: float) -> str:
     """Dates are whole seconds: less than one cannot be told."""
     return age(round(median)) if median >= 1 else "under 1 s"
-
-
-def _price(msat: int | None) -> str:
-    if msat is None:
-        return "price unknown"
-    return "free" if msat == 0 else f"{-(-msat // 1000)} sat"

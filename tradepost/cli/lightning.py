@@ -31,7 +31,7 @@ class LightningWish:
     text: str
     kind: int
     max_sat: int
-    params: dict[str, str]
+    params: dict[str, list[str]]
     refund_to: str
     qr: bool | None
     as_json: bool

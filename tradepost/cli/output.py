@@ -87,6 +87,13 @@ def clock_time(unix: int) -> str:
     return local_time(unix)[11:]
 
 
+def price_words(msat: int | None) -> str:
+    """What an agent announces to ask; None if nobody can read it."""
+    if msat is None:
+        return "price unknown"
+    return "free" if msat == 0 else f"{-(-msat // 1000)} sat"
+
+
 def age(seconds: int) -> str:
     """A span of time as people say it: 40 s, 3 min, 5 h, 12 days."""
     for unit, length, below in (("s", 1, 100), ("min", 60, 6000), ("h", 3600, 172_800)):

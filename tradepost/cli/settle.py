@@ -70,7 +70,9 @@ async def _settle(settings: Settings, key: Key, seconds: int, as_json: bool) -> 
         await _tell_of_others(post, signer.public_key)
         before = await queries.open_orders(post.db, signer.public_key)
         locked = await queries_escrows.open_escrows(post.db, signer.public_key, Role.CUSTOMER)
-        if (before or locked) and (unreachable := await reach(post.pool)):
+        reads = bool(await queries.recent_orders(post.db, 1))
+        if reads and (unreachable := await reach(post.pool)):
+            reads = False
             say(f"[yellow]{quoted(unreachable)}; what agents sent cannot be fetched[/]")
         async with (
             open_customer(settings, post, signer) as customer,
@@ -82,6 +84,7 @@ async def _settle(settings: Settings, key: Key, seconds: int, as_json: bool) -> 
             hired = customer.open_guarantees()
             waiting += [asyncio.create_task(guarantee.result()) for guarantee in hired]
             waiting.append(asyncio.create_task(lightning.settled()))
+            waiting += [asyncio.create_task(_take_in(post, customer, seconds))] if reads else []
             waiting += [asyncio.create_task(_quiet(post, customer, seconds))] if locked else []
             await asyncio.wait(waiting, timeout=seconds)
             for task in waiting:
@@ -103,6 +106,12 @@ async def _settle(settings: Settings, key: Key, seconds: int, as_json: bool) -> 
         if not as_json:
             await _tell(post, after)
         return sum(row.price_sat for row in after if _is_overdue(row, post.clock.now()))
+
+
+async def _take_in(post: Post, customer: Customer, seconds: int) -> None:
+    """Read all that agents sent, and see the money in it through: change may come when its order has ended."""
+    await customer.caught_up(seconds)
+    await post.wallet.recover()
 
 
 async def _quiet(post: Post, customer: Customer, seconds: int) -> None:

@@ -117,7 +117,8 @@ async def _balance(as_json: bool) -> None:
             f"[dim]{escrow_sat:>10} sat are locked in escrow; `tradepost escrow list` says what comes next[/]"
         )
     if invoices:
-        say(f"[dim]{invoices:>10} unpaid invoice(s); once paid, `tradepost settle` fetches the coins[/]")
+        unpaid = f"{invoices:>10} unpaid invoice{'s' * (invoices != 1)}"
+        say(f"[dim]{unpaid}; once paid, `tradepost settle` fetches the coins[/]")
     if not settings.mints:
         say("[dim]no mints: name those you trust in tradepost.yaml (mints: \\[…]) or in TRADEPOST_MINTS[/]")
 

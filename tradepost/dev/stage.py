@@ -61,9 +61,8 @@ class Stage:
 async def open_stage(base: Path, project: Path | None, mint_python: Path) -> AsyncIterator[Stage]:
     """Run relay, mint and arbiter in `base`/.tradepost-dev, fund the customer; with no `project` a sample is put there.
 
-    The agent's settings have keys of their own: the project's real ones are not touched. It has no Lightning: the play
-    mint would pay the invoice of each offer by itself. Raises `TradepostError` if a port is taken, `PostBusy` if the
-    customer's or the arbiter's post is in use, `MintProcessError`.
+    The agent's settings have keys of their own: the project's real ones are not touched. Raises `TradepostError` if a
+    port is taken, `PostBusy` if the customer's or the arbiter's post is in use, `MintProcessError`.
     """
     folder = base.absolute() / FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -89,9 +88,7 @@ async def open_stage(base: Path, project: Path | None, mint_python: Path) -> Asy
             relay=relay.url,
             mint=mint,
             arbiter=arbiter,
-            agent=Settings(
-                relays=(relay.url,), mints=(mint.url,), rails=(), arbiters=(arbiter,), data=folder / AGENT
-            ),
+            agent=Settings(relays=(relay.url,), mints=(mint.url,), arbiters=(arbiter,), data=folder / AGENT),
             customer_sat=await _fund(customer, mint.url),
         )
 

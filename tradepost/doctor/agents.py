@@ -4,10 +4,12 @@ import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Final
 
 import dvm
 from dvm.discovery.directory import ALIVE_SECONDS
 from dvm.discovery.names import Leads, NameCheck, check_name
+from dvm.errors import RunnerUnusable
 from dvm.kinds import ANNOUNCEMENT, HEARTBEAT
 from identity import Event, KeyFileError, SecretKey, read_key_file
 from identity.nip05 import parse_name
@@ -19,6 +21,7 @@ from tradepost.doctor.setup import Setup
 from tradepost.errors import TradepostError
 
 QUERY_SECONDS_MAX = 5.0
+_MEND: Final = "mend it before `tradepost up`, which would not start"
 
 
 async def check_agents(setup: Setup) -> list[Finding]:
@@ -32,18 +35,23 @@ async def check_agents(setup: Setup) -> list[Finding]:
         with redirect_stdout(sys.stderr):  # what the code prints is no finding
             agents = agents_of(setup.settings, setup.folder)
     except TradepostError as error:
-        return [fail("agents", str(error))]
+        return [fail("agents", str(error), _MEND)]
     findings = []
     if not setup.settings.mints and any(c.price_sat for a in agents for c in a.capabilities.values()):
         findings.append(
             fail("agents", "they ask for money and there is no mint", "export TRADEPOST_MINTS=https://…")
         )
+    for agent in agents:
+        findings += await check_runners(agent)
     is_open = lock_holder(setup.settings.data) is not None
     fetcher = Fetcher(allow_private=setup.settings.allow_private_urls)
     reachable = [facts.url for facts in await setup.relays if facts.connect_seconds is not None]
     async with RelayPool(reachable, clock=setup.clock) as pool:
         for agent in agents:
             key = _public_key(setup, agent)
+            if key is None and setup.settings.key is None and not _key_file(setup, agent).exists():
+                findings.append(ok("agents", f"{agent.name} has no key yet; `tradepost up` draws it"))
+                continue
             if key is None:
                 findings.append(
                     ok("agents", f"{agent.name}: not looked for, its key is not in a plain file here")
@@ -58,6 +66,21 @@ async def check_agents(setup: Setup) -> list[Finding]:
             if agent.nip05:
                 findings.append(judge_name(agent, key, await check_name(fetcher, agent.nip05, key)))
     return findings
+
+
+async def check_runners(agent: dvm.Agent) -> list[Finding]:
+    """A line for each kind that something else does than the agent's own functions."""
+    found = []
+    for capability in agent.capabilities.values():
+        if capability.runner is None:
+            continue
+        told = f"{agent.name}, {capability.name} ({capability.kind})"
+        try:
+            await capability.checked()
+            found.append(ok("agents", f"{told}: {capability.runner.what} is there"))
+        except RunnerUnusable as error:
+            found.append(fail("agents", f"{told}: {error}", _MEND))
+    return found
 
 
 def judge_agent(agent: dvm.Agent, found: Mapping[str, list[Event]], now: int, *, is_open: bool) -> Finding:
@@ -93,8 +116,12 @@ def judge_name(agent: dvm.Agent, key: str, check: NameCheck) -> Finding:
     return fail("agents", told, f'let https://{name.place} hold {{"names": {{"{name.local}": "{key}"}}}}')
 
 
+def _key_file(setup: Setup, agent: dvm.Agent) -> Path:
+    return setup.settings.key_file(agent.slug)
+
+
 def _public_key(setup: Setup, agent: dvm.Agent) -> str | None:
-    path = setup.settings.key_file(agent.slug)
+    path = _key_file(setup, agent)
     try:
         key = read_key_file(path) if path.exists() and setup.settings.key is None else None
     except KeyFileError:

@@ -12,6 +12,7 @@ from tradepost.doctor.finding import Finding, Level, fail, ok, warn
 from tradepost.doctor.queries import Form, Records, read_form, read_records
 from tradepost.doctor.setup import Setup
 from tradepost.post import all_migrations
+from tradepost.words import counted
 from wallet import HttpTransport, WalletError
 from wallet.mint import CoinState, MintClient
 
@@ -90,7 +91,7 @@ def judge_money(records: Records, mints: Iterable[str], now: int) -> list[Findin
     """What is unfinished, what is due, and what is at mints that the configuration does not name."""
     findings = []
     for mint, count, oldest in records.open_operations:
-        told = f"{count} exchange(s) with {mint} are unfinished, the oldest of {_moment(oldest)}"
+        told = f"{counted(count, 'unfinished exchange')} with {mint}, the oldest of {_moment(oldest)}"
         if now - oldest >= UNFINISHED_SECONDS:
             findings.append(warn("money", told, "tradepost settle"))
     if due_sat := sum(sat for sat, locktime in records.refunds if locktime < now):
@@ -104,12 +105,17 @@ def judge_money(records: Records, mints: Iterable[str], now: int) -> list[Findin
     if records.returning:
         findings.append(
             warn(
-                "money", f"{records.returning} payment(s) are on their way back to customers", "tradepost up"
+                "money",
+                f"{counted(records.returning, 'payment')} on the way back to customers",
+                "tradepost up",
             )
         )
     if records.open_invoices:
         findings.append(
-            ok("money", f"{records.open_invoices} unpaid invoice(s); `tradepost settle` fetches what is paid")
+            ok(
+                "money",
+                f"{counted(records.open_invoices, 'unpaid invoice')}; `tradepost settle` fetches what is paid",
+            )
         )
     for mint, sat in records.owned_sat.items():
         if mint not in mints:
@@ -126,7 +132,7 @@ def judge_outbox(records: Records, now: int) -> list[Finding]:
     """Events that relays should have by now."""
     if not records.unsent or now - records.unsent_since < UNSENT_SECONDS:
         return []
-    told = f"{records.unsent} event(s) wait for relays, the oldest since {_moment(records.unsent_since)}"
+    told = f"{counted(records.unsent, 'event')} not yet at relays, the oldest since {_moment(records.unsent_since)}"
     return [warn("outbox", told, "tradepost settle")]
 
 

@@ -61,7 +61,8 @@ class MemoryMint:
     """One mint at `url`; `transport` is what `Wallet.open` takes. Everything is public to the test that owns it.
 
     Switches: `down` (refuses connections), `rubbish` (answers nonsense, having done nothing), `stall` (an event that
-    every request waits for), `wrong_dleq` (signs with proofs that do not hold), `melts`, `lightning_fee_sat`,
+    every request waits for), `wrong_dleq` (signs with proofs that do not hold), `pays_itself` (calls
+    every invoice paid, as play mints do), `melts`, `lightning_fee_sat`,
     `fee_reserve_sat` (None: 1 %), `quote_seconds` (expiry of new quotes), `nuts` (what it claims to support); and for
     one request at a time `lose_request`, `lose_answer`, `refuse`. `asked` counts the requests by path.
     """
@@ -80,6 +81,7 @@ class MemoryMint:
         self.rubbish = False
         self.stall: asyncio.Event | None = None
         self.wrong_dleq = False
+        self.pays_itself = False
         self.melts = Melts.PAID
         self.lightning_fee_sat = 0
         self.fee_reserve_sat: int | None = None
@@ -229,6 +231,8 @@ class MemoryMint:
                     quote.expiry = self.clock.now() + self.quote_seconds
                 return _mint_quote(quote)
             case "GET", ["mint", "quote", "bolt11", quote_id]:
+                if self.pays_itself:
+                    self.pay(self._mint_quotes[quote_id].bolt11)
                 return _mint_quote(self._mint_quotes[quote_id])
             case "POST", ["mint", "bolt11"]:
                 return {"signatures": self._mint(body["quote"], body["outputs"], body.get("signature"))}

@@ -22,12 +22,15 @@ class RailLimits:
     sub_sat: bool = True  # invoices over amounts that are no whole sats; any amount can be paid
     description_hash: bool = True  # invoices that commit to a text, as LNURL-pay wants them (LUD-06)
     fee_limit: bool = True  # payments that cost no more than was said
+    pays_itself: bool = False  # what it makes is paid at once, by nobody: its Lightning is faked
 
     def obstacle_to_make(self, wish: "Wish") -> str:
         """Why this rail makes no such invoice, in words; empty if it does."""
         amount_msat = wish.amount_msat
         if not self.makes:
             return "it makes no invoices"
+        if wish.beside_coins and self.pays_itself:
+            return "it pays its own invoices, and would pay this one beside the coins"
         if wish.description_hash and not self.description_hash:
             return "its invoices cannot carry a description hash"
         if amount_msat % 1000 and not self.sub_sat:
@@ -51,7 +54,8 @@ class RailLimits:
 class Wish:
     """An invoice that somebody is to pay us. A rail whose invoices have no words leaves the description out.
 
-    `description_hash` is 32 bytes in hex and must be in the invoice. `job_id` is what it is booked for.
+    `description_hash` is 32 bytes in hex and must be in the invoice. `job_id` is what it is booked for. `beside_coins`:
+    whoever is shown it may pay in ecash instead.
     """
 
     amount_msat: int
@@ -59,6 +63,7 @@ class Wish:
     description_hash: str | None = None
     expiry_seconds: int = 3600
     job_id: str | None = None
+    beside_coins: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,16 @@
 """What an agent announces of itself, as deployed clients read it."""
 
+import asyncio
 import json
 
+import pytest
+
 from dvm import Agent, Param
-from dvm.discovery.announce import announcement
+from dvm.discovery import announce
+from dvm.discovery.announce import Announcer, announcement
 from dvm.discovery.directory import called, listings
-from identity import SecretKey, sign_event
+from identity import LocalSigner, SecretKey, sign_event
+from tradepost.testing import Market
 
 NOW = 1_800_000_000
 
@@ -42,6 +47,26 @@ def test_flags_that_clients_read() -> None:
         ("d", "paid"), ("k", "5001"), ("k", "5002"), ("t", "summarisation"), ("t", "translation"),
         ("price", "5001", "2000"), ("price", "5002", "3000"),
     )  # fmt: skip
+
+
+async def test_a_heartbeat_that_no_relay_took_is_sent_again_soon(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announce, "BEAT_AGAIN_SECONDS", 0.01)
+    market.relay.switches.reject = lambda event: "error: not now" if event.kind == 11998 else None
+    announcer = Announcer(Agent("Bob"), LocalSigner(SecretKey.generate()), await market.post("shop"))
+    await announcer.start()
+
+    async def beats(number: int) -> None:
+        async with asyncio.timeout(10):
+            while sum(event.kind == 11998 for event in market.relay.published) < number:
+                await asyncio.sleep(0.01)
+
+    await beats(2)
+    market.relay.switches.reject = lambda _: None
+    await beats(3)
+    await announcer.stop()
+    assert announce.HOLDS_SECONDS > 2 * announce.BEAT_SECONDS  # nor does one that is lost end a life
 
 
 def test_a_kind_of_ones_own_is_found_by_its_name() -> None:

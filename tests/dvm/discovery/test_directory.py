@@ -11,6 +11,7 @@ from dvm.discovery.directory import (
     measured,
     ranked,
     requests_answered,
+    requests_repeated,
     with_answers,
 )
 from dvm.errors import BadRequest
@@ -128,6 +129,20 @@ def test_answer_times_are_by_the_dates_of_both_sides() -> None:
     found = measured(answers, asked, NOW)[ALICE.public_key]
     assert found == Answers(jobs=3, first_seconds=6, result_seconds=6, last_at=NOW - 980)
     assert requests_answered(answers) == tuple(one.id for one in reversed(asked))
+
+
+def test_requests_that_relays_have_dropped_are_read_from_results() -> None:
+    asked = event(CAROL, 5001, ("expiration", str(NOW - 900)), at=NOW - 1000)
+    repeats = event(
+        ALICE, 6001, ("e", asked.id), ("request", asked.to_json().decode()), content="done", at=NOW - 996
+    )
+    forged = asked.to_json().decode().replace(str(NOW - 1000), str(NOW - 2000))
+    lies = event(BOB, 6001, ("e", asked.id), ("request", forged), at=NOW - 996)
+    nonsense = event(BOB, 6001, ("e", asked.id), ("request", "{"), at=NOW - 996)
+    repeated = requests_repeated([lies, nonsense, repeats])
+    assert repeated == {asked.id: asked}
+    assert measured([repeats], repeated.values(), NOW)[ALICE.public_key].result_seconds == 4
+    assert requests_repeated([lies, nonsense]) == {}
 
 
 def test_lies_about_time_measure_nothing() -> None:

@@ -54,6 +54,17 @@ async def test_a_server_of_its_own(make_job: MakeJob, monkeypatch: pytest.Monkey
     assert await named(make_job("TRADEPOST_KEY")) == "none"
 
 
+async def test_its_owner_is_told_why_it_failed(make_job: MakeJob, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(JobFailed, match="cannot be reached"):
+        await mcp("fail", argv=[sys.executable, "-c", "import no_such_module"])(make_job("ab"))
+    out, err = capfd.readouterr()
+    assert "No module named 'no_such_module'" in out
+    assert err == ""
+    with pytest.raises(JobFailed, match=r"^the agent's tool failed on this job$"):
+        await mcp("fail", argv=ARGV)(make_job("ab", ("encrypted",)))
+    assert "executing" not in "".join(capfd.readouterr())
+
+
 async def test_a_server_that_is_not_there(make_job: MakeJob, free_port: int) -> None:
     with pytest.raises(JobFailed, match="cannot be reached"):
         await mcp("repeat", url=f"http://127.0.0.1:{free_port}/mcp")(make_job())
