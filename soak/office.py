@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from identity import Event, InvalidEvent
-from relay_bridge import Delivery, Filter
+from relay_bridge import Answer, Delivery, Filter, NotNow
 from relay_bridge.filters import matches_any
 from soak.life import Dead, Life
 from store import Transaction
@@ -20,6 +20,7 @@ from store import Transaction
 RELAY: Final = "wss://relay.test"
 RETRY_SECONDS: Final = (1, 2, 4, 8, 16, 32)
 REPEATS_MAX: Final = 4
+NOT_NOW_SECONDS: Final = 30
 
 
 @dataclass
@@ -118,8 +119,9 @@ class SimPool:
     def add_signer(self, _signer: object) -> None:
         """Nobody asks for it."""
 
-    async def publish(self, event: Event) -> None:
-        """A heartbeat: nobody listens."""
+    async def publish(self, event: Event) -> dict[str, Answer]:
+        """A heartbeat: it is taken, and nobody listens."""
+        return {RELAY: Answer(accepted=True)}
 
     def choose(self, _urls: Sequence[str], _relays_max: int) -> tuple[str, ...]:
         """There is one relay, and it is ours."""
@@ -236,6 +238,9 @@ class SimInbox:
 
         return SimFollowing(self._office.listen(hear), self)
 
+    async def listening(self, *, seconds_max: float) -> None:
+        """Whoever follows is heard at once."""
+
     @property
     def is_idle(self) -> bool:
         """See `SimFollowing.is_idle`."""
@@ -265,15 +270,20 @@ class SimInbox:
         if key in self._mailbox.handled or key in self._busy:
             return
         self._busy.add(key)
-        for number in range(REPEATS_MAX):
+        number = 0
+        while number < REPEATS_MAX:
             delivery = SimDelivery(name, event, self._mailbox)
             try:
                 await handler(delivery)
+            except NotNow:
+                await asyncio.sleep(NOT_NOW_SECONDS)
+                continue
             except Exception as error:  # noqa: BLE001 - as the inbox does: it comes again later
                 self._life.complain(error)
                 if delivery.settled:
                     break
                 await asyncio.sleep(2 << number)
+                number += 1
                 continue
             if not delivery.settled:
                 async with self._life.db.transaction() as tx:

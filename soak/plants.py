@@ -130,7 +130,7 @@ PLANTS: Final = (
                 await self.send(later, row, events)
         tx.after_commit(lambda: asyncio.ensure_future(late()))
 """,
-        seed=392,
+        seed=168,
     ),
     Plant(
         "a customer that locked its coins does not send them after a restart",

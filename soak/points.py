@@ -163,18 +163,23 @@ class Point:
 def points() -> Iterator[Point]:
     """All there are."""
     for name in SCENARIOS:
-        for party, passed in _undisturbed(name).points.items():
-            for number, what in enumerate(passed):
-                yield Point(name, party, number, what)
+        yield from points_of(name)
+
+
+def points_of(name: str) -> Iterator[Point]:
+    """All of one scenario."""
+    for party, passed in _undisturbed(name).points.items():
+        for number, what in enumerate(passed):
+            yield Point(name, party, number, what)
 
 
 def not_survived(
-    found: Sequence[Point], problems_after: Callable[[Point], list[str]] | None = None
+    found: Sequence[Point], problems_after: Callable[[Point], list[str]]
 ) -> dict[str, list[str]]:
     """The points that are not survived, with what is wrong then. On all cores."""
     spawn = multiprocessing.get_context("spawn")  # a fork would take the caller's threads and loops along
     with ProcessPoolExecutor(os.cpu_count(), spawn, initializer=quiet) as pool:
-        told = list(pool.map(problems_after or problems_of, found, chunksize=10))
+        told = list(pool.map(problems_after, found, chunksize=10))
     return {str(point): problems for point, problems in zip(found, told, strict=True) if problems}
 
 

@@ -27,7 +27,7 @@ from soak.world import (
     Party,
     World,
     ground,
-    scans_remembered,
+    known_by_heart,
 )
 from wallet import WalletError, queries_escrows
 from wallet.escrow import Role, Stage
@@ -375,7 +375,7 @@ def play(
 
     ground()  # not inside the loop
     seed, time = (plan.seed, 0.0) if outside is None else (plan.seed + 1, outside.time)
-    with scans_remembered():
+    with known_by_heart():
         return run_virtually(main, seed, time)
 
 

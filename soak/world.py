@@ -8,10 +8,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
+
+import bolt11
 
 from dvm import Agent, Customer, Job, JobFailed, Post, Provider, ProviderLimits, queries_invoices
 from dvm.escrow.arbiter import Arbiter, ArbiterLimits
@@ -118,10 +120,15 @@ async def _sold_before(db: Database, seeds: dict[str, Seed]) -> None:
 
 
 @contextmanager
-def scans_remembered() -> Iterator[None]:
-    """Let the hundred outputs by which a wallet checks its counter be derived once, and not in every run."""
-    with patch.object(counters, "make_outputs", _remembered):
+def known_by_heart() -> Iterator[None]:
+    """Let what all runs compute alike be computed once: the hundred outputs by which a wallet checks its counter, and
+    what an invoice says.
+    """
+    with patch.object(counters, "make_outputs", _remembered), patch.object(bolt11, "decode", _read):
         yield
+
+
+_read = lru_cache(1000)(bolt11.decode)
 
 
 @cache

@@ -19,7 +19,7 @@ from wallet.escrows import Escrows
 from wallet.queries_escrows import EscrowRow
 from wallet.terms import Method
 
-SECONDS_MAX = 10.0
+SECONDS_MAX = 60.0  # this only catches what hangs
 
 
 class Stranger:
@@ -125,7 +125,7 @@ class Trade(NamedTuple):
 
     async def reach(self, role: Role, order: Order, stage: Stage, *, every: int = 0) -> EscrowRow:
         """Wait until a party's view is in a stage; with `every`, time passes meanwhile, so many seconds at a time."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(SECONDS_MAX):
             while (row := await self.view(role, order)) is None or row.stage is not stage:
                 await asyncio.sleep(0.005)
                 await self.pass_time(every)

@@ -36,14 +36,14 @@ class Sale(NamedTuple):
 
     async def reach(self, role: Role, order: Order, stage: Stage, *, every: int = 0) -> EscrowRow:
         """Wait until a party's view is in a stage; with `every`, time passes meanwhile, so many seconds at a time."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (row := await self.view(role, order)) is None or row.stage is not stage:
                 await asyncio.sleep(0.005)
                 await self.pass_time(every)
         return row
 
     async def job(self, order: Order, state: JobState) -> queries.JobRow:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 job = await queries.get_job(self.provider._post.db, self.provider.public_key, order.id)
                 if job is not None and job.state is state:

@@ -25,6 +25,8 @@ from tradepost.testing import Market
 from wallet import PaymentPayload, encode_payload
 from wallet.invoice import parse_invoice
 
+pytestmark = pytest.mark.no_cover  # the same lines again and again
+
 
 async def start_provider(market: Market, agent: Agent, post: Post) -> Provider:
     provider = Provider(agent, LocalSigner(own_key(market.settings("agent"), agent.slug)), post)

@@ -45,7 +45,7 @@ class Actor:
 
     async def request(self) -> Event:
         """What we are asked, once it is at the relay."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 for event in self.market.relay.published:
                     if 5000 <= event.kind < 6000 and event.tag("p") == self.key.public_key:
@@ -73,7 +73,7 @@ class Actor:
 
     async def token(self) -> Token:
         """The coins that we were sent."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 for event in self.market.relay.published:
                     if event.kind == 1059 and event.tag("p") == self.key.public_key:
@@ -117,7 +117,7 @@ class Scene:
 
     async def reached(self, guarantee: Guarantee, actor: Actor, state: OrderState, *, every: int = 0) -> None:
         """Wait until the order of an agent is in a state; time passes meanwhile, so many seconds at a time."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (row := await self.order(guarantee, actor)) is None or row.state is not state:
                 await asyncio.sleep(0.005)
                 if every:
@@ -125,7 +125,7 @@ class Scene:
 
     async def result(self, guarantee: Guarantee, *, orders: int = 2) -> str:
         """Let time pass until so many were asked, or it has ended; the last one has all the time it needs."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not guarantee.ended and len(await self.orders(guarantee)) < orders:
                 await asyncio.sleep(0.005)
                 await self.clock.advance(1)
@@ -144,7 +144,7 @@ async def open_shop(market: Market, price_sat: int = PRICE + 1, name: str = "sho
 
     provider = await market.open(agent, name=name)
     await provider._post.outbox.flush(5)
-    async with asyncio.timeout(5):  # the heartbeat does not go by the outbox
+    async with asyncio.timeout(60):  # the heartbeat does not go by the outbox
         while not any(e.kind == 11998 and e.pubkey == provider.public_key for e in market.relay.events):
             await asyncio.sleep(0.005)
     return provider

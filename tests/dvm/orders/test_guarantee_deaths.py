@@ -18,6 +18,8 @@ from tests.dvm.deaths import FUNDED_SAT, SECONDS_MAX, Dead, Fate, all_ended, fun
 from tradepost.api import open_customer
 from tradepost.testing import Market
 
+pytestmark = pytest.mark.no_cover  # the same lines again and again
+
 PRICE, PRICE_OF_FAILURE, BUDGET = 21, 20, 30
 FEES_SAT_MAX = 8
 
