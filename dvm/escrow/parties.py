@@ -95,16 +95,23 @@ def said(row: EscrowRow, who: str, text: str) -> tuple[dict[str, str], ...]:
 
 
 class ProviderDesk(EscrowDesk):
-    """Escrows of an agent's jobs. `arranged(id)` is called with the arbiter's answer."""
+    """Escrows of an agent's jobs. `arranged(id)` is called with an arbiter's answer, `paid(customer)` when one pays."""
 
     role: ClassVar[Role] = Role.PROVIDER
 
     def __init__(
-        self, post: Post, signer: Signer, limits: ProviderLimits, arranged: Callable[[str], Awaitable[None]]
+        self,
+        post: Post,
+        signer: Signer,
+        limits: ProviderLimits,
+        *,
+        arranged: Callable[[str], Awaitable[None]],
+        paid: Callable[[str], None],
     ) -> None:
         super().__init__(post, signer)
         self.limits = limits
         self._arranged = arranged
+        self._paid = paid
 
     def key(self, row: EscrowRow) -> SecretKey:
         """See `EscrowDesk.key`."""
@@ -172,6 +179,8 @@ class ProviderDesk(EscrowDesk):
                         amount_msat=1000 * row.amount_sat, fee_bps=self.limits.fee_bps, now=now,
                         op_id=claim_id(row), job_id=row.request_id,
                     )  # fmt: skip
+            if stage is Stage.PAID:
+                tx.after_commit(lambda: self._paid(row.terms.customer))
 
         return write
 

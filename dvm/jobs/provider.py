@@ -84,7 +84,7 @@ class Provider:
         patient = PatientSigner(signer, post.clock)
         self._signer = patient
         self._requests = Requests(patient)
-        self._desk = ProviderDesk(post, patient, self._limits, self._arranged)
+        self._desk = ProviderDesk(post, patient, self._limits, arranged=self._arranged, paid=self._has_paid)
         self._sealing = Sealing(post, signer.public_key, self._desk)
         book = PaymentBook(post, self._limits.fee_bps, self.apply)
         self._gate = RequestGate(signer.public_key, self._limits, post.clock)
@@ -229,6 +229,10 @@ class Provider:
     async def _arranged(self, job_id: str) -> None:
         await self._reception.arranged(job_id)
 
+    def _has_paid(self, customer: str) -> None:
+        self._gate.has_paid(customer)
+        self._notice_gate.has_paid(customer)
+
     # What becomes of it --------------------------------------------------------------------------------------
 
     async def apply(
@@ -252,8 +256,7 @@ class Provider:
             ):
                 log.debug("job", job=job.id, state=decision.state)
                 if isinstance(event, PaymentRedeemed):
-                    self._gate.has_paid(job.customer)
-                    self._notice_gate.has_paid(job.customer)
+                    self._has_paid(job.customer)
                 await self._go_on(moved, decision.then)
                 return moved
             # Somebody else moved the job on since it was read: decide on what it is now.

@@ -194,7 +194,7 @@ async def _desk(
             yield customer.desk, await customer.caught_up(READ_SECONDS_MAX)
         return
     if role is Role.PROVIDER:
-        desk = ProviderDesk(post, signer, ProviderLimits(), _nothing)
+        desk = ProviderDesk(post, signer, ProviderLimits(), arranged=_nothing, paid=lambda _customer: None)
         try:
             yield desk, True
         finally:

@@ -19,6 +19,8 @@ from identity import Event, SecretKey, make_template, sign_event
 from tests.dvm.conftest import Stranger, eventually
 from tradepost.testing import ManualClock, Market
 from wallet import Lock, Token, encode_token
+from wallet.escrow import Stage
+from wallet.terms import Method
 
 
 class Busy:
@@ -134,6 +136,25 @@ async def test_who_has_just_paid_is_a_customer(busy: Busy) -> None:
         for number in range(10):  # more than a stranger has
             one = buyer.request(text=f"{number}")
             await buyer.answer(one, "payment-required")
+
+
+async def test_who_has_just_paid_from_an_escrow_is_a_customer(busy: Busy) -> None:
+    async with Market(clock=ManualClock()) as market:
+        arbiter = await market.arbiter()
+        limits = ProviderLimits(stranger_requests_per_minute_max=1, arbiters=(arbiter.public_key,))
+        provider, customer = await market.open(busy.agent, limits=limits), await market.customer(sat=1000)
+        for number in range(10):  # more than a stranger has
+            order = await customer.ask(
+                provider.public_key, f"{number}", kind=5001, max_sat=30, settle=(Method.ESCROW,),
+                arbiters=[arbiter.public_key],
+            )  # fmt: skip
+            await asyncio.wait_for(order.result(), 20)
+            await eventually(lambda order=order: is_released(provider, order.id))
+
+
+async def is_released(provider: Provider, job_id: str) -> bool:
+    escrow = await provider._desk.get(job_id)
+    return escrow is not None and escrow.stage is Stage.PAID
 
 
 async def test_an_agent_for_those_it_knows_hears_deletions_of_others(busy: Busy, market: Market) -> None:
