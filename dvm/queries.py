@@ -136,9 +136,9 @@ async def get_job(db: Database | Transaction, agent: str, job_id: str) -> JobRow
 
 
 async def is_over(source: Database | Transaction, agent: str, job_id: str) -> bool:
-    """Whether one of our agents has ended a job."""
+    """Whether one of our agents does no work for a job any more."""
     row = await source.one("SELECT state FROM jobs WHERE agent = ? AND id = ?", agent, job_id)
-    return row is not None and JobState(row["state"]).is_final
+    return row is not None and JobState(row["state"]).is_given_up
 
 
 async def agents_that_served(db: Database) -> list[str]:

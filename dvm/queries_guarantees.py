@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Final
 
-from dvm.orders.guarantee_lifecycle import DROPPED, SILENT, GuaranteeState
+from dvm.orders.guarantee_lifecycle import DROPPED, QUICKER, SILENT, GuaranteeState
+from dvm.orders.lifecycle import NOT_NEEDED
 from dvm.queries import OrderRow, read_order
 from store import Database, Row, Transaction
 
@@ -120,17 +121,21 @@ async def orders_of(source: Database | Transaction, guarantee_id: str) -> list[O
     return [read_order(row) for row in rows]
 
 
-async def is_needed(tx: Transaction, order_id: str) -> bool:
-    """Whether an order's result is still waited for, or is here already; of one without a guarantee it always is."""
+async def is_needed(tx: Transaction, order_id: str, now: int) -> bool:
+    """Whether the result of an order that is being paid is here already, or still waited for.
+
+    It is not after its deadline, if it was taken back, or if its guarantee has ended or another order brought a result.
+    """
     row = await tx.one(
-        "SELECT 1 FROM orders o JOIN guarantees g ON g.id = o.guarantee_id WHERE o.id = ? AND o.result IS NULL"
-        " AND (g.state <> 'open' OR EXISTS (SELECT 1 FROM orders x WHERE x.guarantee_id = g.id AND x.state = 'done'))",
-        order_id,
-    )
+        "SELECT 1 FROM orders o LEFT JOIN guarantees g ON g.id = o.guarantee_id WHERE o.id = ? AND o.result IS NULL"
+        " AND (o.deadline_at <= ? OR o.reason <> '' OR g.state <> 'open'"
+        " OR EXISTS (SELECT 1 FROM orders x WHERE x.guarantee_id = g.id AND x.state = 'done'))",
+        order_id, now,
+    )  # fmt: skip
     return row is None
 
 
-async def attach_order(tx: Transaction, guarantee_id: str, order_id: str) -> bool:
+async def attach_order(tx: Transaction, guarantee_id: str, order_id: str, now: int) -> bool:
     """Make a new order one of a guarantee.
 
     False if that has ended, another of its orders is under way or done, or all may cost more than it may: then the
@@ -139,11 +144,12 @@ async def attach_order(tx: Transaction, guarantee_id: str, order_id: str) -> boo
     await tx.execute("UPDATE orders SET guarantee_id = ? WHERE id = ?", guarantee_id, order_id)
     row = await tx.one(
         f"SELECT g.max_sat, SUM({_OUTLAY}) AS sat,"  # noqa: S608 - constants
-        " SUM(CASE WHEN o.state IN ('requested', 'paying', 'paid', 'done') THEN 1 ELSE 0 END) AS busy"
+        " SUM(CASE WHEN o.state IN ('requested', 'paid', 'done') OR (o.state = 'paying' AND o.deadline_at > ?)"
+        " THEN 1 ELSE 0 END) AS busy"
         " FROM guarantees g JOIN orders o ON o.guarantee_id = g.id"
         " WHERE g.id = ? AND g.state = 'open' GROUP BY g.max_sat",
-        guarantee_id,
-    )
+        now, guarantee_id,
+    )  # fmt: skip
     return row is not None and row["sat"] <= row["max_sat"] and row["busy"] == 1
 
 
@@ -152,8 +158,8 @@ async def disappointing(db: Database, customer: str, since: int) -> frozenset[st
     rows = await db.all(
         "SELECT provider, state FROM orders WHERE created_at >= ? AND customer = ? AND (state IN"
         " ('done', 'failed', 'expired', 'awaiting_refund', 'refunded', 'lost') OR (state = 'cancelled' AND reason = ?))"
-        " ORDER BY created_at DESC, id LIMIT ?",
-        since, customer, SILENT, ORDERS_MAX,
+        " AND reason NOT IN (?, ?, ?) ORDER BY created_at DESC, id LIMIT ?",
+        since, customer, SILENT, DROPPED, QUICKER, NOT_NEEDED, ORDERS_MAX,
     )  # fmt: skip
     last = {row["provider"]: row["state"] for row in reversed(rows)}
     return frozenset(provider for provider, state in last.items() if state != "done")

@@ -17,7 +17,7 @@ What a restart or a reconnect may rely on:
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol
 
@@ -75,10 +75,6 @@ class Delivery:
 
     def _settle(self) -> None:
         self.settled = True
-
-
-def _retry_seconds(attempts: int) -> int:
-    return min(_RETRY_FIRST_SECONDS << min(attempts - 1, 10), _RETRY_SECONDS_MAX)
 
 
 Handler = Callable[[Delivery], Awaitable[None]]
@@ -167,7 +163,7 @@ class Following:
         except TimeoutError:
             return False
         put_off_to = await queries.next_delivery(self._db, self.name, self._clock.now())
-        return put_off_to in (None, _NEVER) and any(feed.is_current for feed in self._feeds)
+        return (put_off_to is None or put_off_to >= _NEVER) and any(feed.is_current for feed in self._feeds)
 
     async def _read(self) -> None:
         await self.caught_up()
@@ -225,7 +221,7 @@ class Following:
                 ended = await self._end_at_once(Delivery(self.name, event, relay), tx)
                 await queries.keep_event(tx, self.name, relay, event, now, done=ended)
                 if not ended:
-                    tx.after_commit(partial(self._dispatcher.offer, queries.Open(event, relay, 0)))
+                    tx.after_commit(partial(self._dispatcher.offer, queries.Open(event, relay, 0, now)))
 
     async def _end_at_once(self, delivery: Delivery, tx: Transaction) -> bool:
         if self._at_once is None:
@@ -238,30 +234,33 @@ class Following:
             return False
 
     async def _handle(self, row: queries.Open) -> int | None:
-        event, attempts = row.event, row.attempts + 1
+        event = row.event
         delivery = Delivery(self.name, event, row.relay)
         try:
             await self._handler(delivery)
         except NotNow as error:  # so that it holds none of the handlers meanwhile
             log.info("delivery_waits", inbox=self.name, event_id=event.id, reason=str(error))
-            delay_seconds = min(_retry_seconds(attempts), _NOT_NOW_SECONDS_MAX)
-            return await self._put_off(event, self._clock.now() + delay_seconds)
+            waited_seconds = self._clock.now() - row.since
+            return await self._put_off(
+                row, min(max(waited_seconds, _RETRY_FIRST_SECONDS), _NOT_NOW_SECONDS_MAX)
+            )
         except Exception:
+            attempts = row.attempts + 1
             log.exception("handler_failed", inbox=self.name, event_id=event.id, attempt=attempts)
             if delivery.settled:
                 return None
             is_last = attempts >= self._limits.attempts_max
-            return await self._put_off(
-                event, _NEVER if is_last else self._clock.now() + _retry_seconds(attempts)
-            )
+            delay_seconds = min(_RETRY_FIRST_SECONDS << min(attempts - 1, 10), _RETRY_SECONDS_MAX)
+            return await self._put_off(replace(row, attempts=attempts), _NEVER if is_last else delay_seconds)
         if not delivery.settled:
             async with self._db.transaction() as tx:
                 await delivery.done(tx)
         return None
 
-    async def _put_off(self, event: Event, due_at: int) -> int:
+    async def _put_off(self, row: queries.Open, seconds: int) -> int:
+        due_at = self._clock.now() + seconds
         async with self._db.transaction() as tx:
-            await queries.mark_failed(tx, self.name, event, due_at)
+            await queries.put_off(tx, self.name, row.event, attempts=row.attempts, due_at=due_at)
         return due_at
 
 

@@ -13,11 +13,12 @@ _PPM: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """An event to be handled or sent, the relay it came from or goes to, and how often that was tried."""
+    """An event to be handled or sent, the relay it came from or goes to, how often that failed, and when it came."""
 
     event: Event
     relay: str
     attempts: int
+    since: int = 0
 
 
 # inbox
@@ -48,11 +49,11 @@ async def keep_event(
 async def due_deliveries(db: Database, name: str, rows_max: int, now: int) -> list[Open]:
     """Open rows to be handled, oldest first."""
     rows = await db.all(
-        "SELECT relay, raw, attempts FROM inbox WHERE name = ? AND state = 'open' AND due_at <= ?"
+        "SELECT relay, raw, attempts, received_at FROM inbox WHERE name = ? AND state = 'open' AND due_at <= ?"
         " ORDER BY received_at, created_at, event_id LIMIT ?",
         name, now, rows_max,
     )  # fmt: skip
-    return [Open(parse_event(row["raw"]), row["relay"], row["attempts"]) for row in rows]
+    return [Open(parse_event(row["raw"]), row["relay"], row["attempts"], row["received_at"]) for row in rows]
 
 
 async def next_delivery(db: Database, name: str, now: int) -> int | None:
@@ -71,12 +72,12 @@ async def mark_done(tx: Transaction, name: str, event: Event) -> None:
     )  # fmt: skip
 
 
-async def mark_failed(tx: Transaction, name: str, event: Event, due_at: int) -> None:
+async def put_off(tx: Transaction, name: str, event: Event, *, attempts: int, due_at: int) -> None:
     """Put off an open row until `due_at`."""
     await tx.execute(
-        "UPDATE inbox SET attempts = attempts + 1, due_at = ?"
+        "UPDATE inbox SET attempts = ?, due_at = ?"
         " WHERE name = ? AND created_at = ? AND event_id = ? AND state = 'open'",
-        due_at, name, event.created_at, event.id,
+        attempts, due_at, name, event.created_at, event.id,
     )  # fmt: skip
 
 

@@ -46,6 +46,7 @@ class Listing:
     """An announced agent, as read from relays. Of prices that say nothing we can read, None is left.
 
     `price_msat` is the least of the kinds that were searched for. `alive`: it sent a heartbeat lately, at `beat_at`.
+    `deposit_msat`: what a job costs a customer at least who never paid it.
     """
 
     public_key: str
@@ -59,6 +60,7 @@ class Listing:
     alive: bool
     beat_at: int | None
     announced_at: int
+    deposit_msat: int = 0
     answers: Answers = field(default=Answers())
 
 
@@ -199,7 +201,11 @@ def _read(event: Event, searched: frozenset[int]) -> Listing:
     known = [
         price for kind, price in prices.items() if price is not None and (kind in searched or not searched)
     ]
+    deposits = [
+        _msat(tag[2]) for tag in event.tags_named("strangers") if tag[1:2] == ("amount",) and len(tag) > 2
+    ]
     return Listing(
+        deposit_msat=max((deposit for deposit in deposits if deposit), default=0),
         public_key=event.pubkey,
         slug=one_line(event.tag("d"), NAME_CHARS_MAX),
         name=one_line(told["name"], NAME_CHARS_MAX),

@@ -32,6 +32,7 @@ from wallet import (
     AlreadySpent,
     InvalidToken,
     Lock,
+    MintError,
     MintUnavailable,
     Plan,
     Token,
@@ -88,7 +89,7 @@ class PaymentJudging:
     async def judge(self, payment: PaymentRow, job: JobRow | None) -> None:
         """Look at coins that are still the sender's, and record what is to be done with them.
 
-        Raises `NotYet` and `MintUnavailable`: nothing was recorded then.
+        Raises `NotYet`, `MintUnavailable` and `MintError`: nothing was recorded then.
         """
         if job is not None and job.state is JobState.PAYING:
             # Another payment is being swapped; it may yet turn out to be no good.
@@ -106,11 +107,15 @@ class PaymentJudging:
                 await self._hold(payment, job, also, sealed=escrow.terms.method is Method.REVEAL)
                 return
             returning = await self._take(payment, job, token, now)
-        except MintUnavailable:
+        except (MintUnavailable, MintError) as error:  # neither says what the coins are
+            is_ours_alone = self._is_ours_alone(token, payment)
+            if isinstance(error, MintError) and not is_ours_alone:
+                await self._book.refuse(payment, job, str(error), error.action)
+                return
             if now < payment.created_at + self._limits.payment_check_seconds_max:
                 raise
             reason = "the mint could not be reached to check the payment"
-            if not self._is_ours_alone(token, payment):
+            if not is_ours_alone:
                 await self._book.refuse(payment, job, reason, Action.RETRY_AFTER)
                 return
             if job is not None:  # it ends, and nobody but us can ever give the coins back
@@ -200,10 +205,16 @@ class PaymentJudging:
         await self._desk.happens(job.id, GivesBack())  # the job ended meanwhile
 
     async def _is_doubtful(self, payment: PaymentRow, job: JobRow | None) -> bool:
-        """Whether no mint is troubled for it: it is for no job of ours, or came after many others for the same."""
+        """Whether no mint is troubled for it: it is for no job of ours, or came after many others for the same.
+
+        What the customer of the job sent is not doubtful: nobody else can sign as that.
+        """
         if job is None:
             return True
-        return len(await queries.payments_of(self._post.db, self._agent, payment.job_id)) > PAYMENTS_KEPT
+        return (
+            payment.payer != job.customer
+            and len(await queries.payments_of(self._post.db, self._agent, payment.job_id)) > PAYMENTS_KEPT
+        )
 
     # Whose coins they are ------------------------------------------------------------------------------------
 

@@ -46,6 +46,11 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
     @property
+    def is_given_up(self) -> bool:
+        """Whether no work is done for such a job any more."""
+        return self.is_final or self is JobState.RETURNING
+
+    @property
     def is_final(self) -> bool:
         """Whether nothing happens to such a job any more."""
         return self in (

@@ -293,7 +293,7 @@ class Provider:
                     return None
                 if job.price_msat and outgoing.events and (decision.offer or decision.result):
                     await self._invoices.carried(tx, job, outgoing.events[-1])
-                if decision.state.is_final and self._purse:
+                if decision.state.is_given_up and self._purse:
                     await self._purse.close(tx, job.id)
                 if also:
                     await also(tx)  # if this one is overtaken, its caller decides again

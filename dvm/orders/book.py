@@ -15,6 +15,7 @@ from dvm.kinds import DELETION
 from dvm.nip90 import hint_in
 from dvm.orders.bolt11_purchases import WARNING, is_by_invoice
 from dvm.orders.lifecycle import (
+    NOT_NEEDED,
     DeadlinePassed,
     GivenUp,
     OrderDecision,
@@ -87,9 +88,11 @@ class OrderBook:
             row = await queries.get_order(self._post.db, order_id)
             if row is None or (seen is not None and row.version != seen.version):
                 return False
-            has_result = row.result is not None
+            has_result, was_sent = row.result is not None, row.reason != NOT_NEEDED
             decision = (
-                decide_order(row.state, event, has_result=has_result) if event else OrderDecision(row.state)
+                decide_order(row.state, event, has_result=has_result, was_sent=was_sent)
+                if event
+                else OrderDecision(row.state)
             )
             if decision is None:
                 return False

@@ -19,6 +19,7 @@ SHARE_SECONDS_MIN: Final = 10  # less time than this is not divided
 TRIES_MAX: Final = 8
 AWAY_SECONDS: Final = 120  # a relay that cannot be reached for so long is not waited for
 SILENT: Final = "no sign of life"
+QUICKER: Final = "another agent was quicker"
 DROPPED: Final = "the job that it was for is over"
 
 
@@ -58,6 +59,13 @@ class Attempt:
                 return self.price_sat
             case _:
                 return 0
+
+    def is_under_way(self, now: int, deadline_at: int) -> bool:
+        """Whether a result is waited for. Coins that are locked after its deadline are not sent any more: then the next
+        agent is asked, as long as there is time until `deadline_at`.
+        """
+        is_late = self.state is OrderState.PAYING and self.deadline_at <= now < deadline_at
+        return self.state in (OrderState.REQUESTED, OrderState.PAYING, OrderState.PAID) and not is_late
 
     @property
     def silent_at(self) -> int | None:
@@ -131,7 +139,7 @@ def decide_guarantee(
     if now >= deadline_at + REFUND_SECONDS:
         return Fail()
     for attempt in attempts:
-        if attempt.state in (OrderState.REQUESTED, OrderState.PAYING, OrderState.PAID):
+        if attempt.is_under_way(now, deadline_at):
             is_last = len(attempts) >= TRIES_MAX
             return _at_work(attempt, left_sat, deadline_at, now, nobody, is_last=is_last)
     waited_for = [attempt for attempt in attempts if attempt.state is OrderState.AWAITING_REFUND]

@@ -25,6 +25,7 @@ from dvm.orders.guarantee_lifecycle import (
     AWAY_SECONDS,
     DROPPED,
     LOOK_AGAIN_SECONDS,
+    QUICKER,
     SILENT,
     TRIES_MAX,
     Ask,
@@ -232,7 +233,7 @@ class Guarantees:
         )  # fmt: skip
 
         async def attach(tx: Transaction, order_id: str) -> None:
-            if not await queries.attach_order(tx, run.row.id, order_id):
+            if not await queries.attach_order(tx, run.row.id, order_id, self._post.clock.now()):
                 raise Overtaken
 
         try:
@@ -291,7 +292,7 @@ class Guarantees:
     async def _tidy(self, row: GuaranteeRow) -> None:
         """Once there is a result, or none is needed, take back what is asked of others."""
         if row.state is GuaranteeState.DONE:
-            why = "another agent was quicker"
+            why = QUICKER
         elif row.reason == DROPPED:
             why = DROPPED
         else:

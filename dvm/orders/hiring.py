@@ -40,11 +40,15 @@ class Buyer(Protocol):
 
 @dataclass(frozen=True)
 class Candidate:
-    """An agent that may be asked. `price_msat` is what it announced, None if it did not; `target` how it is named."""
+    """An agent that may be asked. `target` is how it is named.
+
+    `price_msat`, what it announced, is None if it did not; `deposit_msat` is what it asks of strangers at least.
+    """
 
     public_key: str
     price_msat: int | None
     target: str
+    deposit_msat: int = 0
 
     def is_within(self, sat: int) -> bool:
         """Whether it may do it for that."""
@@ -52,7 +56,9 @@ class Candidate:
 
     def bid_sat(self, sat: int, *, others: bool) -> int:
         """The most that is paid, of `sat`: what it announced, as long as there are `others` who may keep their word."""
-        return sat if self.price_msat is None or not others else min(sat, -(-self.price_msat // 1000))
+        if self.price_msat is None or not others:
+            return sat
+        return min(sat, -(-max(self.price_msat, self.deposit_msat) // 1000))
 
 
 async def look_for(task: Task, post: Post, customer: str) -> list[Candidate]:
@@ -73,8 +79,9 @@ async def look_for(task: Task, post: Post, customer: str) -> list[Candidate]:
         since = post.clock.now() - DISAPPOINTED_SECONDS
         doubted = await queries.disappointing(post.db, customer, since)
         for x in sorted(live, key=lambda x: x.public_key in doubted):
+            target = wanted.target if x.public_key == named else x.public_key
             price_msat = x.prices_msat.get(wanted.kind)
-            candidates.setdefault(x.public_key, Candidate(x.public_key, price_msat, x.public_key))
+            candidates[x.public_key] = Candidate(x.public_key, price_msat, target, x.deposit_msat)
     return [candidate for candidate in candidates.values() if candidate.public_key not in task.avoid]
 
 

@@ -12,6 +12,9 @@ is answered by `None`: nothing changes.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+NOT_NEEDED: Final = "it was not needed any more when the coins were locked"
 
 
 class OrderState(StrEnum):
@@ -125,8 +128,13 @@ class OrderDecision:
     reason: str = ""
 
 
-def decide_order(state: OrderState, event: OrderInput, *, has_result: bool = False) -> OrderDecision | None:
-    """What `event` makes of an order in `state`; None if it changes nothing. `has_result`: one was delivered early."""
+def decide_order(
+    state: OrderState, event: OrderInput, *, has_result: bool = False, was_sent: bool = True
+) -> OrderDecision | None:
+    """What `event` makes of an order in `state`; None if it changes nothing.
+
+    `has_result`: one was delivered early. `was_sent`: if there are coins, they were sent to the agent.
+    """
     match state, event:
         case OrderState.REQUESTED, OfferArrived(obstacle=""):
             return OrderDecision(OrderState.PAYING)
@@ -141,12 +149,16 @@ def decide_order(state: OrderState, event: OrderInput, *, has_result: bool = Fal
             # Delivered before it was paid: we pay what we agreed to.
             return OrderDecision(OrderState.DONE if has_result else OrderState.PAID)
         case OrderState.PAYING, NotNeeded():
-            return OrderDecision(OrderState.AWAITING_REFUND, "it is not needed any more")
+            return OrderDecision(OrderState.AWAITING_REFUND, NOT_NEEDED)
+        case OrderState.PAYING, TakenBack():
+            return OrderDecision(state, "cancelled")  # with this reason the coins are not sent
         case OrderState.PAYING, ResultArrived():
             return OrderDecision(OrderState.PAYING)
         case OrderState.PAYING, PaymentImpossible(reason=reason):
             return OrderDecision(OrderState.FAILED, reason)
 
+        case OrderState.AWAITING_REFUND, ResultArrived() if not was_sent:
+            return None  # else nobody would take the coins back
         case OrderState.PAID, ErrorArrived(reason=reason):
             return OrderDecision(OrderState.AWAITING_REFUND, reason)
         case OrderState.PAID, DeadlinePassed():
@@ -166,7 +178,7 @@ def decide_order(state: OrderState, event: OrderInput, *, has_result: bool = Fal
 
         case OrderState.REQUESTED, TakenBack():
             return OrderDecision(OrderState.CANCELLED, "cancelled")
-        case ((OrderState.PAYING | OrderState.PAID), TakenBack()):
+        case OrderState.PAID, TakenBack():
             return OrderDecision(state)  # the agent says what becomes of the money, or the deadline does
         case OrderState.REQUESTED, GivenUp(reason=reason):
             return OrderDecision(OrderState.CANCELLED, reason)

@@ -78,7 +78,7 @@ class ChangeOrder(Protocol):
 
 
 class _NoNeed(Exception):  # noqa: N818 - it says what happened; no error
-    """Another order brought the result, or nobody waits for it, while the coins were locked."""
+    """Nobody waits for the result any more, once the coins are locked."""
 
 
 class Purchases:
@@ -219,7 +219,7 @@ class Purchases:
             await self._post.outbox.add(tx, record, until=locktime)
 
         async def send(tx: Transaction) -> None:
-            if not await is_needed(tx, row.id):
+            if not await is_needed(tx, row.id, now):
                 raise _NoNeed
             await keep(tx)
             await self._post.mailboxes.send(tx, envelope, row.provider, hint_in(row.request), until=locktime)

@@ -67,6 +67,7 @@ class OrderReplies:
             self._book.handle(row).push(EXPOSED)
         match feedback.status:
             case Status.PAYMENT_REQUIRED:
+                await self._note_work(row)  # our mint may be away: that is not the agent's silence
                 await self._offers.take(row, feedback, delivery)
             case Status.ERROR:
                 reason = feedback.message or feedback.content or "the agent failed, and gave no reason"

@@ -48,7 +48,7 @@ def decide(*attempts: Attempt, at: int = NOW, nobody: Nobody | None = None) -> S
 # What one order means: at once, when the patience for it is over, and when its own time is.
 ONE: dict[OrderState, tuple[Step, Step, Step]] = {
     O.REQUESTED: (Wait(1030), GiveUp("a", BUDGET), Wait(DEADLINE + REFUND_SECONDS)),
-    O.PAYING: (Wait(1060), Wait(1060), Wait(DEADLINE + REFUND_SECONDS)),
+    O.PAYING: (Wait(1060), Wait(1060), Ask(BUDGET - PRICE)),  # what is locked late is not sent
     O.PAID: (Wait(1030), GiveUp("a", BUDGET), Wait(DEADLINE + REFUND_SECONDS)),
     O.AWAITING_REFUND: (Wait(1015), Ask(BUDGET - PRICE), Ask(BUDGET - PRICE)),
     O.DONE: (Deliver("a"),) * 3,

@@ -383,13 +383,13 @@ async def test_the_transaction_of_an_order_keeps_the_budget(state: OrderState, t
                     f"INSERT INTO orders ({columns}, state) VALUES (?, 'c', 'q', 5001, ?, '', '', 0, 0, 0, 'requested')",
                     f"o{sat}", sat,
                 )  # fmt: skip
-                fits = await attach_order(tx, "g", f"o{sat}")
+                fits = await attach_order(tx, "g", f"o{sat}", -1)
                 await tx.execute("DELETE FROM orders WHERE id = ?", f"o{sat}")
             assert fits is (not is_busy and attempt.outlay_sat + sat <= 50), (state, sat)
         async with db.transaction() as tx:
             assert await end_guarantee(tx, "g", GuaranteeState.FAILED, now=0)
             assert not await end_guarantee(tx, "g", GuaranteeState.DONE, now=0)
-            assert not await attach_order(tx, "g", "o")
+            assert not await attach_order(tx, "g", "o", -1)
 
 
 async def test_an_agent_that_begins_while_we_look_for_another_is_not_left(

@@ -208,7 +208,7 @@ async def test_a_name_is_one_customers_own() -> None:
 async def test_the_relays_in_an_nprofile_are_those_where_the_agent_is_asked(scene: Scene) -> None:
     actor = Actor(scene.market)
     target = encode_nprofile(actor.key.public_key, ["wss://where.it.reads"])
-    guarantee = await scene.customer.hire(target, "y", kind=5001, max_sat=5, seconds_max=60)
+    guarantee = await scene.customer.hire(target, "y", kind=5001, max_sat=30, seconds_max=60)
     async with asyncio.timeout(5):
         while not (rows := await scene.orders(guarantee)):
             await asyncio.sleep(0.005)
@@ -251,7 +251,7 @@ async def test_false_refunds_wait_without_holding_a_handler(scene: Scene) -> Non
         proofs = tuple(replace(proof, secret=os.urandom(32).hex(), dleq=None) for proof in coins.proofs)
         await cheat.send_back(replace(coins, proofs=proofs))
     wraps = scene.customer._followings["wraps"]
-    count = "SELECT COUNT(*) AS n FROM inbox WHERE state = 'open' AND attempts > 0"
+    count = "SELECT COUNT(*) AS n FROM inbox WHERE state = 'open' AND due_at > 0"
     async with asyncio.timeout(20):
         while (await scene.customer._post.db.all(count))[0]["n"] < 300 or not wraps.is_idle:
             await asyncio.sleep(0.01)
