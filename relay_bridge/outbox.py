@@ -159,5 +159,5 @@ class Outbox:
             expired = await queries.expire_sendings(tx, now)
             await queries.forget_closed(tx, now - _KEEP_SECONDS, PRUNED_AT_ONCE)
         for event_id in expired:
-            log.warning("outbox_expired", event_id=event_id)
+            log.info("outbox_expired", event_id=event_id)
         await self._visits.find_more()

@@ -165,8 +165,12 @@ async def read_database(settings: Settings) -> AsyncIterator[Database]:
 
 
 def wallet_on(settings: Settings, db: Database) -> Wallet:
-    """The post's wallet, for reading; whoever moves money opens the post or `open_wallet`."""
-    return Wallet.open(db, read_seed(settings), clock=SystemClock(), mints=settings.mints, caps=settings.caps)
+    """The post's wallet, for reading; whoever moves money opens the post or `open_wallet`.
+
+    Where there is no post yet, it is nobody's, and makes no files.
+    """
+    seed = read_seed(settings) if settings.database.exists() else Seed.generate()
+    return Wallet.open(db, seed, clock=SystemClock(), mints=settings.mints, caps=settings.caps)
 
 
 def limits_of(settings: Settings, agent: str) -> ProviderLimits:

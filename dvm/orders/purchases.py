@@ -181,7 +181,8 @@ class Purchases:
             raise WalletError("the agent asks for money, but names no mint whose coins it takes")
         if not common:
             raise WalletError(
-                f"the agent takes coins of {', '.join(offer.mints)}; this wallet uses none of them"
+                f"the agent takes coins of {', '.join(offer.mints)}, and this wallet uses none of them: add one to "
+                "`mints` (TRADEPOST_MINTS), then `tradepost wallet fund`"
             )
         balance = await self._post.wallet.balance()
         common.sort(key=lambda mint: -balance.get(mint, 0))

@@ -154,3 +154,19 @@ async def test_what_is_printed_for_an_npub_names_whole_jobs(
 
 def test_a_parameter_has_as_many_values_as_it_is_given() -> None:
     assert _params(["relay=a", "top-k=5", "relay=b=c"]) == {"relay": ["a", "b=c"], "top-k": ["5"]}
+
+
+async def test_an_agent_that_announces_nothing_is_asked_and_that_is_said(
+    pool: RelayPool, cli_beside: "AsyncCli"
+) -> None:
+    for more in ((), ("--json",)):
+        ran = await cli_beside("ask", encode_npub(OTHER.public_key), "x", "--kind", 5001, "--seconds", 1, *more)
+        assert ran.code == 1
+        assert "announces nothing on ws://" in (ran.lines[0]["message"] if more else " ".join(ran.err.split()))
+
+
+async def test_who_only_looks_makes_no_post(home: Path, cli_beside: "AsyncCli") -> None:
+    for command in (("relays",), ("wallet", "allowances"), ("audit", "--offline")):
+        assert (await cli_beside(*command)).code == 0
+    assert not Settings.load().database.exists()
+    assert not Settings.load().seed_file.exists()

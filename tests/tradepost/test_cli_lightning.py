@@ -115,7 +115,11 @@ async def test_an_order_is_refused_in_a_sentence(
 ) -> None:
     for more, reason in (
         (("--max-sat", 20_000), "1 to 10000 sat"),
-        (("--max-sat", 5, "--refund-to", "nowhere"), "not an LNURL nor"),
+        (("--max-sat", 50, "--refund-to", "nowhere"), "not an LNURL nor"),
+        (("--max-sat", 5), "announces 20 sat for this, and --max-sat is 5. Nothing was asked or paid"),
+        (("--max-sat", 50, "--kind", 5002), "announces no translation"),
+        (("--max-sat", 50, "--seconds", 8), "--seconds and --lightning do not go together"),
+        (("--max-sat", 50, "--settle", "escrow"), "--settle and --lightning do not go together"),
         (("--max-sat", 5, "--private"), "do not go together"),
         (("--max-sat", 5, "--pow", 8), "--pow and --lightning do not go together"),
     ):

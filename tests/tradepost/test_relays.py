@@ -13,7 +13,7 @@ import structlog
 import tradepost.relays
 from dvm import Agent
 from dvm.kinds import ANNOUNCEMENT, HEARTBEAT
-from identity import Event, SecretKey, make_template, sign_event
+from identity import Event, EventTemplate, SecretKey, SignerUnavailable, make_template, sign_event
 from relay_bridge import Filter, RelayChange, RelayPool
 from store import SystemClock
 from tradepost.errors import ConfigError
@@ -65,7 +65,7 @@ async def test_agents_orders_and_mail_move_with_the_post(market: Market, agent: 
         change = await change_relays(post, [OTHER])
         assert (change.added, change.left) == ((OTHER,), (RELAY,))
         if post is provider._post:
-            await provider.follow_pool(change)
+            provider.follow_pool(change)
     await until(lambda: {*alive, 0, 10002} <= {event.kind for event in relay.other.events})
     await until(lambda: not alive & {event.kind for event in relay.events})  # there it is gone
     order = await customer.ask(provider.public_key, "Hush", kind=5002)
@@ -152,6 +152,45 @@ async def test_a_change_that_fails_half_way_is_made_again(
     await change_relays(customer._post, [OTHER])
     order = await customer.ask(provider.public_key, "Hush", kind=5002)
     assert await order.result() == "hush"
+
+
+async def test_an_agent_whose_key_is_away_follows_later_and_holds_nobody(
+    market: Market, tmp_path: Path, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = await market.open(agent)
+    post, relay = provider._post, market.relay
+    assert isinstance(relay, _TwoRelays)
+    alive = {ANNOUNCEMENT, HEARTBEAT}
+    await until(lambda: alive <= {event.kind for event in relay.events})
+    file = tmp_path / "tradepost.yaml"
+    file.write_text(f"relays: [{RELAY}]\n")
+    settings, told = Settings.load(tmp_path), list[RelayChange]()
+    make_private(settings.data)
+    watch = RelayWatch(settings, post, [provider], told.append)
+    sign, back = provider.signer.sign, asyncio.Event()
+
+    async def when_back(template: EventTemplate) -> Event:
+        if not back.is_set():
+            raise SignerUnavailable("the bunker is away")
+        return await sign(template)
+
+    monkeypatch.setattr(provider.signer, "sign", when_back)
+    for urls in ([RELAY, OTHER], [OTHER]):
+        file.write_text(f"relays: {urls}\n")
+        async with asyncio.timeout(SECONDS_MAX):
+            for _ in range(2):
+                await watch._look(file)
+    assert told == [RelayChange((OTHER,), ()), RelayChange((), (RELAY,))]
+    await market.clock.advance(60)
+    assert not any(event.kind == HEARTBEAT for event in relay.other.events)
+    back.set()
+    async with asyncio.timeout(SECONDS_MAX):
+        while not alive <= {event.kind for event in relay.other.events}:
+            await market.clock.advance(1)
+            await asyncio.sleep(0.005)
+    await until(lambda: not alive & {event.kind for event in relay.events})
+    beating = [task for task in asyncio.all_tasks() if task.get_name() == f"heartbeat {agent.slug}"]
+    assert len(beating) == 1
 
 
 @pytest.fixture

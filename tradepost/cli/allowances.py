@@ -10,7 +10,7 @@ from rich.table import Table
 from dvm.orders.allowances import standing
 from store import SystemClock
 from tradepost.cli.output import AsJson, local_time, print_json, print_table, say
-from tradepost.post import open_database
+from tradepost.post import read_database
 from tradepost.settings import Settings
 
 
@@ -43,7 +43,7 @@ def allowances(as_json: AsJson = False) -> None:
 async def _rows(settings: Settings) -> list[dict[str, Any]]:
     now = SystemClock().now()
     rows = []
-    async with await open_database(settings) as db:
+    async with read_database(settings) as db:
         for name, allowance in sorted(settings.allowances.items()):
             told = await standing(db, name, allowance, now)
             rows.append({"agent": name, **asdict(allowance), **asdict(told)})

@@ -26,7 +26,7 @@ from tradepost.cli.lightning import LightningWish, ask_by_lightning
 from tradepost.cli.output import AsJson, local_time, print_json, print_text, quoted, say
 from tradepost.cli.qr import Wanted
 from tradepost.cli.signing import Sec, WatchOnly, WouldSign, chosen_key, print_unsigned
-from tradepost.cli.targets import WHICH_KIND, doubts, only_kind
+from tradepost.cli.targets import WHICH_KIND, doubts, only_kind, unannounced
 from tradepost.errors import TradepostError
 from tradepost.post import open_post, reach
 from tradepost.secrets import CUSTOMER, Key, open_signer
@@ -61,6 +61,7 @@ Settle = Annotated[
     ),
 ]
 
+SECONDS_MAX: Final = 600
 REFUND_SECONDS_MAX: Final = 15.0  # an honest agent's refund is here in a second or two
 SOLD_SECONDS_MAX: Final = 3.0  # an honest agent takes the coins with the key that it told
 #: What an agent may miss in a request to be paid by one method alone.
@@ -80,6 +81,8 @@ _NOT_BY_LIGHTNING: Final = {
     "or-others": "such an order has one agent",
     "pow": "its request is made once it is paid",
     "input": "its input is one text",
+    "settle": "it is paid from what the invoice brings",
+    "seconds": "it waits as long as its agent may take",
 }
 _STYLES: Final = {
     "offer": "cyan",
@@ -124,7 +127,7 @@ def ask(
     ] = False,
     seconds: Annotated[
         int, typer.Option(metavar="SECONDS", min=1, help="How long to wait for the result.")
-    ] = 600,
+    ] = SECONDS_MAX,
     or_others: Annotated[
         bool,
         typer.Option("--or-others", help="If the agent named does not deliver, ask others of that kind."),
@@ -166,7 +169,8 @@ def ask(
         check_any(inputs, number)
     if lightning:
         asked = {"review": review, "private": private, "or-others": or_others, "pow": pow_bits > 0}
-        _check_lightning({**asked, "input": bool(more)})
+        more_asked = {"input": bool(more), "settle": settle != "auto", "seconds": seconds != SECONDS_MAX}
+        _check_lightning({**asked, **more_asked})
         wish = LightningWish(
             target,
             inputs[0].text if inputs else "",
@@ -275,8 +279,13 @@ async def _completed(post: Post, wanted: _Wanted, as_json: bool) -> _Wanted:
     if (key := named_key(wanted.target)) is None:
         return wanted
     found = await look_up(post.pool, post.clock, key)
-    for doubt in doubts(found, kind, wanted.max_sat, post.clock.now(), others=wanted.others):
-        if not as_json:
+    told = doubts(found, kind, wanted.max_sat, post.clock.now(), others=wanted.others)
+    if not found:
+        told = [f"{unannounced(post)}; it has {wanted.seconds} s to answer"]
+    for doubt in told:
+        if as_json:
+            print_json({"step": "doubt", "message": doubt})
+        else:
             say(f"[yellow]{quoted(doubt)}[/]")
     serves = not found or any(kind in one.kinds for one in found)
     return wanted if serves else replace(wanted, target=str(kind))

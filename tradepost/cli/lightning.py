@@ -1,14 +1,18 @@
 """`tradepost ask --lightning`: a job that is paid from any Lightning wallet, through this post."""
 
+import asyncio
 import math
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
 from dvm import Post
+from dvm.discovery.announce import look_up
+from dvm.orders.asking import named_key
 from tradepost.api import open_customer
 from tradepost.cli.output import print_json, print_text, quoted, say
 from tradepost.cli.qr import offer_qr
+from tradepost.cli.targets import doubts, unannounced
 from tradepost.errors import TradepostError
 from tradepost.gateway import Gateway, custody, open_gateway
 from tradepost.lightning_orders import KEEP, find_order, open_lightning_orders
@@ -44,6 +48,7 @@ async def ask_by_lightning(wish: LightningWish, settings: Settings, key: Key) ->
         post = await stack.enter_async_context(open_post(settings))
         if unreachable := await reach(post.pool):
             raise TradepostError(f"{unreachable}; nothing was asked. Name others in TRADEPOST_RELAYS")
+        await _check_agent(post, wish)
         customer = await stack.enter_async_context(open_customer(settings, post, signer))
         orders = await stack.enter_async_context(open_lightning_orders(settings, post, customer))
         gateway = None
@@ -63,6 +68,19 @@ async def ask_by_lightning(wish: LightningWish, settings: Settings, key: Key) ->
         money = await _settle_rest(post, row, gateway, wish)
         if row.state is not Stage.DONE:
             raise TradepostError(f"{row.reason or 'nobody paid the invoice'}; {money}")
+
+
+async def _check_agent(post: Post, wish: LightningWish) -> None:
+    """Raise `TradepostError` for what speaks against an agent that was named: the money would be taken first."""
+    if (key := named_key(wish.target)) is None:
+        return
+    found = await look_up(post.pool, post.clock, key)
+    if not found:
+        _show(wish, "doubt", message=unannounced(post))
+    elif told := doubts(found, wish.kind, wish.max_sat, post.clock.now(), others=False):
+        raise TradepostError(
+            f"{'; '.join(told)}. Nothing was asked or paid; without --lightning it is asked first"
+        )
 
 
 def _show_invoice(row: LightningOrder, gateway: Gateway | None, warning: str, wish: LightningWish) -> None:
@@ -86,7 +104,11 @@ async def _watch(post: Post, row: LightningOrder, wish: LightningWish) -> Lightn
     """Tell each step until the order ends."""
     seen = row.state
     while row.state in OPEN_STAGES:
-        await post.clock.sleep(POLL_SECONDS)
+        try:
+            await post.clock.sleep(POLL_SECONDS)
+        except asyncio.CancelledError:
+            say("interrupted; `tradepost settle` goes on with the order, paid or not")
+            raise
         row = await find_order(post, row.id)
         if row.state is not seen:
             seen = row.state

@@ -9,7 +9,7 @@ import typer
 from relay_bridge import RelayHealth
 from relay_bridge.queries import relay_records
 from tradepost.cli.output import AsJson, print_json, print_text, say
-from tradepost.post import open_database
+from tradepost.post import read_database
 from tradepost.settings import Settings
 
 
@@ -45,7 +45,7 @@ def relays(
 
 
 async def _read(settings: Settings) -> list[RelayHealth]:
-    async with await open_database(settings) as db:
+    async with read_database(settings) as db:
         return await relay_records(db)
 
 

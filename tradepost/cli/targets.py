@@ -33,6 +33,11 @@ async def only_kind(post: Post, target: str) -> int:
     raise TradepostError(f"{WHICH_KIND}: {nobody} on {', '.join(post.pool.urls)}")
 
 
+def unannounced(post: Post) -> str:
+    """What is said of an agent that was looked for by its key and not found."""
+    return f"the agent announces nothing on {', '.join(post.pool.urls)}: it is closed, or elsewhere, or never does"
+
+
 def doubts(found: Sequence[Listing], kind: int, max_sat: int, now: int, *, others: bool) -> list[str]:
     """What speaks against asking one agent for `kind`, by its announcements; with `others` the next one is asked.
 
