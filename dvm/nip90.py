@@ -80,7 +80,7 @@ class JobRequest:
     event: Event
     inputs: tuple[Input, ...] = field(repr=False)
     params: Mapping[str, tuple[str, ...]] = field(repr=False)
-    output: str | None
+    outputs: tuple[str, ...]
     bid_msat: int | None
     relays: tuple[str, ...]
     providers: tuple[str, ...]
@@ -95,6 +95,11 @@ class JobRequest:
     def id(self) -> str:
         """The request's event id: the job's name everywhere."""
         return self.event.id
+
+    @property
+    def output(self) -> str | None:
+        """The type that the result is to have, the first of those that were named."""
+        return self.outputs[0] if self.outputs else None
 
     @property
     def customer(self) -> str:
@@ -132,7 +137,7 @@ def parse_request(event: Event, clear: EventTemplate | None = None) -> JobReques
         event=event,
         inputs=inputs,
         params=params,
-        output=_single(said, "output"),
+        outputs=_values(said, "output"),  # some clients name several: any of them will do
         bid_msat=_amount(_single(said, "bid"), "bid"),
         relays=_values(said, "relays")[:RELAYS_MAX],
         providers=tuple(tag[1] for tag in said.tags_named("p") if len(tag) > 1),

@@ -32,6 +32,7 @@ class InvoiceRow:
     state: InvoiceStage
     created_at: int
     ask_at: int
+    expires_at: int
     event_id: str | None = None
 
 
@@ -44,9 +45,11 @@ async def insert_invoice(tx: Transaction, invoice: InvoiceRow) -> None:
     """Keep an invoice before anybody is shown it; a job has one."""
     await tx.execute(
         "INSERT INTO invoices (agent, job_id, customer, name, bolt11, payment_hash, price_msat, on_credit, state,"
-        " created_at, ask_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (agent, job_id) DO NOTHING",
+        " created_at, ask_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (agent, job_id) DO NOTHING",
         invoice.agent, invoice.job_id, invoice.customer, invoice.name, invoice.bolt11, invoice.payment_hash,
         invoice.price_msat, int(invoice.on_credit), invoice.state, invoice.created_at, invoice.ask_at,
+        invoice.expires_at,
     )  # fmt: skip
 
 
@@ -68,12 +71,12 @@ async def invoice_by_event(db: Database, agent: str, event_id: str) -> InvoiceRo
     return _row(row) if row else None
 
 
-async def count_open(db: Database, agent: str, customer: str) -> tuple[int, int]:
-    """How many invoices of an agent may still be paid, and how many of them by this customer."""
+async def count_payable(db: Database, agent: str, customer: str, now: int) -> tuple[int, int]:
+    """How many invoices of an agent can still be paid, and how many of them are this customer's."""
     row = await db.one(
         "SELECT COUNT(*) AS n, COUNT(CASE WHEN customer = ? THEN 1 END) AS own FROM invoices"
-        " WHERE agent = ? AND state = 'open'",
-        customer, agent,
+        " WHERE agent = ? AND state = 'open' AND expires_at > ?",
+        customer, agent, now,
     )  # fmt: skip
     return (int(row["n"]), int(row["own"])) if row else (0, 0)
 
@@ -144,6 +147,21 @@ async def paid_msat(source: Database | Transaction, agent: str, customer: str) -
         agent, customer,
     )  # fmt: skip
     return 1000 * int(row["sat"]) if row else 0
+
+
+async def has_paid(source: Database | Transaction, agent: str, key: str) -> bool:
+    """Whether a key has paid an agent for a job, or somebody for a job of the key's; not what is to go back.
+
+    Wallets often pay under a key that they make for the one payment.
+    """
+    row = await source.one(
+        "SELECT 1 FROM payments WHERE agent = ? AND payer = ? AND state = 'redeemed' AND reason = ''"
+        " UNION ALL SELECT 1 FROM jobs j CROSS JOIN payments p"  # in this order: the key's few jobs first
+        " WHERE j.agent = ? AND j.customer = ? AND j.price_msat > 0 AND j.state IN ('queued', 'running', 'done')"
+        " AND p.agent = j.agent AND p.job_id = j.id AND p.state = 'redeemed' AND p.reason = '' LIMIT 1",
+        agent, key, agent, key,
+    )  # fmt: skip
+    return row is not None
 
 
 async def is_being_paid(tx: Transaction, agent: str, job_id: str) -> bool:

@@ -6,6 +6,9 @@ not know passes through, unless the agent says otherwise (`Others`); where clien
 """
 
 import re
+import sys
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -18,8 +21,8 @@ from dvm.nip90 import INPUT_TYPES, Input, JobRequest
 
 _TOLD_MAX: Final = 60  # characters of what came, in an error
 _VALUES_TOLD_MAX: Final = 20
-_NUMBER: Final = re.compile(r"-?\d{1,12}(\.\d{1,12})?", re.ASCII)
-_WHOLE: Final = re.compile(r"-?\d{1,12}", re.ASCII)
+_CHARACTERS_MAX: Final = 40  # of a number, or a language's name
+_INT_MAX: Final = 2**63 - 1  # what works of all languages can count
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,20 @@ class Form:
     fits: Callable[[str], bool]
 
 
+def _number(value: str, read: Callable[[str], float], low: float, high: float) -> bool:
+    """Whether `read`, int or float, makes a number in that range of a short text of ASCII."""
+    if len(value) > _CHARACTERS_MAX or not value.isascii() or "_" in value:
+        return False
+    try:
+        return low <= read(value) <= high
+    except ValueError:
+        return False
+
+
 TEXT: Final = Form("text", bool)
-NUMBER: Final = Form("a number", lambda value: _NUMBER.fullmatch(value) is not None)
-WHOLE: Final = Form("a whole number", lambda value: _WHOLE.fullmatch(value) is not None)
+NUMBER: Final = Form("a number", lambda value: _number(value, float, -sys.float_info.max, sys.float_info.max))
+WHOLE: Final = Form("a whole number", lambda value: _number(value, int, -_INT_MAX, _INT_MAX))
+TRUTH: Final = Form("one of true, false", lambda value: value.casefold() in ("true", "false"))
 
 
 def matching(pattern: str, what: str) -> Form:
@@ -44,14 +58,13 @@ def matching(pattern: str, what: str) -> Form:
 def whole(low: int, high: int | None = None) -> Form:
     """Whole numbers from `low` on, to `high` if there is one."""
     what = f"a whole number from {low} to {high}" if high is not None else f"a whole number, {low} or more"
-    top = high if high is not None else 10**12
-    return Form(what, lambda value: _WHOLE.fullmatch(value) is not None and low <= int(value) <= top)
+    return Form(what, lambda value: _number(value, int, low, _INT_MAX if high is None else high))
 
 
 def number(low: float, high: float) -> Form:
-    """Numbers, with a point or without one."""
+    """Numbers, with a point or an exponent, or without."""
     what = f"a number from {low:g} to {high:g}"
-    return Form(what, lambda value: _NUMBER.fullmatch(value) is not None and low <= float(value) <= high)
+    return Form(what, lambda value: _number(value, float, low, high))
 
 
 def one_of(*values: str) -> Form:
@@ -74,7 +87,7 @@ class Param:
     """A parameter of a job: `values` are all that are allowed, or `form` says what they look like.
 
     `about` is a sentence for its users. `count_max`: how many values it takes. `aka`: other names clients give it;
-    other ways to write `name` (`top-k` for `top_k`) are understood in any case.
+    other ways to write `name` (`top-k` for `top_k`) are understood unless that is ambiguous.
     """
 
     name: str
@@ -129,7 +142,7 @@ class Schema:
         """Raise `BadRequest`, for the customer's eyes, if a request is not one of this kind."""
         self._check_inputs(request.inputs)
         self.read(request.params)
-        self._check_output(request.output)
+        self._check_output(request.outputs)
 
     def read(self, given: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
         """Parameters under the names that the agent knows, checked. Raises `BadRequest`."""
@@ -137,7 +150,7 @@ class Schema:
             return given
         found: dict[str, tuple[str, ...]] = {}
         for name, values in given.items():
-            param = self._named.get(_spelled(name))
+            param = self._find(name)
             key = param.name if param else name
             before = found.get(key, values)
             if before == values:
@@ -163,23 +176,33 @@ class Schema:
 
     def with_params(self, params: Sequence[Param]) -> "Schema":
         """The schema with an agent's own parameters, which replace those of the same names. `ValueError` for two."""
-        own = {_spelled(param.name): param for param in params}
-        if len(own) < len(params):
+        if len({param.name for param in params}) < len(params):
             raise ValueError("two parameters have the same name")
+        own = {_spelled(param.name) for param in params}
         kept = tuple(param for param in self.params if _spelled(param.name) not in own)
         return replace(self, params=(*kept, *params))
 
     def _unknown(self, given: Iterable[str]) -> list[str]:
-        return [name for name in given if _spelled(name) not in self._named]
+        return [name for name in given if self._find(name) is None]
 
     def _taken(self) -> str:
         names = ", ".join(param.name for param in self.params[:_VALUES_TOLD_MAX])
         return f"{self.name} takes {names}" if names else f"{self.name} takes none"
 
+    def _find(self, name: str) -> Param | None:
+        return self._exact.get(name) or self._spellings.get(_spelled(name))
+
     @cached_property
-    def _named(self) -> dict[str, Param]:
-        others = {_spelled(name): param for param in self.params for name in param.aka}
-        return others | {_spelled(param.name): param for param in self.params}
+    def _exact(self) -> dict[str, Param]:
+        return {param.name: param for param in self.params}
+
+    @cached_property
+    def _spellings(self) -> dict[str, Param]:
+        """Without those that two parameters share, as an MCP tool may have `top_k` and `topK`."""
+        times = Counter(_spelled(param.name) for param in self.params)
+        found = {_spelled(name): param for param in self.params for name in param.aka}
+        found |= {_spelled(param.name): param for param in self.params}
+        return {spelled: param for spelled, param in found.items() if times[spelled] < 2}
 
     @cached_property
     def _required(self) -> bool:
@@ -199,13 +222,14 @@ class Schema:
             if self.input_bytes_max is not None and size > self.input_bytes_max:
                 raise BadRequest(f"{self.name} takes {self.input_bytes_max} bytes, not {size}")
 
-    def _check_output(self, output: str | None) -> None:
-        if not output or not self.outputs:
+    def _check_output(self, outputs: Sequence[str]) -> None:
+        """One of them must do."""
+        asked = [output.partition(";")[0].strip().lower() for output in outputs if output]
+        given = tuple(dict.fromkeys(("text/plain", *self.outputs)))
+        if not asked or not self.outputs or any(_covers(one, other) for one in asked for other in given):
             return
-        wanted = output.partition(";")[0].strip().lower()
-        if not any(_covers(wanted, given) for given in ("text/plain", *self.outputs)):
-            given = ", ".join(dict.fromkeys(("text/plain", *self.outputs)))
-            raise BadRequest(f"the output is to be {_told(output)}; {self.name} gives one of {given}")
+        wanted = _told(", ".join(filter(None, outputs)))
+        raise BadRequest(f"the output is to be {wanted}; {self.name} gives one of {', '.join(given)}")
 
 
 def schema_of(kind: int) -> Schema:
@@ -229,13 +253,23 @@ def _told(value: str) -> str:
 
 # The registry ----------------------------------------------------------------------------------------------------
 
+
+def _is_language(value: str) -> bool:
+    """Letters and digits of any script, as in `es-419`, `Español`, `中文`; a letter first."""
+    return (
+        2 <= len(value) <= _CHARACTERS_MAX
+        and value[0].isalpha()
+        and all(char in " _-" or unicodedata.category(char)[0] in "LMN" for char in value)
+    )
+
+
 _LINKED: Final = INPUT_TYPES - {"text"}
 _MANY: Final = 100
 _RELAY: Final = matching(r"wss?://\S{1,500}", "the URL of a relay, ws:// or wss://")
 _LANGUAGE: Final = Param(
     "language",
     "the language of the result",
-    form=matching(r"[A-Za-z][A-Za-z _-]{1,39}", "a code of ISO 639 like es or pt-BR"),
+    form=Form("a code of ISO 639 like es or pt-BR", _is_language),
     aka=("lang",),
 )
 _SUBTITLE: Final = replace(_LANGUAGE, name="subtitle", about="the language of subtitles", aka=())

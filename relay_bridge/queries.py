@@ -47,10 +47,10 @@ async def keep_event(
 
 
 async def due_deliveries(db: Database, name: str, rows_max: int, now: int) -> list[Open]:
-    """Open rows to be handled, oldest first."""
+    """Open rows to be handled: new ones before those that were put off, the oldest first."""
     rows = await db.all(
         "SELECT relay, raw, attempts, received_at FROM inbox WHERE name = ? AND state = 'open' AND due_at <= ?"
-        " ORDER BY received_at, created_at, event_id LIMIT ?",
+        " ORDER BY due_at, received_at, created_at, event_id LIMIT ?",
         name, now, rows_max,
     )  # fmt: skip
     return [Open(parse_event(row["raw"]), row["relay"], row["attempts"], row["received_at"]) for row in rows]

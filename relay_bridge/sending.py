@@ -60,6 +60,8 @@ class Worker:
         )
         #: Set while nothing is due and nothing on its way.
         self.idle = self._dispatcher.idle
+        #: When something came for it last while it had nothing to do.
+        self.busy_since = clock.now()
         self._away = False
         self._answers = 0
 
@@ -70,13 +72,19 @@ class Worker:
 
     def offer(self, row: queries.Open) -> None:
         """See `Dispatcher.offer`."""
+        self._if_idle()
         self._dispatcher.offer(row)
         self._if_away()
 
     def wake(self) -> None:
         """See `Dispatcher.wake`."""
+        self._if_idle()
         self._dispatcher.wake()
         self._if_away()
+
+    def _if_idle(self) -> None:
+        if self.idle.is_set():
+            self.busy_since = self._clock.now()
 
     def _if_away(self) -> None:
         if self._away:

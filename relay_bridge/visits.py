@@ -1,8 +1,9 @@
 """Where the outbox sends to relays of others, whom strangers name: some at a time, each in its turn.
 
-A *visit* is a `Worker` that has one of the places. It keeps that while nobody waits for it; a relay that cannot be
-reached, or says nothing at all, loses it at once and rests, each time for longer, with all that it is to get. Those
-that answered before come first, the others in the order in which something was due there.
+A *visit* is a `Worker` that has one of the places. It keeps that while nobody waits for it, and when somebody does
+until it is idle or has been busy for some time; a relay that cannot be reached, or says nothing at all, loses it at
+once and rests, each time for longer, with all that it is to get. Those that answered before come first, the others in
+the order in which something was due there; one whose time was over before it had everything comes last.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 _PLACES: Final = 32  # half of what the pool connects: others have questions to relays
 _WAITING_MAX: Final = 10_000  # relays, in memory; more are found in the table when these had their turn
+_TURN_SECONDS: Final = 15  # longer than an answer may take, so that each turn brings something on
 _LOOK_SECONDS: Final = 1.0
 _SECONDS_MAX: Final = 7200  # after which what a silent relay was to get is dropped
 _DROPPED_AT_ONCE: Final = 500
@@ -40,6 +42,7 @@ class Visits:
         self._at: dict[str, Worker] = {}
         self._due: dict[str, int] = {}  # when those are to be visited that have something, and no place
         self._silences: dict[str, int] = {}  # in a row, of those in `_due` and `_at`
+        self._unfinished: set[str] = set()  # of those in `_due` and `_at`, whose turn was over too early
         self._waits = self._is_full = False
         self._changed = asyncio.Event()
 
@@ -69,6 +72,7 @@ class Visits:
         if self._is_full and not self._waits:
             self._due.clear()
             self._silences.clear()
+            self._unfinished.clear()
             await self.find()
 
     async def find(self) -> None:
@@ -86,6 +90,7 @@ class Visits:
         """This relay is another's no more."""
         self._due.pop(url, None)
         self._silences.pop(url, None)
+        self._unfinished.discard(url)
         if (worker := self._at.get(url)) is not None:
             self._end(worker)
 
@@ -100,18 +105,26 @@ class Visits:
         return True
 
     def _has_place(self) -> bool:
-        """Whether there is one, made if need be by a relay that has nothing to get now."""
+        """Whether there is one, made if need be by one that has nothing to get now, or had its time."""
         if len(self._visits) < _PLACES:
             return True
         idle = next((worker for worker in self._visits if worker.idle.is_set()), None)
         if idle is not None:
             self._settle(idle)
-        return idle is not None
+            return True
+        oldest = min(self._visits, key=lambda worker: worker.busy_since)
+        if self._clock.now() - oldest.busy_since < _TURN_SECONDS:
+            return False
+        self._end(oldest)  # what was on its way is sent once more
+        self._unfinished.add(oldest.url)
+        self._due[oldest.url] = self._clock.now()
+        return True
 
     def _settle(self, worker: Worker) -> None:
         """End a visit to a relay that has what was due."""
         self._end(worker)
         self._silences.pop(worker.url, None)
+        self._unfinished.discard(worker.url)
         if worker.due_at is not None:
             self._due[worker.url] = worker.due_at
             self._changed.set()
@@ -125,13 +138,16 @@ class Visits:
 
     def _fill(self) -> None:
         now = self._clock.now()
-        due = [(self._pool.trusts(url), at, url) for url, at in self._due.items() if at <= now]
+        due = [(self._comes_first(url), at, url) for url, at in self._due.items() if at <= now]
         self._waits = False
         for _, _, url in sorted(due, key=lambda one: (not one[0], one[1])):
             if not self._has_place():
                 self._wait_for_a_place()
                 break
             self._visit(url)
+
+    def _comes_first(self, url: str) -> bool:
+        return self._pool.trusts(url) and url not in self._unfinished
 
     def _visit(self, url: str) -> None:
         del self._due[url]

@@ -65,8 +65,9 @@ class RelayWatch:
         await change_relays(self._post, settings.relays)
         change = RelayChange.between(self._used, self._post.pool.urls)
         if change.added or change.left:
-            await asyncio.gather(*(provider.follow_pool(change) for provider in self._providers))
             await keep_record(settings, self._post)
+            for provider in self._providers:
+                provider.follow_pool(change)
             self._used = self._post.pool.urls
             self._on_relays(change)
 

@@ -1,5 +1,6 @@
 """How an agent is found: announcement (31990, NIP-89), profile and heartbeat (11998), and the search for others'."""
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -24,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 BEAT_SECONDS: Final = 120  # one that is lost, or a clock that is some minutes ahead, leaves nobody for dead
 BEAT_AGAIN_SECONDS: Final = 10  # after one that no relay took
+MOVE_AGAIN_SECONDS: Final = 10  # after going over to other relays has failed
 HOLDS_SECONDS: Final = 300
 INTRODUCE_SECONDS: Final = 6 * 3600  # names come and go, and relays forget
 LISTEN_SECONDS_MAX: Final = 5.0  # one of our relays may hang
@@ -43,6 +45,8 @@ class Announcer:
         self._post = post
         self._announced_at = 0
         self._tasks = Tasks()
+        self._moves = Tasks()
+        self._moving = asyncio.Lock()
 
     async def start(self) -> None:
         """Put the announcement into the outbox, begin to beat, and to look whether the rest is as it should be."""
@@ -51,12 +55,25 @@ class Announcer:
         self._tasks.start(self._beat(), f"heartbeat {self._agent.slug}")
         self._tasks.every(self._post.clock, INTRODUCE_SECONDS, self.introduce, f"profile {self._agent.slug}")
 
-    async def follow_pool(self, change: RelayChange) -> None:
+    def follow_pool(self, change: RelayChange) -> None:
         """The pool's relays have changed: announce and introduce anew. What there is of the profile goes along.
 
-        Relays that were left are told that the agent is not there any more.
+        Relays that were left are told that the agent is not there any more. Returns at once: a key that lives elsewhere
+        may not be there for long, and holds nobody else. What fails is done again; one change comes after the other.
         """
-        await self._tasks.close()
+        self._moves.start(self._follow(change), f"relays of {self._agent.slug}")
+
+    async def _follow(self, change: RelayChange) -> None:
+        async with self._moving:
+            while True:
+                try:
+                    return await self._move(change)
+                except Exception:
+                    log.exception("agent_not_moved", agent=self._agent.slug)
+                    await self._post.clock.sleep(MOVE_AGAIN_SECONDS)
+
+    async def _move(self, change: RelayChange) -> None:
+        """May be done again after it has failed anywhere."""
         farewell = await self._signer.sign(self._taken_back(self._post.clock.now() - 1))
         mine = Filter(kinds=KINDS, authors=(self._signer.public_key,))
         found = await self._post.pool.query([mine], seconds_max=SEARCH_SECONDS_MAX)
@@ -64,10 +81,12 @@ class Announcer:
             for event in {event.kind: event for event in reversed(found)}.values():
                 await self._post.outbox.add(tx, event, change.added, own=False)
             await self._post.outbox.add(tx, farewell, change.left, own=False)
+        await self._tasks.close()
         await self.start()
 
     async def stop(self) -> None:
         """Stop beating and put the deletion into the outbox."""
+        await self._moves.close()
         await self._tasks.close()
         if not self._announced_at:
             return

@@ -181,9 +181,13 @@ class Admission:
             self._refusals.take(now)
         return Verdict(refusal=refusal)
 
+    def owed(self, event: Event) -> Refusal | None:
+        """What an event of a key that was met lacks, if that is a stranger's."""
+        return None if self.is_customer(event.pubkey) else self._lacks(event)
+
     def _refusal(self, account: _Account, event: Event, now: int) -> Refusal | None:
         own = account.requests
-        if not account.is_customer and (refusal := self._owed(event)):
+        if not account.is_customer and (refusal := self._lacks(event)):
             return refusal
         if own.left(now) < 1:
             seconds = own.seconds_to_one(now)
@@ -194,7 +198,7 @@ class Admission:
             return Refusal(reason, Action.RETRY_AFTER)
         return None
 
-    def _owed(self, event: Event) -> Refusal | None:
+    def _lacks(self, event: Event) -> Refusal | None:
         """What a stranger's request lacks, however seldom it asks."""
         limits, bits = self._limits, self._limits.stranger_pow_bits
         if not limits.stranger_requests_per_minute_max:

@@ -53,15 +53,19 @@ class Chains:
         self._report = report
         self._room = Room(limits.chained_jobs_max)
 
-    async def inputs(self, job: JobRow, who: Neighbour, request: JobRequest) -> tuple[Input, ...]:
+    async def inputs(
+        self, job: JobRow, who: Neighbour, request: JobRequest, *, resumed: bool = False
+    ) -> tuple[Input, ...]:
         """The inputs, each of type job with the result that it stands for; waits until all are there, in `who`'s place.
+
+        `resumed`: it waited before the restart, and has its place whoever else does.
 
         Raises `JobFailed`, whose message is for the customer: at the latest when the request, the agent's patience or
         the escrow that pays for the job ends.
         """
         if not builds_on_jobs(request.inputs):
             return request.inputs
-        if not self._room.has(who):
+        if not resumed and not self._room.has(who):
             raise JobFailed(
                 "too many jobs wait for others here; send it again when what it works on is there"
             )

@@ -33,8 +33,8 @@ class NoticeGate:
 
     async def is_customer(self, source: Database | Transaction, key: str) -> bool:
         """Whether this is nobody's fresh key: its owner has paid the agent, or is allowed."""
-        return self._admission.is_allowed(key) or bool(
-            await queries_invoices.paid_msat(source, self._public_key, key)
+        return self._admission.is_allowed(key) or await queries_invoices.has_paid(
+            source, self._public_key, key
         )
 
     async def neighbour(self, source: Database | Transaction, key: str, *, pays: bool = False) -> Neighbour:
@@ -80,13 +80,23 @@ class RequestGate(NoticeGate):
             self._refused[event.id] = verdict.refusal
         return verdict.admitted or event.id in self._refused
 
-    def refusal(self, event: Event) -> Refusal | None:
-        """Why an event that passed is to be refused; told once."""
-        return self._refused.pop(event.id, None)
+    async def refusal(self, source: Database | Transaction, event: Event) -> Refusal | None:
+        """Why an event that passed is to be refused, told until `was_refused`.
+
+        After a restart too, if its author owes what is asked of strangers; its rate is not known any more.
+        """
+        if refusal := self._refused.get(event.id):
+            return refusal
+        await self._meet(source, event.pubkey)
+        return self._admission.owed(event)
 
     def refuses(self, event: Event) -> bool:
-        """Whether an event that passed is to be refused."""
+        """Whether an event that passed just now is to be refused."""
         return event.id in self._refused
+
+    def was_refused(self, event: Event) -> None:
+        """The refusal is on disk."""
+        self._refused.pop(event.id, None)
 
     def _is_for_us(self, event: Event) -> bool:
         """Whether it is addressed to us or to nobody, and neither old nor of the future."""

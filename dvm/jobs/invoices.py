@@ -12,6 +12,7 @@ Only our own rail says that an invoice is settled. A zap receipt is signed by an
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -30,7 +31,6 @@ from dvm.post import Post
 from dvm.queries import SURPLUS, JobRow, PaymentRow
 from dvm.queries_invoices import InvoiceRow, InvoiceStage
 from identity import Event
-from relay_bridge import NotNow
 from relay_bridge.tasks import Tasks
 from relay_bridge.timing import within
 from store import Also, Transaction
@@ -42,7 +42,7 @@ from wallet.terms import Method
 ZAP_RECEIPT: Final = 9735
 MAKE_SECONDS_MAX: Final = 5.0  # an offer waits no longer for its invoice, and goes out without
 REST_SECONDS: Final = 30  # a rail that made none is left alone for so long
-OPEN_MAX: Final = 500  # of one agent; what is offered beyond that carries none
+OPEN_MAX: Final = 500  # of one agent, that can be paid; what is offered beyond that carries none
 STRANGERS_OPEN_MAX: Final = 375  # so many open ones, and only customers get more
 ASKED_AT_ONCE: Final = 16
 ASK_SECONDS_MAX: Final = 1800
@@ -72,7 +72,8 @@ class Invoices:
         self._woken = asyncio.Event()
         self._resting_until = 0
         self._tasks = Tasks()
-        self._zapped: set[str] = set()  # names of invoices that are being asked about
+        self._making = Counter[str]()  # invoices of each customer that a rail is asked for
+        self._zapped: dict[str, bool] = {}  # names of invoices that are being asked about: whether once more
         self._end_hints: Callable[[], None] | None = None
 
     async def start(self) -> None:
@@ -142,27 +143,37 @@ class Invoices:
         now, name = self._post.clock.now(), f"job:{self._agent}:{job.id}"
         if now < self._resting_until:
             return None
-        is_customer = await self._gate.is_customer(self._post.db, job.customer)
-        open_max = OPEN_MAX if is_customer else STRANGERS_OPEN_MAX
-        total, own = await queries_invoices.count_open(self._post.db, self._agent, job.customer)
-        if own >= open_max - total:  # nobody has more than there is room left
+        if not await self._may_have_one(job.customer):
             log.warning("too_many_invoices", agent=self._agent)
             return None
+        self._making[job.customer] += 1  # others come at the same time
+        try:
+            made = await self._ask_for(name, job, beside_coins=beside_coins)
+            return await self._keep(job, made, on_credit=on_credit) if made else None
+        finally:
+            self._making -= Counter((job.customer,))
+
+    async def _may_have_one(self, customer: str) -> bool:
+        """Nobody has more than there is room left; what is being made counts."""
+        is_customer = await self._gate.is_customer(self._post.db, customer)
+        open_max, now = OPEN_MAX if is_customer else STRANGERS_OPEN_MAX, self._post.clock.now()
+        total, own = await queries_invoices.count_payable(self._post.db, self._agent, customer, now)
+        return own + self._making[customer] < open_max - total - self._making.total()
+
+    async def _ask_for(self, name: str, job: JobRow, *, beside_coins: bool) -> OwnInvoice | None:
         wish = Wish(
             job.price_msat, description=f"job {job.id[:12]}", job_id=job.id, beside_coins=beside_coins
         )
         try:
-            made = await within(
+            return await within(
                 self._post.clock, MAKE_SECONDS_MAX, self._post.lightning.make_invoice(name, wish)
             )
         except RailCannot as error:  # not this one: nothing was asked of it
             log.info("no_invoice", job=job.id, reason=str(error))
-            return None
         except (WalletError, TimeoutError) as error:
             self._resting_until = self._post.clock.now() + REST_SECONDS
             log.warning("no_invoice", job=job.id, reason=str(error))
-            return None
-        return await self._keep(job, made, on_credit=on_credit)
+        return None
 
     async def _keep(self, job: JobRow, made: OwnInvoice, *, on_credit: bool) -> InvoiceRow | None:
         assert made.bolt11 is not None
@@ -170,7 +181,7 @@ class Invoices:
         now = self._post.clock.now()
         row = InvoiceRow(
             self._agent, job.id, job.customer, made.name, made.bolt11, made.payment_hash, job.price_msat, on_credit,
-            InvoiceStage.OPEN, now, now + 1,
+            InvoiceStage.OPEN, now, now + 1, made.expires_at or 0,
         )  # fmt: skip
         async with self._post.db.transaction() as tx:
             if on_credit and not await self._has_room(tx, job):  # another job of this customer was quicker
@@ -185,8 +196,8 @@ class Invoices:
         """A zap receipt (NIP-57) that names us: a hint, whoever signed it.
 
         It counts when our own rail says that its invoice, one that we made, is settled: the job's own, or one that a
-        zap endpoint of this post made for the offer or result that is zapped. Raises `NotNow` while another receipt for
-        the same invoice is looked into.
+        zap endpoint of this post made for the offer or result that is zapped. Anybody can send any number of receipts:
+        while one is looked into, all others for the same invoice make us ask once more after that, and end here.
         """
         try:
             payment_hash = parse_invoice(receipt.tag("bolt11") or "").payment_hash
@@ -202,14 +213,16 @@ class Invoices:
                 log.info("zap_ignored", receipt=receipt.id)
                 return
             row = replace(zapped, name=own.name, bolt11=own.bolt11 or "", payment_hash=payment_hash)
-        if row.name in self._zapped:  # anybody can send any number of receipts
-            raise NotNow("the rail is being asked about this invoice")
-        if row.state is InvoiceStage.OPEN:
-            self._zapped.add(row.name)
+        if row.name in self._zapped:
+            self._zapped[row.name] = True
+        elif row.state is InvoiceStage.OPEN:
+            self._zapped[row.name] = True
             try:
-                await self._ask(row)
+                while self._zapped[row.name]:
+                    self._zapped[row.name] = False
+                    await self._ask(row)
             finally:
-                self._zapped.remove(row.name)
+                del self._zapped[row.name]
 
     def _on_hint(self, payment_hash: str) -> None:
         self._tasks.start(self._ask_about(payment_hash), "invoice hint")

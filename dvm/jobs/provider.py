@@ -124,7 +124,7 @@ class Provider:
         for payment in await queries.open_payments(self._post.db, self.public_key):
             await self._payments.begin(payment)
         for job in await queries.jobs_in(self._post.db, self.public_key, JobState.QUEUED, JobState.RUNNING):
-            await self._workshop.start(job)
+            await self._workshop.start(job, resumed=True)
         for job in await queries.jobs_in(self._post.db, self.public_key, JobState.RETURNING):
             self._under_way.start(f"return:{job.id}", self._payments.pay_back(job.id))
         await self._desk.start()
@@ -157,9 +157,9 @@ class Provider:
             await self._follow("zaps", [zaps], self._on_zap, PUBLIC_MARGIN_SECONDS, gate=self._notice_gate)
         await self._announcer.start()
 
-    async def follow_pool(self, change: RelayChange) -> None:
-        """The pool's relays have changed: the agent is announced at the new ones."""
-        await self._announcer.follow_pool(change)
+    def follow_pool(self, change: RelayChange) -> None:
+        """The pool's relays have changed: the agent is announced at the new ones, as soon as its key can be asked."""
+        self._announcer.follow_pool(change)
 
     async def stop(self, grace_seconds: float = 10) -> None:
         """Take the announcement back, let running work end for a while; what does not end is done at the next start."""

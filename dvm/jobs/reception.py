@@ -127,8 +127,9 @@ class Reception:
     async def receive(self, delivery: Delivery) -> None:
         """Take in a request, whatever it asks for."""
         event = delivery.event
-        if refusal := self._gate.refusal(event):
+        if refusal := await self._gate.refusal(self._post.db, event):
             await self._refuse(delivery, refusal.reason, refusal.action)
+            self._gate.was_refused(event)
             return
         try:
             request = await self._requests.read(event)

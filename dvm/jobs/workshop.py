@@ -93,12 +93,15 @@ class Workshop:
         self.queue = Room(desk.limits.queue_jobs_max)
         self._closing = False
 
-    async def start(self, job: JobRow) -> None:
-        """Work on a job as soon as there is a slot; one that may build on others looks for their results first."""
+    async def start(self, job: JobRow, *, resumed: bool = False) -> None:
+        """Work on a job as soon as there is a slot; one that may build on others looks for their results first.
+
+        `resumed`: it was taken in before a restart.
+        """
         event = job.request
         who = await self._gate.neighbour(self._post.db, job.customer, pays=job.price_msat > 0)
         if event.has_tag(ENCRYPTED) or any(tag[2:3] == ("job",) for tag in event.tags_named("i")):
-            self._under_way.start(f"chain:{job.id}", self._chain(job, who))
+            self._under_way.start(f"chain:{job.id}", self._chain(job, who, resumed=resumed))
         else:
             self._queue(job, who)
 
@@ -147,11 +150,11 @@ class Workshop:
 
     # How a job comes to its slot -----------------------------------------------------------------------------
 
-    async def _chain(self, job: JobRow, who: Neighbour) -> None:
+    async def _chain(self, job: JobRow, who: Neighbour, *, resumed: bool) -> None:
         """Wait for what a job builds on, without a slot: the one it waits for may need that."""
         request = await self._requests.read_again(job.request)
         try:
-            inputs = await self._chains.inputs(job, who, request) if request else ()
+            inputs = await self._chains.inputs(job, who, request, resumed=resumed) if request else ()
         except JobFailed as error:
             await self.fail(job, str(error))
             return

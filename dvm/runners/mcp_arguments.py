@@ -7,14 +7,14 @@ import structlog
 
 from dvm.agent import Job
 from dvm.errors import JobFailed, RunnerUnusable
-from dvm.schemas import NUMBER, TEXT, WHOLE, Form, Param, one_of
+from dvm.schemas import NUMBER, TEXT, TRUTH, WHOLE, Form, Param
 
 log = structlog.get_logger(__name__)
 
 ABOUT_CHARACTERS_MAX: Final = 200
 #: By JSON's types, how a request writes an argument; None: it cannot.
 _FORMS: Final[dict[str, Form | None]] = {
-    "integer": WHOLE, "number": NUMBER, "boolean": one_of("true", "false"), "array": None, "object": None,
+    "integer": WHOLE, "number": NUMBER, "boolean": TRUTH, "array": None, "object": None,
 }  # fmt: skip
 
 

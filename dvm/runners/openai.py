@@ -8,7 +8,7 @@ import msgspec
 from dvm.agent import Job, Runner
 from dvm.errors import JobFailed, RunnerUnusable
 from dvm.runners.endpoint import endpoint
-from dvm.schemas import Others, Param, number, whole
+from dvm.schemas import Form, Others, Param, number
 
 #: What a customer may set, by the API's name, and the values it takes.
 _NUMBERS: Final = {
@@ -16,7 +16,11 @@ _NUMBERS: Final = {
 }  # fmt: skip
 _PARAMS: Final = (
     *(Param(name, form=number(least, most)) for name, (least, most) in _NUMBERS.items()),
-    Param("max_tokens", "how long the answer gets at most", form=whole(1)),
+    Param(
+        "max_tokens",
+        "how long the answer gets at most",
+        form=Form("a whole number, 1 or more", number(1, 10**9).fits),
+    ),
 )
 
 

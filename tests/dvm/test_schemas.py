@@ -84,6 +84,9 @@ def test_an_empty_value_is_none() -> None:
         (5050, ("temperature", "nan"), "temperature is 'nan'; allowed is a number from 0 to 2"),
         (5050, ("max-tokens", "0"), "max_tokens is '0'; allowed is a whole number, 1 or more"),
         (5050, ("max_tokens", "1e9"), "max_tokens is '1e9'"),
+        (5050, ("max_tokens", "9" * 20), "max_tokens is '999"),
+        (5050, ("temperature", "1" * 41), "temperature is '111"),
+        (5002, ("language", "<b>es"), "language is '<b>es'"),
         (5050, ("max_tokens", "٣"), "max_tokens is '٣'"),
         (5050, ("top_k", "1", "2"), "top_k takes one value, not 2"),
         (5000, ("alignment", "left"), "alignment is 'left'; allowed is one of raw, segment, word"),
@@ -112,6 +115,9 @@ def test_an_error_names_the_parameter_what_came_and_what_is_allowed(
     [
         (5000, (("range", "300", "360"), ("alignment", "raw"))), (5000, (("range", "00:01:10", "1:10:00.5"),)),
         (5001, (("length", "10 paragraphs"),)), (5002, (("language", "pt-BR"),)),
+        (5002, (("language", "es-419"),)), (5002, (("language", "Español"),)), (5002, (("language", "中文"),)),
+        (5002, (("language", "हिन्दी"),)), (5302, (("since", "1700000000000"),)),
+        (5050, (("temperature", ".5"), ("top_p", "1e-3"), ("frequency_penalty", "1."))),
         (5050, (("model", "LLaMA-2"), ("temperature", "0.5"), ("top-p", "0.7"), ("frequency_penalty", "1"))),
         (5100, (("size", "1024x768"), ("negative_prompt", "broken hands, bad quality"))),
         (5301, (("max_results", "200"),)),
@@ -150,12 +156,30 @@ def test_inputs_are_those_of_the_kind(kind: int, tags: tuple[tuple[str, ...], ..
     ],
 )  # fmt: skip
 def test_the_output_is_one_that_the_kind_gives(kind: int, output: str, fits: bool) -> None:
-    asked = request(("output", output), kind=kind).output
+    asked = request(("output", output), kind=kind).outputs
     if fits:
         schema_of(kind)._check_output(asked)
     else:
         with pytest.raises(BadRequest, match=f"the output is to be '{output}'; .* gives one of text/plain"):
             schema_of(kind)._check_output(asked)
+
+
+def test_one_of_several_outputs_is_enough() -> None:
+    for tags in ([("output", "application/json", "text/plain")], [("output", "a/b"), ("output", "text")]):
+        schema_of(5050)._check_output(request(*tags).outputs)
+    assert request(("output", "text/markdown", "text/plain")).output == "text/markdown"
+    with pytest.raises(
+        BadRequest, match="the output is to be 'a/b, c/d'; text generation gives one of text/plain"
+    ):
+        schema_of(5050)._check_output(request(("output", "a/b", "c/d", "")).outputs)
+
+
+def test_names_that_are_one_in_another_spelling_are_kept_apart_where_a_tool_has_both() -> None:
+    both = Schema("tool", others=Others.IGNORED).with_params([Param("top_k"), Param("topK"), Param("to")])
+    assert both.read({"topK": ("1",), "top_k": ("2",), "TO": ("3",)}) == {
+        "topK": ("1",), "top_k": ("2",), "to": ("3",),
+    }  # fmt: skip
+    assert "the parameter 'top-k'; tool takes top_k, topK" in both.ignored({"top-k": ("1",)})
 
 
 def test_an_agents_own_parameters_and_outputs() -> None:
@@ -189,7 +213,7 @@ def test_what_no_agent_can_serve() -> None:
         with pytest.raises(ValueError, match="kind"):
             agent.serves(kind)
     with pytest.raises(ValueError, match="same name"):
-        agent.serves(5050, params=[Param("top_k"), Param("top-k")])
+        agent.serves(5050, params=[Param("top_k"), Param("top_k")])
 
 
 def test_reading_no_parameters_costs_nothing() -> None:

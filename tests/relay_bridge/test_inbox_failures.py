@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from relay_bridge import Delivery, Filter, Inbox, InboxLimits, NotNow, RelayPool
+from relay_bridge import Delivery, Filter, Inbox, InboxLimits, NotNow, RelayPool, queries
 from tests.relay_bridge.test_inbox import _pass_until, states
 from tradepost.testing.clock import ManualClock
 from tradepost.testing.relay import MemoryRelay
@@ -81,3 +81,14 @@ async def test_what_waits_for_somebody_comes_until_it_is_done_and_holds_no_handl
                 await asyncio.sleep(0.001)
         mint_is_back = True
         await _pass_until(clock, lambda: sorted(done) == ["free", *waiting], 2)
+
+
+async def test_what_was_put_off_does_not_hold_up_what_is_new(db, make):
+    late, later, new = (make(kind=5001, at=at) for at in (100, 101, 300))
+    async with db.transaction() as tx:
+        for event in (late, later, new):
+            await queries.keep_event(tx, "jobs", URL, event, event.created_at)
+        await queries.put_off(tx, "jobs", late, attempts=1, due_at=299)
+        await queries.put_off(tx, "jobs", later, attempts=1, due_at=200)
+    found = await queries.due_deliveries(db, "jobs", 10, 300)
+    assert [row.event for row in found] == [new, later, late]

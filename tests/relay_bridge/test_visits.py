@@ -124,6 +124,42 @@ async def test_who_answered_before_comes_first(db, clock, net, outbox, make):
     assert clock.now() - began <= 15
 
 
+async def test_those_that_always_have_something_and_are_slow_give_up_their_places_in_turn(db, make):
+    clock = ManualClock(int(time.time()))
+    honest, slow = MemoryRelay(clock=clock), MemoryRelay(clock=clock)
+    answer_at_once, late = slow.receive, set[asyncio.Task[None]]()
+
+    async def answer(connection, frame: str) -> None:
+        await clock.sleep(9)
+        answer_at_once(connection, frame)
+
+    def receive(connection, frame: str) -> None:
+        late.add(task := asyncio.create_task(answer(connection, frame)))
+        task.add_done_callback(late.discard)
+
+    slow.receive = receive
+
+    async def connect(url: str) -> Socket:
+        return await (honest if url == HONEST else slow).connect(url)
+
+    async with RelayPool([], clock=clock, connect=connect) as pool, Outbox(db, pool, clock) as outbox:
+        began, waiting = clock.now(), None
+        while waiting is None or waiting not in honest.events:
+            seconds = clock.now() - began
+            assert seconds < 120
+            if seconds % 8 == 0:  # before those before it were answered
+                for number in range(8):
+                    await add(db, outbox, make(at=clock.now()), bad(number))
+            if seconds == 40:  # they answered before, and so come first
+                await add(db, outbox, waiting := make(at=clock.now()), [HONEST])
+            await clock.advance(1)
+            await asyncio.sleep(0.005)
+        assert clock.now() - began <= 60
+        assert slow.events  # what is slow gets its events all the same
+        for task in late:
+            task.cancel()
+
+
 async def test_a_relay_that_leaves_one_event_unanswered_gets_the_others(db, make):
     clock = ManualClock(int(time.time()))
     relay = MemoryRelay(clock=clock)

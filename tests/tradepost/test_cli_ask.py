@@ -160,9 +160,13 @@ async def test_an_agent_that_announces_nothing_is_asked_and_that_is_said(
     pool: RelayPool, cli_beside: "AsyncCli"
 ) -> None:
     for more in ((), ("--json",)):
-        ran = await cli_beside("ask", encode_npub(OTHER.public_key), "x", "--kind", 5001, "--seconds", 1, *more)
+        ran = await cli_beside(
+            "ask", encode_npub(OTHER.public_key), "x", "--kind", 5001, "--seconds", 1, *more
+        )
         assert ran.code == 1
-        assert "announces nothing on ws://" in (ran.lines[0]["message"] if more else " ".join(ran.err.split()))
+        assert "announces nothing on ws://" in (
+            ran.lines[0]["message"] if more else " ".join(ran.err.split())
+        )
 
 
 async def test_who_only_looks_makes_no_post(home: Path, cli_beside: "AsyncCli") -> None:

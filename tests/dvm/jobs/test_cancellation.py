@@ -423,21 +423,27 @@ async def test_an_order_taken_back_when_its_work_was_begun_is_lost_with_the_reas
             await order.result()
 
 
-async def test_an_order_taken_back_while_its_coins_are_locked_gets_them_back(
-    market: Market, slow: Slow
+async def test_an_order_taken_back_while_its_coins_are_locked_keeps_them_and_gets_them_back(
+    slow: Slow,
 ) -> None:
-    provider = await market.open(slow.agent)
-    customer = await market.customer(sat=100)
-    market.mint.lose_request("/v1/swap")  # the lock takes a second try
-    market.mint.stall = asyncio.Event()
-    order = await customer.ask(provider.public_key, "x", kind=5001, max_sat=50)
-    await reached(customer, order, OrderState.PAYING)
-    await order.cancel()
-    market.mint.stall.set()
-    with pytest.raises(OrderFailed, match="came back"):
-        await order.result()
-    assert slow.begun == []
-    assert await sats(customer) + market.mint.fees_sat == 100
+    clock = ManualClock()
+    async with Market(clock=clock) as market:
+        provider = await market.open(slow.agent)
+        customer = await market.customer(sat=100)
+        market.mint.lose_request("/v1/swap")  # the lock takes a second try
+        market.mint.stall = asyncio.Event()
+        order = await customer.ask(provider.public_key, "x", kind=5001, max_sat=50)
+        await reached(customer, order, OrderState.PAYING)
+        await order.cancel()
+        market.mint.stall.set()
+        async with asyncio.timeout(20):
+            while not order.ended:
+                await asyncio.sleep(0.005)
+                await clock.advance(60)
+        with pytest.raises(OrderFailed, match="came back"):
+            await order.result()
+        assert slow.begun == []
+        assert await sats(customer) + market.mint.fees_sat == 100
 
 
 async def test_an_offer_that_has_expired_is_not_waited_for_a_mint_with() -> None:

@@ -5,10 +5,11 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import pytest
 
-from dvm import Agent, Job, Provider, ProviderLimits
+from dvm import Agent, Job, Provider, ProviderLimits, queries_invoices
 from dvm.jobs import payment_book as payment_book_module
 from dvm.jobs import payments as payments_module
 from dvm.jobs.lifecycle import JobState, PaymentState
@@ -16,6 +17,7 @@ from dvm.jobs.room import Standing
 from dvm.nip90 import JobRequest
 from dvm.queries import get_job, payments_of
 from identity import Event, SecretKey, make_template, sign_event
+from store import Database
 from tests.dvm.conftest import Stranger, eventually
 from tradepost.testing import ManualClock, Market
 from wallet import Lock, Token, encode_token
@@ -123,6 +125,37 @@ async def test_strangers_who_wait_for_other_jobs_keep_no_customer_out(busy: Busy
         assert provider._workshop.queue.left(Standing.CUSTOMER) == 1000
 
 
+async def test_what_waited_for_other_jobs_waits_on_after_a_restart(busy: Busy) -> None:
+    async with Market(clock=ManualClock()) as market:
+        early, late = Stranger(market), Stranger(market)
+        keys = (early.key.public_key, late.key.public_key)
+        limits = ProviderLimits(allowed=keys, chained_jobs_max=4)
+        provider = await market.open(busy.agent, limits=limits)
+        purse = (await market.post("purse", sat=200)).wallet
+        never = make_template(
+            5000, tags=[("p", "ab" * 32), ("i", "x", "text")], created_at=market.clock.now()
+        )
+        first = sign_event(never, SecretKey.generate())
+        market.relay.insert(first)
+        asked = []
+        for one in (early, late, late):  # who asked first pays last
+            request = one.request(("i", first.id, "job"), text=None, content=f"{len(asked)}")
+            await one.answer(request, "payment-required")
+            asked.append((one, request))
+            await market.clock.advance(1)
+        for one, request in reversed(asked):
+            await one.pay(provider.public_key, request.id, await purse.send(market.mint.url, 22))
+            await eventually(partial(is_known, provider, request, JobState.QUEUED))
+            await one.answer(request, "processing")
+        await provider.stop(0)
+        again = Provider(busy.agent, provider.signer, provider._post, limits)
+        await again.start()
+        await eventually(lambda: again._workshop._chains._room.left(Standing.PAYS) == 1)
+        for _, request in asked:
+            assert await is_known(again, request, JobState.QUEUED)
+        await again.stop(0)
+
+
 async def test_who_has_just_paid_is_a_customer(busy: Busy) -> None:
     async with Market(clock=ManualClock()) as market:
         buyer = Stranger(market)
@@ -150,6 +183,37 @@ async def test_who_has_just_paid_from_an_escrow_is_a_customer(busy: Busy) -> Non
             )  # fmt: skip
             await asyncio.wait_for(order.result(), 20)
             await eventually(lambda order=order: is_released(provider, order.id))
+
+
+async def test_who_pays_from_a_wallet_that_makes_a_key_for_each_payment_is_a_customer(busy: Busy) -> None:
+    async with Market(clock=ManualClock()) as market:
+        buyer, other = Stranger(market), Stranger(market)
+        purse = (await market.post("purse", sat=100)).wallet
+        limits = ProviderLimits(stranger_requests_per_minute_max=1)
+        provider = await market.open(busy.agent, limits=limits)
+        request = buyer.request()
+        await buyer.answer(request, "payment-required")
+        token = await purse.send(market.mint.url, 22)
+        await buyer.pay(provider.public_key, request.id, token, SecretKey.generate())
+        await buyer.answer(request, "result")
+        for number in range(10):  # more than a stranger has
+            await buyer.answer(buyer.request(text=f"{number}"), "payment-required")
+        assert not await provider._gate.is_customer(provider._post.db, other.key.public_key)
+
+
+async def test_whether_somebody_paid_is_asked_of_indexes_alone(busy: Busy, market: Market) -> None:
+    db = (await market.open(busy.agent))._post.db
+    asked = list[str]()
+
+    class Explained:
+        async def one(self, sql: str, *values: str) -> None:
+            asked.extend(row["detail"] for row in await db.all(f"EXPLAIN QUERY PLAN {sql}", *values))
+
+    await queries_invoices.has_paid(cast(Database, Explained()), "agent", "key")
+    used = " ".join(asked)
+    assert "payments_by_payer" in used
+    assert "jobs_sold" in used
+    assert "SCAN" not in used
 
 
 async def is_released(provider: Provider, job_id: str) -> bool:
@@ -200,7 +264,9 @@ async def wraps(provider: Provider, state: str) -> int:
 
 async def have_come(provider: Provider, *, done: int, waiting: int = 0) -> None:
     async def is_so() -> bool:
-        tried = await provider._post.db.one("SELECT MIN(attempts) AS n FROM inbox WHERE state = 'open'")
+        tried = await provider._post.db.one(
+            "SELECT MIN(due_at - received_at) AS n FROM inbox WHERE state = 'open'"
+        )
         is_tried = tried is None or tried["n"] is None or tried["n"] > 0
         return is_tried and (await wraps(provider, "done"), await wraps(provider, "open")) == (done, waiting)
 

@@ -8,7 +8,7 @@ from dvm import Agent, JobState, Provider, ProviderLimits, queries, queries_invo
 from dvm.jobs import invoices
 from dvm.queries_invoices import InvoiceRow, InvoiceStage
 from identity import Event, SecretKey, make_template, sign_event
-from tests.dvm.conftest import Stranger
+from tests.dvm.conftest import Stranger, eventually
 from tradepost.testing import ManualClock, Market
 from tradepost.testing.lightning import MemoryLightning, MemoryRail
 from wallet import Wallet, parse_token
@@ -251,19 +251,40 @@ async def test_any_number_of_zap_receipts_asks_about_an_invoice_once_at_a_time(a
         provider._post.lightning.look = slowly  # type: ignore[method-assign]
         for _ in range(20):
             zap(stranger, provider, request.id, bolt11, SecretKey.generate())
-        await stranger.eventually(lambda: all_but_one_wait(provider, 19))
+        await stranger.eventually(lambda: seen_zaps(provider, 19))  # none waits
         assert asked == [row.name]
-        market.mint.pay(bolt11)
         answers.set()
-        await clock.advance(5)
+        await stranger.eventually(lambda: seen_zaps(provider, 20))
+        assert asked == 2 * [row.name]
+        market.mint.pay(bolt11)
+        await clock.advance(1)
+        zap(stranger, provider, request.id, bolt11, SecretKey.generate())
         assert (await stranger.answer(request, "result")).content == "SOME TEXT"
 
 
-async def all_but_one_wait(provider: Provider, count: int) -> bool:
-    found = await provider._post.db.all(
-        "SELECT COUNT(*) AS n FROM inbox WHERE name LIKE 'zaps:%' AND state = 'open' AND attempts > 0"
-    )
-    return int(found[0]["n"]) == count
+async def test_what_is_paid_while_the_rail_is_asked_is_seen_when_it_is_asked_once_more(
+    market: Market, agent: Agent, stranger: Stranger
+) -> None:
+    provider = await market.open(agent)
+    request, bolt11 = await offered(stranger)
+    await provider._invoices.stop()
+    goes_on, asked = asyncio.Event(), list[str]()
+    look = provider._post.lightning.look
+
+    async def late(name: str) -> OwnInvoice:
+        seen = await look(name)
+        asked.append(name)
+        await goes_on.wait()
+        return seen
+
+    provider._post.lightning.look = late  # type: ignore[method-assign]
+    zap(stranger, provider, request.id, bolt11, SecretKey.generate())
+    await eventually(lambda: len(asked) == 1)
+    market.mint.pay(bolt11)
+    zap(stranger, provider, request.id, bolt11, SecretKey.generate())
+    await stranger.eventually(lambda: seen_zaps(provider, 1))
+    goes_on.set()
+    assert (await stranger.answer(request, "result")).content == "SOME TEXT"
 
 
 async def test_strangers_leave_invoices_for_customers_and_for_each_other(
@@ -282,6 +303,49 @@ async def test_strangers_leave_invoices_for_customers_and_for_each_other(
     for _ in range(3):
         await gets(Stranger(market), "again")
     assert await gets(friend, "mine")
+
+
+async def test_invoices_that_are_being_made_are_counted(
+    market: Market, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invoices, "OPEN_MAX", 8)
+    monkeypatch.setattr(invoices, "STRANGERS_OPEN_MAX", 6)
+    friend, crowd = Stranger(market), [Stranger(market) for _ in range(12)]
+    provider = await market.open(agent, limits=ProviderLimits(allowed=(friend.key.public_key,)))
+    make, asked = provider._post.lightning.make_invoice, list[str]()
+    goes_on = asyncio.Event()
+
+    async def slowly(name: str, wish: Wish) -> OwnInvoice:
+        asked.append(name)
+        await goes_on.wait()
+        return await make(name, wish)
+
+    provider._post.lightning.make_invoice = slowly  # type: ignore[method-assign]
+    requests = [one.request(text=f"{number}") for number, one in enumerate(crowd)]
+    await eventually(lambda: sum(map(len, map(Stranger.answers, crowd, requests))) == 6)
+    assert len(asked) == 6
+    goes_on.set()
+    offers = [
+        await one.answer(request, "payment-required") for one, request in zip(crowd, requests, strict=True)
+    ]
+    assert len([offer for offer in offers if bolt11_of(offer)]) == 6
+    assert bolt11_of(await friend.answer(friend.request(text="mine"), "payment-required"))
+
+
+async def test_invoices_that_have_expired_leave_their_places(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invoices, "STRANGERS_OPEN_MAX", 1)
+    clock = ManualClock()
+    async with Market(clock=clock) as market:
+        one, other = Stranger(market), Stranger(market)
+        provider = await market.open(agent)
+        _, bolt11 = await offered(one)
+        late = other.request(text="late")
+        assert bolt11_of(await other.answer(late, "payment-required")) is None
+        await provider._invoices.stop()
+        await clock.advance(parse_invoice(bolt11).expires_at - clock.now())
+        await offered(other)
 
 
 async def seen_zaps(provider: Provider, count: int) -> bool:

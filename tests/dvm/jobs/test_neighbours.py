@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
@@ -178,6 +179,39 @@ async def test_strangers_pay_for_their_first_job_if_that_is_asked(
     again = stranger.request(kind=5002, text="AGAIN")
     assert (await stranger.answer(again, "result")).content == "again"
     assert stranger.answers(again, 7000)[0].tag("status") == "processing"
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_a_refusal_that_could_not_be_written_is_no_admission(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch, restarts: bool
+) -> None:
+    clock = ManualClock()
+    async with Market(clock=clock) as market:
+        one = Stranger(market)
+        limits = ProviderLimits(stranger_requests_per_minute_max=0)
+        provider = await market.open(agent, limits=limits)
+        tried = asyncio.Event()
+
+        async def fails(*_: object, **__: object) -> None:
+            tried.set()
+            raise OSError("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(provider._answers, "to", fails)
+            request = one.request()
+            await asyncio.wait_for(tried.wait(), 10)
+        if restarts:
+            await provider.stop(0)
+            provider = Provider(agent, provider.signer, provider._post, limits)
+            await provider.start()
+        await eventually(partial(is_told, clock, one, request))
+        assert [answer.tag("status") for answer in one.answers(request)] == ["error"]
+        await provider.stop(0)
+
+
+async def is_told(clock: ManualClock, one: Stranger, request: Event) -> bool:
+    await clock.advance(1)
+    return bool(one.answers(request))
 
 
 async def test_strangers_show_work_if_that_is_asked(market: Market, agent: Agent, stranger: Stranger) -> None:

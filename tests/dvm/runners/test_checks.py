@@ -1,16 +1,18 @@
 """What is to do an agent's work, tried before anybody pays for it; and which parameters it turns out to take."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from dvm import Agent, BadRequest, OrderFailed, Param
+from dvm import Agent, BadRequest, Job, OrderFailed, Param
 from dvm.agent import Runner
 from dvm.errors import RunnerUnusable
 from dvm.runners import command, http, mcp, openai
-from dvm.runners.mcp_arguments import parameters
+from dvm.runners.mcp_arguments import choose_arguments, parameters
+from dvm.schemas import schema_of
 from tests.dvm.runners.test_endpoints import answering, serving
 from tradepost.doctor.agents import check_runners
 from tradepost.doctor.finding import Level
@@ -109,6 +111,34 @@ def test_arguments_as_parameters() -> None:
         parameters(schema, "", {})
     with pytest.raises(BadRequest, match="allowed is a whole number"):
         parameters({"properties": {"times": {"type": "integer"}}}, "text", {})[0].check(["two"])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "value", "fits"),
+    [
+        ("integer", "1700000000000", True), ("integer", "3.0", False), ("integer", "1" * 41, False),
+        ("number", "512.0", True), ("number", ".5", True), ("number", "1e-3", True), ("number", "inf", False),
+        ("number", "1e999", False), ("number", "nan", False), ("boolean", "True", True), ("boolean", "1", False),
+    ],
+)  # fmt: skip
+def test_an_argument_is_checked_as_the_tool_gets_it(
+    make_job: Callable[..., Job], wanted: str, value: str, fits: bool
+) -> None:
+    schema = {"required": ["text"], "properties": {"text": {"type": "string"}, "x": {"type": wanted}}}
+    (param,) = parameters(schema, "", {})
+    if not fits:
+        with pytest.raises(BadRequest, match="the parameter x is"):
+            param.check([value])
+        return
+    param.check([value])
+    assert "x" in choose_arguments(schema, make_job("", ("param", "x", value)), "")
+
+
+def test_arguments_that_differ_in_spelling_only_do_not_stop_an_agent() -> None:
+    names = {"top_k": {"type": "integer"}, "topK": {"type": "integer"}}
+    schema = {"required": ["text"], "properties": {"text": {"type": "string"}, **names}}
+    found = schema_of(5050).with_params(parameters(schema, "", {}))
+    assert found.read({"top_k": ("1",), "topK": ("2",)}) == {"top_k": ("1",), "topK": ("2",)}
 
 
 def test_programs_that_are_not_there(sandbox: None) -> None:
