@@ -50,6 +50,8 @@ def _agent(number: int, told: DeclaredAgent, folder: Path) -> dvm.Agent:
 def _param(name: str, told: DeclaredParam) -> Param:
     low = -_FAR if told.min is None else told.min
     high = _FAR if told.max is None else told.max
+    if low > high:
+        raise ValueError(f"the parameter {name} has a min of {low}, and that is more than its max, {high}")
     match told.type:
         case "text":
             form = TEXT

@@ -100,7 +100,11 @@ def test_agents_of_both_kinds_may_be_in_one_project(tmp_path: Path) -> None:
             "params: {tone: {type: loud}}",
             "agents 1, serves 1, params.tone.type: Input should be",
         ),
-        ("price_sat: 10", "params: {top_k: {}, top-k: {}}", "two parameters have the same name"),
+        (
+            "price_sat: 10",
+            "params: {n: {type: whole, min: 9, max: 3}}",
+            "a min of 9, and that is more than its max",
+        ),
         ("seconds: 5", "key: NO_SUCH_KEY", "the environment variable NO_SUCH_KEY is to have the key"),
     ],
 )

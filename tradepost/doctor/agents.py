@@ -21,7 +21,7 @@ from tradepost.doctor.setup import Setup
 from tradepost.errors import TradepostError
 
 QUERY_SECONDS_MAX = 5.0
-_MEND: Final = "mend it before `tradepost up`, which would not start"
+_MEND: Final = "do as it says; `tradepost up` would not start before"
 
 
 async def check_agents(setup: Setup) -> list[Finding]:
