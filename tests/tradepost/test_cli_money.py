@@ -380,6 +380,7 @@ async def test_an_interrupted_ask_says_how_it_goes_on(configured: str, relay_url
     async with Silent(relay_url, configured, locked_seconds=60) as agent:
         process = await tradepost("ask", agent.key.public_key, "text", "--kind", "5001")
         assert process.stderr is not None
+        assert b"announces nothing" in await process.stderr.readline()
         assert (await process.stderr.readline()).startswith(b"job ")
         process.send_signal(signal.SIGINT)
         out, err = await asyncio.wait_for(process.communicate(), 20)
