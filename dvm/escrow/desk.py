@@ -303,8 +303,10 @@ class EscrowDesk(ABC):
 
     async def due(self, row: EscrowRow) -> tuple[EscrowInput, dict[str, Any]] | None:
         """What was noted with an escrow and can happen now, with the columns for it; None if there is nothing."""
-        is_awarded = await self._has_been_awarded(row)
-        return (SignaturesCame(Role.ARBITER), {}) if is_awarded else None
+        if not await self._has_been_awarded(row):
+            return None
+        # Without a ruling the other party gave in, and the arbiter's word of it came before its own.
+        return SignaturesCame(Role.ARBITER), {} if row.ruling else {"reason": "the arbiter signed for it"}
 
     async def _has_been_awarded(self, row: EscrowRow) -> bool:
         """Whether the arbiter's signatures that were kept are of use. What we gave away only a ruling takes back."""
