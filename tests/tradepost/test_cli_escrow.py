@@ -295,7 +295,9 @@ async def test_a_post_that_runs_is_told_and_answers(
         ):
             await cli_beside("settle", "--seconds", 1)
     # Both sign the coins back, the agent as it was told and its arbiter as it heard of it: either comes first.
-    assert "refunded: the agent gave the money back" in shown or "refunded: the arbiter signed for it" in shown
+    assert (
+        "refunded: the agent gave the money back" in shown or "refunded: the arbiter signed for it" in shown
+    )
 
 
 async def test_a_post_that_reads_for_others_only_leaves_it_for_later(
