@@ -3,6 +3,7 @@
 IdentityError
 ├── InvalidEvent        not a well-formed, correctly hashed and signed Nostr event
 ├── InvalidSeal         not the form of a sealed result, of its promise or of a fraud proof
+├── InvalidReceipt      not the form of a review, of a leaf, of a root or of a rotation
 ├── InvalidKey          not a usable secret or public key, or not the NIP-19 form that was asked for
 ├── InvalidName         not a NIP-05 name, or not an answer that says where one leads
 ├── EncryptionError     a text that NIP-44 or a gift wrap cannot carry
@@ -33,6 +34,10 @@ class InvalidName(IdentityError):  # noqa: N818 - as above
 
 class InvalidSeal(IdentityError):  # noqa: N818
     """Not the form of a sealed result, of the promise about it, or of a fraud proof (escrow §3)."""
+
+
+class InvalidReceipt(IdentityError):  # noqa: N818
+    """Not the form of a review, of a log's leaf, of its root or of a rotation of its keys."""
 
 
 class EncryptionError(IdentityError):

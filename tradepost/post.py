@@ -33,7 +33,8 @@ log = structlog.get_logger(__name__)
 
 def all_migrations() -> list[Migration]:
     """The whole schema of a post."""
-    return [step for package in ("relay_bridge", "wallet", "dvm") for step in load_migrations(package)]
+    packages = ("identity", "relay_bridge", "wallet", "dvm")
+    return [step for package in packages for step in load_migrations(package)]
 
 
 @asynccontextmanager
