@@ -34,3 +34,12 @@ CREATE TABLE seen_roots (
     size BIGINT NOT NULL,
     event TEXT NOT NULL
 );
+
+-- Keys that a log was handed on to or from. The log is named by its first key; one with a single key is not in here.
+CREATE TABLE agent_keys (
+    key TEXT PRIMARY KEY,
+    log TEXT NOT NULL,
+    agent TEXT NOT NULL,              -- its short name here
+    since BIGINT NOT NULL,
+    until BIGINT                      -- the end of the overlap, once it was handed on
+);
