@@ -88,8 +88,8 @@ $(RUN): pyproject.toml constraints.txt | .venv/bin/python
 	@touch $@
 
 $(DEV): $(RUN)
-	@echo "Installing the tools for tests and checks into .venv"
-	@$(PIP) --constraint constraints.txt --editable '.[dev]'
+	@echo "Installing the tools for tests, checks and measurements into .venv"
+	@$(PIP) --constraint constraints.txt --editable '.[dev,bench]'
 	@touch $@
 
 $(FUZZ): $(RUN)

@@ -5,6 +5,7 @@ all. Nothing is kept in memory between two calls but, while one appends, the fro
 """
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Final
 
 from identity import merkle
@@ -18,19 +19,18 @@ Source = Database | Transaction
 
 async def append(tx: Transaction, log: str, leaves: Sequence[str]) -> Frontier:
     """Append leaves to a log, which begins with the first; returns what it is then."""
-    frontier = await read_frontier(tx, log)
-    first = frontier.size
-    frontier, runs = frontier.extend([merkle.leaf_hash(leaf.encode()) for leaf in leaves])
+    before = await read_frontier(tx, log)
+    frontier, runs = before.extend(merkle.leaf_hashes(map(str.encode, leaves)))
     await tx.execute_many(
         "INSERT INTO merkle_leaves (log, number, leaf) VALUES (?, ?, ?)",
-        [(log, first + place, leaf) for place, leaf in enumerate(leaves)],
+        [(log, number, leaf) for number, leaf in enumerate(leaves, before.size)],
     )
     await tx.execute_many(
-        "INSERT INTO merkle_nodes (log, level, number, hash) VALUES (?, ?, ?, ?)",
+        "INSERT INTO merkle_nodes (log, place, hash) VALUES (?, ?, ?)",
         [
-            (log, level, number + place, found.hex())
-            for level, number, row in runs
-            for place, found in enumerate(row)
+            (log, place, found.hex())
+            for level, first, row in runs
+            for place, found in zip(count(_place(level, first), 2 << level), row, strict=False)
         ],
     )
     await tx.execute(
@@ -50,45 +50,52 @@ async def read_frontier(source: Source, log: str) -> Frontier:
     return Frontier(row["size"], tuple(peaks))
 
 
-async def read_leaves(source: Source, log: str, first: int, count: int = LEAVES_AT_ONCE_MAX) -> list[str]:
+async def read_leaves(source: Source, log: str, first: int, count_max: int = LEAVES_AT_ONCE_MAX) -> list[str]:
     """So many leaves of a log from number `first` on, or as many as there are; at most a thousand."""
     rows = await source.all(
         "SELECT leaf FROM merkle_leaves WHERE log = ? AND number >= ? ORDER BY number LIMIT ?",
-        log, first, min(count, LEAVES_AT_ONCE_MAX),
+        log, first, min(count_max, LEAVES_AT_ONCE_MAX),
     )  # fmt: skip
     return [row["leaf"] for row in rows]
 
 
 async def read_root(source: Source, log: str, size: int) -> bytes:
-    """The root over the first `size` leaves."""
-    return (await _with_nodes(source, log, lambda node: [merkle.root_of(size, node)]))[0]
+    """The root over the first `size` leaves. Raises `ValueError` if there are fewer."""
+    return (await _with_nodes(source, log, size, lambda node: [merkle.root_of(size, node)]))[0]
 
 
 async def prove_inclusion(source: Source, log: str, number: int, size: int) -> list[bytes]:
     """The proof that a leaf is in the log of that size. Raises `ValueError` if it is not."""
-    return await _with_nodes(source, log, lambda node: merkle.prove_inclusion(number, size, node))
+    return await _with_nodes(source, log, size, lambda node: merkle.prove_inclusion(number, size, node))
 
 
 async def prove_consistency(source: Source, log: str, old_size: int, size: int) -> list[bytes]:
     """The proof that the log of `old_size` grew into that of `size`. Raises `ValueError` if it did not."""
-    return await _with_nodes(source, log, lambda node: merkle.prove_consistency(old_size, size, node))
+    return await _with_nodes(source, log, size, lambda node: merkle.prove_consistency(old_size, size, node))
 
 
-async def _with_nodes(source: Source, log: str, compute: Callable[[Node], list[bytes]]) -> list[bytes]:
-    """Compute something twice: to learn which nodes it looks at, and then with these, which are read at once."""
-    wanted: list[tuple[int, int]] = []
+async def _with_nodes(
+    source: Source, log: str, size: int, compute: Callable[[Node], list[bytes]]
+) -> list[bytes]:
+    """Compute something twice: to learn which nodes it looks at, sixty at most, and then with these, read at once."""
+    if size > (known := (await read_frontier(source, log)).size):
+        raise ValueError(f"the log is not as long as that: it has {known} leaves, not {size}")
+    places: list[int] = []
 
     def note(level: int, number: int) -> bytes:
-        wanted.append((level, number))
-        return bytes(merkle.HASH_BYTES)
+        places.append(_place(level, number))
+        return b""
 
     compute(note)
-    found: dict[tuple[int, int], bytes] = {}
-    for level, number in wanted:  # some thirty at most
-        row = await source.one(
-            "SELECT hash FROM merkle_nodes WHERE log = ? AND level = ? AND number = ?", log, level, number
-        )
-        if row is None:
-            raise ValueError("the log is not as long as that")
-        found[level, number] = bytes.fromhex(row["hash"])
-    return compute(lambda level, number: found[level, number])
+    marks = ", ".join("?" * len(places)) or "NULL"
+    rows = await source.all(
+        f"SELECT place, hash FROM merkle_nodes WHERE log = ? AND place IN ({marks})",  # noqa: S608 - only marks
+        log, *places,
+    )  # fmt: skip
+    found = {row["place"]: bytes.fromhex(row["hash"]) for row in rows}
+    return compute(lambda level, number: found[_place(level, number)])
+
+
+def _place(level: int, number: int) -> int:
+    """One number for a node: leaves have the even ones, and a subtree's top stands in the middle of its leaves."""
+    return (2 * number + 1 << level) - 1

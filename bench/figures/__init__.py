@@ -14,6 +14,7 @@ from bench.figures import (
     jobs,
     ledger,
     memory,
+    receipts,
     relays,
 )
 from bench.measure import Figure
@@ -31,4 +32,5 @@ FIGURES: dict[str, Callable[[int], Figure]] = {
     "commits": commits.measure,
     "ledger": ledger.measure,
     "audit": audit.measure,
+    "receipts": receipts.measure,
 }

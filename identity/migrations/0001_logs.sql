@@ -2,7 +2,7 @@
 CREATE TABLE merkle_logs (
     log TEXT PRIMARY KEY,
     size BIGINT NOT NULL,
-    peaks TEXT NOT NULL               -- the frontier: hex, the smallest subtree first, empty where there is none
+    peaks TEXT NOT NULL               -- the frontier: hex, the smallest subtree first, - where there is none
 );
 CREATE TABLE merkle_leaves (
     log TEXT NOT NULL,
@@ -10,11 +10,11 @@ CREATE TABLE merkle_leaves (
     leaf TEXT NOT NULL,
     PRIMARY KEY (log, number)
 );
--- The hashes of complete subtrees, those of the leaves included (level 0).
+-- The hashes of complete subtrees, those of the leaves included. That over the leaves from n * 2^k on, 2^k of them, is at
+-- place (2n + 1) * 2^k - 1: leaves have the even places, and a subtree's top stands in the middle of its leaves.
 CREATE TABLE merkle_nodes (
     log TEXT NOT NULL,
-    level BIGINT NOT NULL,
-    number BIGINT NOT NULL,
+    place BIGINT NOT NULL,
     hash TEXT NOT NULL,
-    PRIMARY KEY (log, level, number)
+    PRIMARY KEY (log, place)
 );

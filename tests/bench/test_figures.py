@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from bench.figures import (
     jobs,
     ledger,
     memory,
+    receipts,
     relays,
 )
 from bench.measure import Figure
@@ -109,6 +111,24 @@ def test_ledger() -> None:
 
 def test_audit() -> None:
     check(audit.measure(1, jobs=50), "audit", bars=1)
+
+
+@pytest.mark.process
+def test_receipts() -> None:
+    figure = receipts.measure(1, sizes=(1_000, 4_000))
+    check(figure, "receipts", bars=9)
+    assert sorted(figure.plots) == [
+        f"receipts-{what}.svg" for what in ("appends", "proofs-disk", "proofs-memory")
+    ]
+
+
+def test_what_we_ship_does_without_pymerkle() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert not [name for name in project["project"]["dependencies"] if "pymerkle" in name]
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    files = [path for package in [*packages, "examples"] for path in (ROOT / package).rglob("*.py")]
+    assert files
+    assert not [path for path in files if "pymerkle" in path.read_text()]
 
 
 @pytest.mark.process

@@ -1,14 +1,17 @@
 """The log on disk: what is appended is there with what its transaction wrote, and can be proved."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from identity import log, merkle
 from identity.merkle import leaf_hash, verify_consistency, verify_inclusion
-from store import Database, load_migrations
+from store import Database, Row, load_migrations
+from store.transaction import Value
 
 
 @pytest.fixture
@@ -54,6 +57,47 @@ async def test_an_append_is_undone_with_its_transaction(db: Database) -> None:
             raise RuntimeError
     assert await log.read_frontier(db, "a") == before
     assert await log.read_leaves(db, "a", 0) == ["one", "two"]
+
+
+async def test_many_append_at_once_and_one_of_them_twice(db: Database) -> None:
+    async def append(number: int) -> None:
+        async with db.transaction() as tx:
+            await log.append(tx, "a", [f"{number}, first"])
+            await log.append(tx, "a", [f"{number}, then", f"{number}, last"])
+
+    await asyncio.gather(*(append(number) for number in range(30)))
+    leaves = await log.read_leaves(db, "a", 0)
+    assert sorted(leaves[::3]) == sorted(f"{number}, first" for number in range(30))
+    whole, _ = merkle.Frontier().extend(merkle.leaf_hashes(map(str.encode, leaves)))
+    assert await log.read_frontier(db, "a") == whole
+
+
+class Watched:
+    """A database, and how many rows it was asked for."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self.rows = 0
+
+    async def all(self, sql: str, *values: Value) -> list[Row]:
+        rows = await self._db.all(sql, *values)
+        self.rows += len(rows)
+        return rows
+
+    async def one(self, sql: str, *values: Value) -> Row | None:
+        return next(iter(await self.all(sql, *values)), None)
+
+
+async def test_a_proof_reads_no_more_than_it_needs(db: Database) -> None:
+    async with db.transaction() as tx:
+        await log.append(tx, "a", [f"leaf {number}" for number in range(10_000)])
+    watched = Watched(db)
+    for size in (9_999, 8_192, 5_461):
+        root = await log.read_root(cast(Database, watched), "a", size)
+        path = await log.prove_inclusion(cast(Database, watched), "a", size // 3, size)
+        assert verify_inclusion(leaf_hash(f"leaf {size // 3}".encode()), size // 3, size, path, root)
+        await log.prove_consistency(cast(Database, watched), "a", size // 3, size)
+    assert watched.rows < 9 * 2 * 14
 
 
 async def test_an_empty_log_has_the_root_of_nothing(db: Database) -> None:
