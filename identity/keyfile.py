@@ -86,17 +86,18 @@ def written_aside(path: Path, text: str) -> Iterator[Path]:
         yield aside
     finally:
         aside.unlink(missing_ok=True)
-    _sync_directory(path.parent)
+    sync_folder(path.parent)
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Open at once even a pipe, which would otherwise wait for somebody to write."""
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _sync_directory(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """On return the names in a folder are on disk as they are. Raises `OSError`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open at once even a pipe, which would otherwise wait for somebody to write."""
+    return os.open(path, flags | os.O_NONBLOCK)

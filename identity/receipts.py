@@ -318,5 +318,5 @@ def parse_leaf(text: str) -> Leaf:
     """Read a leaf of somebody's log. Raises `InvalidReceipt` for one that says something else, or something besides."""
     try:
         return _DECODER.decode(text)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise InvalidReceipt(f"no leaf of a log of receipts: {error}") from None

@@ -6,9 +6,10 @@ docs/receipts.md.
 """
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Final
 
 from identity import merkle
@@ -21,6 +22,7 @@ ROOT_NAME: Final = "tradepost:root"
 LEAVES_NAME: Final = "tradepost:leaves"
 ALGORITHM: Final = "rfc9162-sha256"
 PAGE_BYTES_MAX: Final = 40_000
+DETOURS_MAX: Final = 32
 RELAYS_MAX: Final = 8
 
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
@@ -83,8 +85,8 @@ def parse_root(event: Event) -> Root:
         raise InvalidReceipt(f"a root by an algorithm that is not {ALGORITHM}")
     previous, proof = event.tags_named("prev"), event.tags_named("consistency")
     relays = event.tags_named("leaves")
-    if len(previous) > 1 or len(proof) > 1 or any(len(tag) != 3 for tag in previous):
-        raise InvalidReceipt("a root names one before it, by root and size, and one proof")
+    if len(previous) > 1 or len(proof) > len(previous) or any(len(tag) != 3 for tag in previous):
+        raise InvalidReceipt("a root names one before it, by root and size, and one proof that it grew from that")
     consistency = proof[0][1:] if proof else ()
     return Root(
         log=_hex(event.tag("log")), head=_head(event.tag("root"), event.tag("size")),
@@ -167,22 +169,61 @@ def parse_page(event: Event) -> Page:
     raise InvalidReceipt("a page says in one `range` which leaves it has, and has so many")
 
 
-def gather_leaves(pages: Iterable[Page], head: Head) -> list[str] | None:
-    """The leaves of a log of that state out of pages in any order; None if some are missing, or they are others.
+def find_leaves(pages: Iterable[Page], head: Head, stated: frozenset[Head]) -> tuple[str, ...] | None:
+    """The leaves of a log at that state out of pages in any order; None if they are not in there.
 
-    Pages may overlap and, where an agent was restored, differ in what no root was ever published of: what the root
-    stands for is found as long as the pages of one number do not contradict each other in earnest.
+    Pages may overlap, and contradict each other: a log that was forked has several that go on from one leaf. Those
+    come first that lead to a state in `stated`; how many ways are tried has a limit.
     """
-    by_first = sorted(pages, key=lambda page: (page.first, -len(page.leaves)))
-    leaves: list[str] = []
-    for page in by_first:
-        if page.first <= len(leaves) < page.first + len(page.leaves):
-            leaves += page.leaves[len(leaves) - page.first :]
-    if len(leaves) < head.size:
-        return None
-    leaves = leaves[: head.size]
-    frontier, _ = merkle.Frontier().extend([merkle.leaf_hash(leaf.encode()) for leaf in leaves])
-    return leaves if frontier.root.hex() == head.root else None
+    ordered = sorted({(page.first, page.leaves) for page in pages})
+    firsts = [first for first, _ in ordered]
+    longest = max((len(leaves) for _, leaves in ordered), default=0)
+    ways: list[_Way] = [_Way(merkle.Frontier())]
+    detours = DETOURS_MAX
+    while ways:
+        way = ways.pop()
+        size = way.frontier.size
+        if size == head.size:
+            if way.head == head:
+                return way.leaves()
+            continue
+        near = ordered[bisect_left(firsts, size - longest + 1) : bisect_right(firsts, size)]
+        steps = {leaves[size - first : head.size - first] for first, leaves in near} - {()}
+        onward = sorted(
+            (way.onward(step) for step in steps),
+            key=lambda one: (one.head in stated, len(one.step), one.step),
+        )
+        ways += onward[-1 - detours :]
+        detours -= max(0, min(detours, len(onward) - 1))
+    return None
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Leaves in a row from the first on: `step` after those of `before`."""
+
+    frontier: merkle.Frontier
+    step: tuple[str, ...] = ()
+    before: "_Way | None" = None
+
+    def onward(self, step: tuple[str, ...]) -> "_Way":
+        """These leaves and some more."""
+        frontier, _ = self.frontier.extend([merkle.leaf_hash(leaf.encode()) for leaf in step])
+        return _Way(frontier, step, self)
+
+    @property
+    def head(self) -> Head:
+        """The state that they lead to."""
+        return Head(self.frontier.size, self.frontier.root.hex())
+
+    def leaves(self) -> tuple[str, ...]:
+        """All of them."""
+        steps = []
+        way: _Way | None = self
+        while way is not None:
+            steps.append(way.step)
+            way = way.before
+        return tuple(chain.from_iterable(reversed(steps)))
 
 
 def _head(root: str | None, size: str | None) -> Head:
