@@ -118,6 +118,22 @@ class Job:
         self.text: str = "\n\n".join(part.text for part in self.inputs)
         self._report = report
         self._buy = buy
+        self._confidence: float | None = None
+
+    @property
+    def confidence(self) -> float | None:
+        """How sure the agent is of its result: 0 … 1, None if it does not say.
+
+        What is set here goes out with the result, in two decimals, for everybody to read and to hold against what
+        customers say of it. Raises `ValueError` for another number.
+        """
+        return self._confidence
+
+    @confidence.setter
+    def confidence(self, value: float | None) -> None:
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError("a confidence is a number from 0 to 1")
+        self._confidence = None if value is None else round(value, 2)
 
     def param(self, name: str, default: str = "") -> str:
         """First value of a parameter of the request, `default` if it was not given or is empty."""

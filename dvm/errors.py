@@ -7,6 +7,7 @@ DvmError(message, action)
 ├── OrderFailed             the customer's side: no result, and where the money is
 ├── RunnerUnusable          what is to do an agent's work is wrong or missing: a setting, a program, the sandbox
 ├── AllowanceExceeded       an agent of ours wants to buy for more than it may spend
+├── RotationRefused         an agent's log cannot go over to that key
 └── NoAgentFound            no live agent announces the capability
 """
 
@@ -60,3 +61,7 @@ class AllowanceExceeded(DvmError):  # noqa: N818
         super().__init__(message, action=Action.GIVE_UP if renews_at is None else Action.RETRY_AFTER)
         self.left_sat = left_sat
         self.renews_at = renews_at
+
+
+class RotationRefused(DvmError):  # noqa: N818
+    """An agent's log cannot go over to that key; nothing was changed."""

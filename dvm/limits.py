@@ -42,6 +42,7 @@ class ProviderLimits:
     arrange_seconds: int = 20  # how long an arbiter's answer is waited for before an offer is made without it
     review_seconds: int = 600  # what a customer has to look at a result in escrow
     dispute_seconds: int = 86_400  # what an arbiter has to rule
+    root_seconds: int = 300  # how long what is new in the log of receipts waits to be published
     fee_bps: int = (
         500  # the post's cut of what a job brought, in hundredths of a percent, taken at settlement
     )

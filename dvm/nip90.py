@@ -1,7 +1,7 @@
 """NIP-90 on the wire: requests, feedback and results as plain values, both ways. No sockets, no state.
 
 Everything of ours that NIP-90 does not know is in tags that other clients ignore (`settle`, `mint`, `lock`,
-`locktime`, `creq`, `action`, `refund`); the table is in docs/architecture.md.
+`locktime`, `creq`, `action`, `refund`, `confidence`); the table is in docs/architecture.md.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,14 +13,16 @@ import orjson
 
 from dvm.errors import BadRequest
 from dvm.kinds import FEEDBACK, check_request_kind, result_kind
-from identity.errors import InvalidEvent, InvalidKey
+from identity.errors import InvalidEvent, InvalidKey, InvalidReceipt
 from identity.event import Event, EventTemplate, make_template, parse_event
 from identity.keys import check_public_key
 from identity.nip40 import expiration
+from identity.receipts import read_confidence, write_confidence
 from identity.seal import Promise
 
 PREPAID: Final = "prepaid"
 ENCRYPTED: Final = "encrypted"
+CONFIDENCE: Final = "confidence"
 INPUT_TYPES: Final = frozenset({"text", "url", "event", "job"})
 _INPUT_TYPES_TOO: Final = {"": "text", "prompt": "text"}  # left out by some; what the registry's 5050 writes
 
@@ -304,10 +306,11 @@ def make_result(
     now: int,
     relay: str = "",
     bolt11: str | None = None,
+    confidence: float | None = None,
 ) -> EventTemplate:
     """The 6xxx event that answers `request`; `content` is encrypted already if the request is.
 
-    `bolt11` asks for the price of work that was done before it is paid.
+    `bolt11` asks for the price of work that was done before it is paid. `confidence`: how sure of it the agent is.
 
     NIP-90 wants the whole request and the inputs in it again. What would pass `EVENT_BYTES_MAX` is left out: the inputs
     first, then the request. Its id always stays. Inputs of a private request are in it only as it came itself.
@@ -315,6 +318,7 @@ def make_result(
     tags: list[tuple[str, ...]] = [("e", request.id, relay), ("p", request.pubkey)]
     if price_msat:
         tags.append(("amount", str(price_msat), *((bolt11,) if bolt11 else ())))
+    tags += confidence_tags(confidence)
     inputs = request.tags_named("i")
     if request.has_tag(ENCRYPTED):
         tags.append((ENCRYPTED,))
@@ -330,11 +334,27 @@ def make_result(
     return make_template(result_kind(request.kind), content=content, tags=tags, created_at=now)
 
 
+def confidence_tags(confidence: float | None) -> list[tuple[str, ...]]:
+    """How sure an agent is of a result, 0 … 1, in the event that has it; no tag if it does not say."""
+    return [] if confidence is None else [(CONFIDENCE, write_confidence(confidence))]
+
+
+def stated_confidence(event: Event) -> float | None:
+    """How sure its agent says that it is of the result in `event`; None if it says nothing that can be read."""
+    try:
+        return read_confidence(event.tag(CONFIDENCE) or "")
+    except InvalidReceipt:
+        return None
+
+
+def bytes_signed(template: EventTemplate) -> int:
+    """What an event takes as JSON once it is signed, with 400 bytes for id, key, signature and all names."""
+    return len(orjson.dumps([template.tags, template.content])) + 400
+
+
 def check_size(template: EventTemplate) -> None:
     """Raise `BadRequest` if relays would refuse the signed event for its size."""
-    signed_bytes = 400  # id, key, signature, date, kind and what they are called
-    size = len(orjson.dumps([template.tags, template.content])) + signed_bytes
-    if size > EVENT_BYTES_MAX:
+    if (size := bytes_signed(template)) > EVENT_BYTES_MAX:
         raise BadRequest(
             f"the request takes {size} bytes as an event, and relays take at most {EVENT_BYTES_MAX}: "
             "send less, or the URL of it as an input of type url"

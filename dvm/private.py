@@ -2,7 +2,8 @@
 
 Requests and feedback carry a JSON array of tags as their encrypted content, as NDK and nostrdvm write them; results
 carry the result itself, as NIP-90 does. Outside stays what finds the event and what relays and other clients need of
-it: `e`, `p`, `expiration`, the bare word of the `status`, the bare `amount`, `sealed`, and the `request` as it came.
+it: `e`, `p`, `expiration`, the bare word of the `status`, the bare `amount`, `sealed`, `confidence`, and the `request`
+as it came.
 docs/decisions.md says why.
 """
 
@@ -14,7 +15,7 @@ import orjson
 
 from dvm.errors import BadRequest
 from dvm.kinds import FEEDBACK
-from dvm.nip90 import ENCRYPTED
+from dvm.nip90 import CONFIDENCE, ENCRYPTED
 from identity import (
     DecryptionError,
     Event,
@@ -29,8 +30,10 @@ from identity import (
 from identity.seal import SEALED
 
 # Tag → how many of its fields everybody may read.
-# The promise about a sealed result is for everybody to check; it tells nothing of what is inside.
-_PUBLIC_FIELDS: Final = {"e": 9, "p": 9, "expiration": 2, "status": 2, "amount": 2, SEALED: 6}
+# What is promised of a sealed result is for everybody to check; it tells nothing of what is inside.
+_PUBLIC_FIELDS: Final = {
+    "e": 9, "p": 9, "expiration": 2, "status": 2, "amount": 2, SEALED: 6, CONFIDENCE: 2,
+}  # fmt: skip
 # Whom and what an event is about is said outside, under the eyes of relays; what is inside cannot change it.
 _ADDRESS: Final = frozenset({"e", "p", ENCRYPTED})
 _TAGS_DECODER: Final = msgspec.json.Decoder(Tags)

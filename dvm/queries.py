@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from dvm.jobs.lifecycle import JobState, PaymentState
+from dvm.nip90 import stated_confidence
 from dvm.orders.lifecycle import OrderState
 from identity import Event, parse_event
 from store import Database, Row, Transaction
@@ -28,6 +29,8 @@ class JobRow:
     offer_expires_at: int | None
     created_at: int
     updated_at: int
+    result_id: str | None = None  # of the event that has the result, sealed or not
+    confidence: float | None = None  # what the agent's function said of the result, 0 … 1
     is_stored: bool = True  # False: new, not in the table yet
 
     @property
@@ -101,6 +104,12 @@ class OrderRow:
     paid_sat: int = 0  # what left the wallet for it, fees included, once that is known
     returned_sat: int = 0  # what came back, less the fee
 
+    @property
+    def confidence(self) -> float | None:
+        """How sure the agent said that it is of its result, 0 … 1; a sealed one is in the offer."""
+        told = self.result or self.offer
+        return stated_confidence(told) if told else None
+
 
 # Jobs ------------------------------------------------------------------------------------------------------------
 
@@ -110,10 +119,11 @@ async def insert_job(tx: Transaction, job: JobRow) -> bool:
     return bool(
         await tx.execute(
             "INSERT INTO jobs (agent, id, kind, customer, state, price_msat, request, relay, reason, attempts,"
-            " locktime, offer_expires_at, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (agent, id) DO NOTHING",
+            " locktime, offer_expires_at, created_at, updated_at, result_id, confidence)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (agent, id) DO NOTHING",
             job.agent, job.id, job.kind, job.customer, job.state, job.price_msat, job.request.to_json().decode(),
             job.relay, job.reason, job.attempts, job.locktime, job.offer_expires_at, job.created_at, job.updated_at,
+            job.result_id, job.confidence,
         )
     )  # fmt: skip
 
@@ -121,10 +131,10 @@ async def insert_job(tx: Transaction, job: JobRow) -> bool:
 async def update_job(tx: Transaction, job: JobRow, expected: JobState) -> bool:
     """Write what has become of a job; False if its stored state is not the `expected` one."""
     changed = await tx.execute(
-        "UPDATE jobs SET state = ?, reason = ?, attempts = ?, locktime = ?, offer_expires_at = ?, updated_at = ?"
-        " WHERE agent = ? AND id = ? AND state = ?",
+        "UPDATE jobs SET state = ?, reason = ?, attempts = ?, locktime = ?, offer_expires_at = ?, updated_at = ?,"
+        " result_id = ?, confidence = ? WHERE agent = ? AND id = ? AND state = ?",
         job.state, job.reason, job.attempts, job.locktime, job.offer_expires_at, job.updated_at,
-        job.agent, job.id, expected,
+        job.result_id, job.confidence, job.agent, job.id, expected,
     )  # fmt: skip
     return bool(changed)
 
@@ -408,7 +418,8 @@ def _job(row: Row) -> JobRow:
         agent=row["agent"], id=row["id"], kind=row["kind"], customer=row["customer"], state=JobState(row["state"]),
         price_msat=row["price_msat"], request=parse_event(row["request"]), relay=row["relay"], reason=row["reason"],
         attempts=row["attempts"], locktime=row["locktime"], offer_expires_at=row["offer_expires_at"],
-        created_at=row["created_at"], updated_at=row["updated_at"],
+        created_at=row["created_at"], updated_at=row["updated_at"], result_id=row["result_id"],
+        confidence=row["confidence"],
     )  # fmt: skip
 
 

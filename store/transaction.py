@@ -11,7 +11,7 @@ from store.errors import StoreError
 
 log = structlog.get_logger(__name__)
 
-Value = str | int | bytes | None
+Value = str | int | float | bytes | None
 #: What else is to be written in somebody's transaction.
 Also = Callable[["Transaction"], Awaitable[None]]
 

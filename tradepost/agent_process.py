@@ -30,9 +30,10 @@ sys.exit(run(["up", sys.argv[1], "--json"]))
 async def agent_process(
     project: Path, settings: Settings, *, stderr: int | None = None
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Start the project's agents with relays, mints, rails, arbiters and data of `settings`; ended with the context.
+    """Start the project's agents with relays, mints, rails, arbiters, data and `root_seconds` of `settings`.
 
-    On its stdout it says one JSON line for each agent once they are open. Its stderr is ours, or what `stderr` says.
+    They end with the context. On its stdout it says one JSON line for each agent once they are open. Its stderr is
+    ours, or what `stderr` says.
     """
     environment = {
         # Not the settings and keys of this person's own post: they would win over those given here.
@@ -46,6 +47,7 @@ async def agent_process(
         "TRADEPOST_RAILS": ",".join(settings.rails),
         "TRADEPOST_ARBITERS": ",".join(settings.arbiters),
         "TRADEPOST_DATA": str(settings.data),
+        "TRADEPOST_ROOT_SECONDS": str(settings.root_seconds),
         "TRADEPOST_KEY": "",  # wins over the project's own, which may be with a remote signer
     }
     process = await asyncio.create_subprocess_exec(

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -23,6 +23,7 @@ from tradepost.post import limits_of, open_post, own_key
 from tradepost.rails import SalesRail
 from tradepost.relays import OnRelays, RelayWatch
 from tradepost.restore import keep_record
+from tradepost.rotating import check_current, current_key, retired_keys
 from tradepost.secrets import CUSTOMER, Key, find_key, open_signer
 from tradepost.settings import ARBITER, Settings
 
@@ -127,6 +128,30 @@ def agent_keys(agents: Sequence[dvm.Agent], settings: Settings, sec: str = "") -
     return keys
 
 
+async def _open_providers(
+    stack: AsyncExitStack,
+    settings: Settings,
+    post: Post,
+    found: Iterable[tuple[dvm.Agent, Key]],
+    customer: Customer | None,
+) -> tuple[list[Provider], list[Provider]]:
+    """The agents under the keys that they have now, and under those that were handed on and are not done with."""
+
+    async def provider_of(agent: dvm.Agent, key: Key, retires_at: int | None = None) -> Provider:
+        signer = await stack.enter_async_context(open_signer(settings, key))
+        if retires_at is None:
+            await check_current(post.db, agent.slug, signer)
+        purse = purse_of(settings, customer, agent, signer, post) if customer else None
+        return Provider(agent, signer, post, limits_of(settings, agent.slug), purse, retires_at=retires_at)
+
+    agents = [(agent, await current_key(settings, post.db, key)) for agent, key in found]
+    retired = await retired_keys(settings, post, [agent for agent, _ in agents])
+    return (
+        [await provider_of(agent, key) for agent, key in agents],
+        [await provider_of(old.agent, old.key, old.until) for old in retired],
+    )
+
+
 async def serve(
     agents: Sequence[dvm.Agent],
     settings: Settings,
@@ -145,18 +170,17 @@ async def serve(
     needs_customer = bool(settings.gateway_url or settings.allowances)
     await asyncio.gather(*(agent.check() for agent in agents))
     async with AsyncExitStack() as stack:
-        opening = [open_signer(settings, key) for key in keys or agent_keys(agents, settings)]
-        signers = [await stack.enter_async_context(signer) for signer in opening]
+        keys = keys or agent_keys(agents, settings)
         post = await stack.enter_async_context(open_post(settings))
         if "mint" in settings.rails:
             post.lightning.add(SalesRail(post.wallet, post.clock))
         customer = await stack.enter_async_context(open_customer(settings, post)) if needs_customer else None
-        providers = []
-        for agent, signer in zip(agents, signers, strict=True):
-            purse = purse_of(settings, customer, agent, signer, post) if customer else None
-            providers.append(Provider(agent, signer, post, limits_of(settings, agent.slug), purse))
+        providers, retiring = await _open_providers(
+            stack, settings, post, zip(agents, keys, strict=True), customer
+        )
+        everybody = [*providers, *retiring]
         if settings.gateway_url and customer:
-            own = [signer.public_key for signer in signers]
+            own = [provider.public_key for provider in everybody]
             orders = await stack.enter_async_context(open_lightning_orders(settings, post, customer, own=own))
             names = [agent.slug for agent in agents]
             await stack.enter_async_context(open_gateway(settings, post, orders, names=names))
@@ -165,15 +189,15 @@ async def serve(
             if arbiter is not None:
                 await arbiter.start()
                 stack.push_async_callback(arbiter.stop)
-            for provider in providers:
+            for provider in everybody:
                 await provider.start()
             await keep_record(settings, post)
             told = asyncio.create_task(on_ready(providers, post))
             watching = Tasks()
-            RelayWatch(settings, post, providers, on_relays).start(watching)
+            RelayWatch(settings, post, everybody, on_relays).start(watching)
             await told_to_end.wait()
         told.cancel()
         await watching.close()
-        await asyncio.gather(*(provider.stop() for provider in providers))
+        await asyncio.gather(*(provider.stop() for provider in everybody))
         with suppress(asyncio.CancelledError):
             await told

@@ -11,7 +11,9 @@ from pathlib import Path
 import structlog
 
 from dvm import Post, ProviderLimits
+from dvm.reputation.keys import next_key
 from identity import SecretKey, read_key_file, write_key_file
+from identity.rotation import KEYS_MAX
 from relay_bridge import Connect, Fetcher, Inbox, Mailboxes, Outbox, RelayPool, RelayRecords
 from relay_bridge.timing import within
 from store import Clock, Database, Migration, SystemClock, load_migrations
@@ -195,6 +197,7 @@ def limits_of(settings: Settings, agent: str) -> ProviderLimits:
         arbiters=settings.arbiters,
         review_seconds=settings.review_seconds,
         dispute_seconds=settings.dispute_seconds,
+        root_seconds=settings.root_seconds,
     )
 
 
@@ -216,8 +219,20 @@ def own_key(settings: Settings, name: str) -> SecretKey:
 
 
 def is_of_words(settings: Settings, name: str, public_key: str) -> bool:
-    """Whether the post's words give the key of that name, so that they bring it back (and whoever has them, has it)."""
-    return settings.seed_file.exists() and read_seed(settings).identity(name).public_key == public_key
+    """Whether the post's words give the key of that name, so that they bring it back (and whoever has them, has it).
+
+    Keys that it was handed on to count too, as long as the first one of them is the post's, or among the retired.
+    """
+    if not settings.seed_file.exists():
+        return False
+    seed = read_seed(settings)
+    first = seed.identity(name).public_key
+    retired = [path.stem for path in settings.retired_key_file("").parent.glob("*.nsec")]
+    return public_key == first or any(
+        next_key(seed, log, number).public_key == public_key
+        for log in (first, *retired)
+        for number in range(1, KEYS_MAX)
+    )
 
 
 def read_seed(settings: Settings) -> Seed:

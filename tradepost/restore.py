@@ -7,22 +7,26 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+import msgspec
 import orjson
 import structlog
 
 import wallet
-from dvm import Post
+from dvm import Post, queries_keys
 from dvm.jobs.restore import JobsRestored, restore_jobs
 from dvm.orders.restore import OrdersRestored, restore_orders
+from dvm.queries_keys import KeyRow
 from dvm.records import make_record, read_records
+from dvm.reputation.keys import next_key
 from identity import IdentityError, LocalSigner, SecretKey, read_key_file
 from relay_bridge import Connect, RelayPool
 from store import Clock, SystemClock
 from tradepost.errors import ConfigError
-from tradepost.post import open_post, own_key, put_seed, reach, read_seed
+from tradepost.key_files import keep_next, put_in_place
+from tradepost.post import is_of_words, open_post, own_key, put_seed, reach, read_seed
 from tradepost.settings import Settings
 from wallet import HttpTransport, MintTransport, Seed, UnknownMint
 from wallet.mint import normalise_mint_url
@@ -63,6 +67,7 @@ class _Kept:
 
     public_keys: dict[str, str] = field(default_factory=dict)  # by name
     mints: tuple[str, ...] = ()
+    handed_on: tuple[KeyRow, ...] = ()
     records: tuple[dict[str, Any], ...] = ()
     troubles: tuple[str, ...] = ()
 
@@ -77,6 +82,7 @@ async def keep_record(settings: Settings, post: Post) -> None:
         "type": "post",
         "keys": {name: _public_key(settings, name) for name in _names_here(settings)},
         "mints": sorted({*settings.mints, *await post.wallet.balance()}),
+        "handed_on": [asdict(row) for row in await queries_keys.of_post(post.db)],
     }
     mark = hashlib.sha256(orjson.dumps([content, sorted(post.pool.urls), week])).hexdigest()
     file = settings.data / "record"
@@ -118,12 +124,17 @@ async def restore_post(
     seed = read_seed(settings)
     kept = await _read_kept(settings, seed, clock, connect)
     names = list(dict.fromkeys([CUSTOMER, *asked, *kept.public_keys, *_names_here(settings)]))[:NAMES_MAX]
+    for row in kept.handed_on:
+        _go_over(settings, seed, row)
     keys = [_restore_key(settings, seed, name, kept.public_keys.get(name, "")) for name in names]
     signers = {name: signer for name in names if (signer := _signer(settings, name))}
     trusted = tuple(dict.fromkeys([*settings.mints, *named, *kept.mints]))
     async with open_post(
         settings.model_copy(update={"mints": trusted}), clock=clock, connect=connect, transport=transport
     ) as post:
+        async with post.db.transaction() as tx:
+            for row in kept.handed_on:
+                await queries_keys.put(tx, row)
         found = await asyncio.gather(*(post.wallet.restore(mint) for mint in trusted))
         for signer in signers.values():
             post.pool.add_signer(signer)
@@ -162,6 +173,7 @@ async def _read_kept(settings: Settings, seed: Seed, clock: Clock, connect: Conn
             name: str(key) for name, key in dict(post.get("keys", {})).items() if _NAME.fullmatch(str(name))
         },
         mints=tuple(_readable_mints(mints)),
+        handed_on=tuple(_readable_keys(post.get("handed_on", ()))),
         records=tuple(records),
         troubles=tuple(troubles),
     )
@@ -174,6 +186,30 @@ def _readable_mints(urls: Iterable[object]) -> Iterable[str]:
                 yield normalise_mint_url(url)
         except UnknownMint:
             log.warning("mint_in_record_unreadable")
+
+
+def _readable_keys(rows: object) -> list[KeyRow]:
+    try:
+        found = msgspec.convert(rows, list[KeyRow])
+    except msgspec.ValidationError:
+        log.warning("keys_in_record_unreadable")
+        return []
+    return [row for row in found if _NAME.fullmatch(row.agent) and row.number >= 0]
+
+
+def _go_over(settings: Settings, seed: Seed, row: KeyRow) -> None:
+    """Put the key that an agent had gone over to into its place, if the words give it."""
+    path = settings.key_file(row.agent)
+    if (
+        row.number == 0
+        or row.until is not None
+        or (path.exists() and _public_key(settings, row.agent) == row.key)
+    ):
+        return
+    key = next_key(seed, row.log, row.number)
+    if key.public_key == row.key:
+        keep_next(settings, row.key, key)
+        put_in_place(settings, row.agent, old=seed.identity(row.agent).public_key, new=row.key)
 
 
 def _names_here(settings: Settings) -> list[str]:
@@ -213,9 +249,9 @@ def _restore_key(settings: Settings, seed: Seed, name: str, known: str) -> KeyRe
             name, known, "it is under a password or with a remote signer, so its jobs were not looked for; for that "
             f"`tradepost key decrypt {name}` first",
         )  # fmt: skip
-    if here != derived:
+    if not is_of_words(settings, name, here):
         return KeyRestored(name, here, f"it is not made of the words: keep a copy of {path}")
-    return KeyRestored(name, derived)
+    return KeyRestored(name, here)
 
 
 def _customers(signers: dict[str, LocalSigner], records: Sequence[dict[str, Any]]) -> list[str]:

@@ -92,6 +92,7 @@ class Settings(BaseSettings):
     #: What hearing a dispute costs whoever begins it; an arbiter that changes it hears earlier cases for nothing.
     arbiter_fee_sat: Annotated[int, Field(ge=0, le=PRICE_SAT_MAX)] = 0
     #: How long a customer may look at a result in escrow, and an arbiter may take over a dispute.
+    root_seconds: Positive = 300
     review_seconds: Positive = 600
     dispute_seconds: Positive = 86_400
     job_seconds_max: Positive = 600
@@ -259,6 +260,14 @@ class Settings(BaseSettings):
     def key_file(self, name: str) -> Path:
         """The file with the key of an agent, or of the `customer`."""
         return self.data / "keys" / f"{name}.nsec"
+
+    def next_key_file(self, public_key: str) -> Path:
+        """Where a key waits that an agent is about to go over to."""
+        return self.data / "keys" / "next" / f"{public_key}.nsec"
+
+    def retired_key_file(self, public_key: str) -> Path:
+        """Where a key of an agent is kept that has gone over to another one."""
+        return self.data / "keys" / "retired" / f"{public_key}.nsec"
 
 
 def make_private(folder: Path) -> None:

@@ -254,6 +254,10 @@ class MeltQuoteAnswer(msgspec.Struct, frozen=True):
     fee_reserve: _Number
     state: MeltQuoteState
     change: list[BlindSignature] | None = None
+    payment_preimage: str | None = None
+
+    def __repr__(self) -> str:
+        return f"MeltQuoteAnswer({self.quote!r}, {self.state.value})"  # a preimage is nobody's business
 
 
 class ProofStateAnswer(msgspec.Struct, frozen=True):

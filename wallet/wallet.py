@@ -451,6 +451,17 @@ class Wallet:
         plan = await self.plan_pay(mint, bolt11, op_id=op_id, purpose="pay", record=True)
         return await self.settle(plan.op_id)
 
+    async def preimage(self, op_id: str) -> str | None:
+        """What the mint says is the preimage of an invoice that it paid for us (NUT-05): not checked.
+
+        None if it tells none.
+        Raises `MintError`, `MintUnavailable`.
+        """
+        op = await queries.operation(self._desk.db, op_id)
+        if op is None or op.kind is not Kind.MELT or op.quote_id is None:
+            return None
+        return (await self._desk.keyring.client(op.mint).melt_quote_state(op.quote_id)).payment_preimage
+
     async def abandon(self, mint: str) -> int:
         """Write off to `lost` what is at a mint, and use it no more; returns the sat written off. Idempotent.
 

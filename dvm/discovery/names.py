@@ -6,7 +6,7 @@ from typing import Final
 
 from identity import encode_npub
 from identity.errors import InvalidName
-from identity.nip05 import named_key, parse_name
+from identity.nip05 import Name, named_key, parse_name
 from relay_bridge import Fetcher, FetchFailed, check_url
 from relay_bridge.fetch import without_tls_here
 
@@ -31,10 +31,22 @@ class NameCheck:
     said: str = ""
 
 
+async def find_key(fetcher: Fetcher, name: Name) -> str | None:
+    """The key (hex) that the name's domain gives for it, None if it gives none. Raises `FetchFailed`, `InvalidName`.
+
+    Redirects are not followed (NIP-05).
+    """
+    found = await fetcher.answer(
+        str(without_tls_here(check_url(f"https://{name.place}"))),
+        bytes_max=ANSWER_BYTES_MAX, seconds_max=SECONDS_MAX, redirects_max=0,
+    )  # fmt: skip
+    return named_key(found.text, name)
+
+
 async def check_name(fetcher: Fetcher, text: str, public_key: str) -> NameCheck:
     """Ask whether the name in `text` leads to `public_key` (hex). Never raises for what it finds.
 
-    Redirects are not followed (NIP-05). Only public hosts are asked, unless `fetcher` was made for one's own network:
+    Only public hosts are asked, unless `fetcher` was made for one's own network:
     then a service on this machine is asked too, by http.
     """
     try:
@@ -43,11 +55,7 @@ async def check_name(fetcher: Fetcher, text: str, public_key: str) -> NameCheck:
         return NameCheck(text[:80], Leads.ELSEWHERE, str(error))
     shown = name.shown
     try:
-        found = await fetcher.answer(
-            str(without_tls_here(check_url(f"https://{name.place}"))),
-            bytes_max=ANSWER_BYTES_MAX, seconds_max=SECONDS_MAX, redirects_max=0,
-        )  # fmt: skip
-        key = named_key(found.text, name)
+        key = await find_key(fetcher, name)
     except FetchFailed as error:
         return NameCheck(shown, Leads.UNKNOWN, str(error))
     except InvalidName as error:

@@ -17,6 +17,7 @@ from dvm.nip90 import (
     JobRequest,
     Offer,
     Status,
+    confidence_tags,
     make_feedback,
     make_result,
 )
@@ -66,9 +67,10 @@ class Answers:
         self._invoices = invoices
 
     async def to(self, job: JobRow, decision: Decision, result: str | SealedResult) -> Outgoing:
-        """What a decision about a job says, in order. Raises `EncryptionError` for a result that no event can carry.
+        """What a decision says about a job, which is as it moved it, in order; `result` is in the last event.
 
-        Raises `JobFailed` if a sealed result is too large for its offer.
+        Raises `EncryptionError` for a result that no event can carry, `JobFailed` if a sealed one is too large for its
+        offer.
         """
         if not (decision.offer or decision.say or decision.result):
             return NOTHING
@@ -117,7 +119,7 @@ class Answers:
         return await self._signer.sign(
             make_result(
                 job.request, text, price_msat=job.price_msat, now=self._post.clock.now(), relay=job.relay,
-                bolt11=bolt11,
+                bolt11=bolt11, confidence=job.confidence,
             )
         )  # fmt: skip
 
@@ -154,7 +156,7 @@ class Answers:
             settle=(Method.REVEAL,), creq=self._creq(job, terms.lock, mints), expires_at=terms.deliver_by,
             sealed=result.sealed.promise,
         )  # fmt: skip
-        content, tags = result.content, offer.to_tags()
+        content, tags = result.content, [*offer.to_tags(), *confidence_tags(job.confidence)]
         check_sealed_size(content)
         if scheme_of(job.request) is None:  # else all of the offer is encrypted
             content = await encrypt(self._signer, job.customer, content, Scheme.NIP44)

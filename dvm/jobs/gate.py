@@ -62,9 +62,15 @@ class NoticeGate:
 class RequestGate(NoticeGate):
     """The `relay_bridge.Gate` of one agent's requests: of those that are too many, a few pass to be answered."""
 
-    def __init__(self, public_key: str, limits: ProviderLimits, clock: Clock) -> None:
+    def __init__(
+        self, public_key: str, limits: ProviderLimits, clock: Clock, retires_at: int | None = None
+    ) -> None:
+        """`retires_at`: when a key that was handed on takes nothing new (unix seconds); until then only what names it,
+        as the agent's new key takes the rest.
+        """
         super().__init__(public_key, limits, clock)
         self._limits = limits
+        self._retires_at = retires_at
         self._refused: dict[str, Refusal] = {}
 
     def ignores(self, event: Event) -> bool:
@@ -102,6 +108,8 @@ class RequestGate(NoticeGate):
         """Whether it is addressed to us or to nobody, and neither old nor of the future."""
         addressed = [tag[1] for tag in event.tags if len(tag) > 1 and tag[0] == "p"]
         if addressed and self._public_key not in addressed:
+            return False
+        if self._retires_at is not None and (not addressed or self._clock.now() >= self._retires_at):
             return False
         limits, age_seconds = self._limits, self._clock.now() - event.created_at
         return -limits.request_future_seconds_max <= age_seconds <= limits.request_age_seconds_max

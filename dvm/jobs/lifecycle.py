@@ -180,7 +180,9 @@ class WorkInterrupted:
 
 @dataclass(frozen=True)
 class WorkFinished:
-    """The agent's function returned; the result event is written with this decision."""
+    """The agent's function returned; the result event is written with this decision. `confidence`: as it stated it."""
+
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,7 @@ class WorkSealed:
 
     offer_expires_at: int
     locktime: int
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)

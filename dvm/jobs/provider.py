@@ -30,6 +30,7 @@ from dvm.jobs.lifecycle import (
     Next,
     OfferLapsed,
     PaymentRedeemed,
+    WorkFinished,
     WorkInterrupted,
     WorkSealed,
     WorkStarted,
@@ -49,9 +50,11 @@ from dvm.orders.allowances import Purse
 from dvm.patience import PatientSigner
 from dvm.post import PUBLIC_MARGIN_SECONDS, WRAP_MARGIN_SECONDS, Post
 from dvm.queries import JobRow
+from dvm.reputation.bookkeeper import Bookkeeper
 from dvm.reveals import SealedResult
 from identity import DecryptionError, LocalSigner, Signer
 from identity.nip59 import KIND_EPHEMERAL_GIFT_WRAP, KIND_GIFT_WRAP, unwrap
+from identity.receipts import NAMESPACE, REVIEW
 from relay_bridge import AtOnce, Delivery, Filter, Following, Gate, Handler, RelayChange
 from store import Also, Transaction
 from wallet import Token, WalletError, parse_payload
@@ -75,7 +78,10 @@ class Provider:
         post: Post,
         limits: ProviderLimits | None = None,
         purse: Purse | None = None,
+        *,
+        retires_at: int | None = None,
     ) -> None:
+        """`retires_at`: when the key of `signer`, which was handed on, takes nothing new any more (unix seconds)."""
         self.agent = agent
         self.signer = signer
         self._post = post
@@ -87,12 +93,14 @@ class Provider:
         self._desk = ProviderDesk(post, patient, self._limits, arranged=self._arranged, paid=self._has_paid)
         self._sealing = Sealing(post, signer.public_key, self._desk)
         book = PaymentBook(post, self._limits.fee_bps, self.apply)
-        self._gate = RequestGate(signer.public_key, self._limits, post.clock)
+        self._retires_at = retires_at
+        self._gate = RequestGate(signer.public_key, self._limits, post.clock, retires_at)
         self._payments = Payments(post, patient, self._requests, self._desk, book=book, gate=self._gate)
         self._invoices = Invoices(
             post, signer.public_key, self._limits, payments=self._payments, book=book, gate=self._gate
         )
         self._answers = Answers(patient, post, self._requests, self._limits, self._invoices)
+        self._books = Bookkeeper(post, patient, self._limits.root_seconds)
         self._announcer = Announcer(agent, patient, post, demands=demands(self._limits))
         self._notice_gate = NoticeGate(signer.public_key, of_notices(self._limits), post.clock)
         self._cancellations = Cancellations(post.db, signer.public_key, self._limits, self._notice_gate)
@@ -153,13 +161,31 @@ class Provider:
         )
         prices = [capability.price_sat for capability in self.agent.capabilities.values()]
         if any(prices) or self._limits.stranger_sat_min:
-            zaps = Filter(kinds=(ZAP_RECEIPT,), tags={"p": (self.public_key,)})
-            await self._follow("zaps", [zaps], self._on_zap, PUBLIC_MARGIN_SECONDS, gate=self._notice_gate)
-        await self._announcer.start()
+            notices = [Filter(kinds=(ZAP_RECEIPT,), tags={"p": (self.public_key,)})]
+            if self._retires_at is None:  # else the agent's newest key has the log
+                await self._books.start()
+                notices.append(Filter(kinds=(REVIEW,), tags={"p": self._books.keys, "L": (NAMESPACE,)}))
+            await self._follow(
+                "notices", notices, self._on_notice, PUBLIC_MARGIN_SECONDS, gate=self._notice_gate
+            )
+        if not self.is_retired:
+            await self._announcer.start()
+            if self._retires_at is not None:
+                self._under_way.start("retire", self._retire(self._retires_at))
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether it only ends what is open, as another key has its agent now."""
+        return self._retires_at is not None and self._post.clock.now() >= self._retires_at
+
+    async def _retire(self, at: int) -> None:
+        await self._post.clock.sleep(at - self._post.clock.now())
+        await self._announcer.stop()
 
     def follow_pool(self, change: RelayChange) -> None:
         """The pool's relays have changed: the agent is announced at the new ones, as soon as its key can be asked."""
-        self._announcer.follow_pool(change)
+        if not self.is_retired:
+            self._announcer.follow_pool(change)
 
     async def stop(self, grace_seconds: float = 10) -> None:
         """Take the announcement back, let running work end for a while; what does not end is done at the next start."""
@@ -174,6 +200,7 @@ class Provider:
         await self._workshop.stop()
         await self._payments.stop()
         await self._under_way.close()
+        await self._books.stop()
 
     # What comes in -------------------------------------------------------------------------------------------
 
@@ -223,8 +250,12 @@ class Provider:
         for job in await queries.jobs_named(self._post.db, self.public_key, customer, named):
             await self._cancel(job)
 
-    async def _on_zap(self, delivery: Delivery) -> None:
-        await self._invoices.on_zap(delivery.event)
+    async def _on_notice(self, delivery: Delivery) -> None:
+        """A zap, which hints that an invoice was paid, or a review."""
+        if delivery.event.kind == REVIEW:
+            await self._books.on_review(delivery)
+        else:
+            await self._invoices.on_zap(delivery.event)
 
     async def _arranged(self, job_id: str) -> None:
         await self._reception.arranged(job_id)
@@ -277,7 +308,9 @@ class Provider:
     ) -> JobRow | None:
         """Record one step of `job`, which is `stored` or new; None if it is not as expected: nothing is written."""
         moved = self._moved(job, event, decision)
-        outgoing = await self._answers.to(job, decision, result)
+        outgoing = await self._answers.to(moved, decision, result)
+        if decision.result or isinstance(result, SealedResult):
+            moved = replace(moved, result_id=outgoing.events[-1].id)
         report = None
         if isinstance(result, SealedResult):
             report = await self._desk.writes(job.id, Served(), terms=result.terms, preimage=result.preimage)
@@ -315,6 +348,7 @@ class Provider:
             attempts=event.attempts if isinstance(event, WorkStarted | WorkInterrupted) else job.attempts,
             locktime=offered.locktime,
             offer_expires_at=offered.offer_expires_at,
+            confidence=event.confidence if isinstance(event, WorkFinished | WorkSealed) else job.confidence,
             updated_at=self._post.clock.now(),
             is_stored=True,
         )

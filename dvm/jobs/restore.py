@@ -14,7 +14,7 @@ from dvm import queries
 from dvm.errors import BadRequest
 from dvm.jobs.lifecycle import JobState
 from dvm.kinds import ANNOUNCEMENT, FEEDBACK, is_request_kind
-from dvm.nip90 import Feedback, Status, parse_feedback, parse_result
+from dvm.nip90 import Feedback, Status, parse_feedback, parse_result, stated_confidence
 from dvm.post import Post
 from dvm.private import reveal
 from dvm.queries import JobRow
@@ -192,5 +192,6 @@ def _row(agent: str, one: _Told, request: Event, prices: Mapping[int, int], post
         agent=agent, id=request.id, kind=request.kind, customer=request.pubkey, state=one.state, price_msat=price_msat,
         request=request, relay=post.pool.urls[0], reason=one.error.message if one.error else "", attempts=0,
         locktime=offer.locktime if offer else None, offer_expires_at=(offer and offer.expires_at) or now,
-        created_at=request.created_at, updated_at=now,
+        created_at=request.created_at, updated_at=now, result_id=one.result.id if one.result else None,
+        confidence=stated_confidence(one.result) if one.result else None,
     )  # fmt: skip

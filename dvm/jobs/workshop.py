@@ -227,15 +227,16 @@ class Workshop:
             if inputs is not request.inputs or request.params:
                 request = replace(request, inputs=inputs, params=schema.read(request.params))
             buy = self._purse.for_job(job.id).buy if self._purse else None
-            result = await run(capability.work, Job(request, self._reporter(job), buy), self._limits)
+            work = Job(request, self._reporter(job), buy)
+            result = await run(capability.work, work, self._limits)
             if sealed := await self._sealed(job, request, result):
-                sold_by = WorkSealed(sealed.terms.fund_until, sealed.terms.locktime)
+                sold_by = WorkSealed(sealed.terms.fund_until, sealed.terms.locktime, work.confidence)
                 await self._apply(job, sold_by, result=sealed)
                 return
             check_size(result, job.request, self._limits)
             if job.price_msat:
                 await self._desk.check_coins(job.id)
-            await self._apply(job, WorkFinished(), result=result)
+            await self._apply(job, WorkFinished(work.confidence), result=result)
         except (JobFailed, BadRequest, EncryptionError, InvalidEvent) as error:  # the last two: unsignable
             await self.fail(job, str(error))
         except asyncio.CancelledError:

@@ -66,7 +66,7 @@ class OrderBook:
     def handle(self, row: OrderRow) -> Order:
         """What the customer holds of an order in hand: the same for all who hold it."""
         order = self._handles.setdefault(row.id, Order(row.id, row.provider, self._cancel))
-        order.state = row.state
+        order.state, order.confidence = row.state, row.confidence
         return order
 
     async def apply(

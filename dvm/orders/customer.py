@@ -32,7 +32,8 @@ from dvm.patience import PatientSigner
 from dvm.post import ANSWER_MARGIN_SECONDS, WRAP_MARGIN_SECONDS, Post
 from dvm.queries import OrderRow
 from dvm.queries_guarantees import end_guarantee
-from identity import Signer
+from dvm.reputation.reviewing import Reviewing
+from identity import Event, Signer
 from relay_bridge import Delivery, Filter, Following
 from relay_bridge.tasks import Tasks
 from store import Transaction
@@ -63,6 +64,7 @@ class Customer:
             offers=OrderOffers(post, book, self._purchases, self.desk, tasks),
         )  # fmt: skip
         self._guarantees = Guarantees(post, signer, tasks, book, self._asking, catch_up=self.caught_up)
+        self._reviewing = Reviewing(post, signer, self.desk, self._purchases.lock_key)
 
     @property
     def desk(self) -> CustomerDesk:
@@ -200,9 +202,7 @@ class Customer:
 
         An agent returns the money if it had not begun to work. Raises `BadRequest` if there is nothing to take back.
         """
-        row = await queries.get_order(self._post.db, order_id)
-        if row is None or row.customer != self.public_key:
-            raise BadRequest(f"no order of this customer has the id {order_id[:64]!r}")
+        row = await self._own(order_id)
         now = self._post.clock.now()
 
         async def end(tx: Transaction) -> None:  # else another agent would be asked now
@@ -213,6 +213,24 @@ class Customer:
         if not await self._book.take_back(row, TakenBack(), self.signer, also=end):
             raise BadRequest(f"job {order_id[:12]} is {row.state}: there is nothing to cancel any more")
         self._told(row)
+
+    async def review(self, order_id: str, rating: int, text: str = "") -> Event:
+        """Say for all to read how a job was that has ended: `rating` is 1 … 5, `text` at most 2000 characters.
+
+        Returns the signed event (kind 1985, docs/receipts.md); it is on disk, and on its way to our relays and the
+        agent's. It holds the proof of payment: coins that the mint calls spent, or the invoice's preimage. Free work
+        can be reviewed too, but readers count what was paid for. A job has one review: the same again returns the same
+        event.
+        Raises `BadRequest` for another one, and for a job that is not settled (`Action.WAIT` where time will tell), or
+        that nothing was paid for; `WalletError` if the mint does not answer: try again later.
+        """
+        return await self._reviewing.write(await self._own(order_id), rating, text)
+
+    async def _own(self, order_id: str) -> OrderRow:
+        row = await queries.get_order(self._post.db, order_id)
+        if row is None or row.customer != self.public_key:
+            raise BadRequest(f"no order of this customer has the id {order_id[:64]!r}")
+        return row
 
     async def open_orders(self) -> list[Order]:
         """Orders that have not ended, those of earlier processes included."""

@@ -100,6 +100,7 @@ class Order(Asked):
         self.provider = provider
         self._cancel = cancel
         self.state = OrderState.REQUESTED
+        self.confidence: float | None = None  #: How sure the agent said that it is of its result, 0 … 1.
 
     async def cancel(self) -> None:
         """Take the request back; see `Customer.cancel`. `result` raises `OrderFailed` once that is settled."""

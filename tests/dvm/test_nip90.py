@@ -14,6 +14,7 @@ from dvm.nip90 import (
     parse_feedback,
     parse_request,
     parse_result,
+    stated_confidence,
 )
 from identity.event import Event, make_template, sign_event
 from identity.keys import SecretKey
@@ -165,6 +166,17 @@ def test_a_result_carries_what_nip90_asks_for() -> None:
     assert read is not None
     assert (read.request_id, read.content) == (asked.id, "done")
     assert parse_result(asked) is None
+
+
+def test_a_result_says_how_sure_its_agent_is_if_the_agent_does() -> None:
+    asked = request(("i", "x", "text"))
+    for stated, tag in ((None, None), (0.8, "0.80"), (0, "0.00"), (1, "1.00")):
+        event = sign_event(make_result(asked, "done", price_msat=0, now=NOW, confidence=stated), PROVIDER)
+        assert event.tag("confidence") == tag
+        assert stated_confidence(event) == stated
+    for unreadable in ("1.5", "-1", "very", "", "nan"):
+        template = make_template(6001, tags=[("confidence", unreadable)], created_at=NOW)
+        assert stated_confidence(sign_event(template, PROVIDER)) is None
 
 
 def test_trailing_empty_fields_of_an_input_are_left_out() -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from identity.receipts import JobLeaf, Outcome, parse_leaf
+from identity.roots import LEAVES_NAME, ROOT_NAME, find_contradictions, find_leaves, parse_page, parse_root
 from wallet import Wallet, encode_token
 
 if TYPE_CHECKING:
@@ -78,6 +80,22 @@ async def check_results(relay: "Relay", witness_of: "type[Witness]", requests: l
         assert all(f'"{e.content.split()[0]}"' in (e.tag("request") or "") for e in witness.events)
 
 
+async def check_log(relay: "Relay", witness_of: "type[Witness]", requests: list[str]) -> None:
+    """The agent's published log has each job once, and no root of it contradicts another."""
+    async with witness_of(relay.url, kinds=(78, 30078)) as witness:
+        pages = [event for event in witness.events if event.tag("t") == LEAVES_NAME]
+        signed = [event for event in witness.events if ROOT_NAME in (event.tag("t"), event.tag("d"))]
+    roots = [(event, parse_root(event)) for event in signed]
+    assert find_contradictions(roots) == []
+    assert all(root.is_consistent for _, root in roots)
+    newest = max((root for _, root in roots), key=lambda root: root.head.size)
+    leaves = find_leaves(map(parse_page, pages), newest.head, frozenset())
+    assert leaves is not None
+    jobs = [leaf for leaf in map(parse_leaf, leaves) if isinstance(leaf, JobLeaf)]
+    assert Counter(leaf.request for leaf in jobs) == Counter(requests)
+    assert {leaf.outcome for leaf in jobs} == {Outcome.PAID}
+
+
 async def test_jobs_paid_by_cashu_tags_are_answered_once_whenever_the_agent_is_killed(
     relay: "Relay",
     witness_of: "type[Witness]",
@@ -99,6 +117,7 @@ async def test_jobs_paid_by_cashu_tags_are_answered_once_whenever_the_agent_is_k
     await witness.answered(*requests)
     await agent.stop()
     await check_results(relay, witness_of, [request.id for request in requests])
+    await check_log(relay, witness_of, [request.id for request in requests])
     assert witness.told(7000, "error") == []
     assert await agent.count("jobs") == {"done": JOBS}
     assert await agent.count("payments") == {"redeemed": JOBS}

@@ -19,8 +19,10 @@ from identity import (
     nip44,
     read_key_file,
     sign_event,
+    write_key_file,
 )
 from identity.nip46 import KIND
+from identity.rotation import ROTATION_NAME, parse_rotation
 from relay_bridge import Filter, RelayPool
 from store import SystemClock
 from tradepost.bunkers import memory_of
@@ -189,6 +191,32 @@ async def test_an_agent_and_its_money_under_a_slow_signer(bunker: Bunker, settin
     assert sum(balance.values()) >= 7  # less the mint's fee
     assert bunker.asked.count("nip44_decrypt") >= 2
     assert signer.public_key == bunker.user.public_key
+
+
+async def test_an_agent_goes_over_to_a_remote_signer_and_back_to_a_key_of_the_words(
+    bunker: Bunker, home: Path, relay_url: str, cli_beside: "AsyncCli", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both sign: the log's first key is in a file, its second with the signer."""
+    monkeypatch.setenv("TRADEPOST_RELAYS", relay_url)
+    write_key_file(home.parent / "to", bunker.url)
+    first = (await cli_beside("key", "new", "shop", "--json")).lines[0]["pubkey"]
+    ran = await cli_beside("key", "rotate", "shop", "--to", home.parent / "to", "--json")
+    assert ran.code == 0, ran.err
+    assert (ran.lines[0]["pubkey"], ran.lines[0]["kept"]) == (bunker.user.public_key, "with a remote signer")
+    monkeypatch.setattr("tradepost.rotating._is_done", never)  # the hour is over
+    ran = await cli_beside("key", "rotate", "shop", "--json")
+    assert ran.code == 0, ran.err
+    assert "with a remote signer and is bare now" in " ".join(ran.err.split())
+    async with RelayPool([relay_url], clock=SystemClock()) as pool:
+        events = await pool.query([Filter(kinds=(78,), tags={"t": (ROTATION_NAME,)})], seconds_max=10)
+    found = sorted(map(parse_rotation, events), key=lambda rotation: rotation.head.size)
+    assert [rotation.old for rotation in found] == [first, bunker.user.public_key]
+    assert all(rotation.by_both for rotation in found)
+    assert read_key_file(home / "keys" / "retired" / f"{bunker.user.public_key}.nsec") == bunker.url
+
+
+async def never(*_arguments: object, **_named: object) -> None:
+    return None
 
 
 async def test_a_result_that_the_signer_changes_is_an_error_and_the_money_goes_back(

@@ -28,7 +28,7 @@ def test_a_person_sees_each_step_and_a_summary(cli: "Cli") -> None:
         steps, ("mint's software", "running", "100 sat", "open for business", "publishes a request", "offers", "locks",
                 "checked the coins", "reading", "publishes the result", "it is paid", "asks again", "offers it sealed", "that only the key opens",
                 "the result is open", "delivers another", "disputes",
-                "rules for the customer"), strict=True,
+                "rules for the customer", "reviews the first job", "a new root of it", "checks root and receipt"), strict=True,
     ):  # fmt: skip
         assert said in step
     summary = dict(line.rstrip().split("  ", 1) for line in ran.out.splitlines() if "  " in line[:15])
@@ -37,6 +37,9 @@ def test_a_person_sees_each_step_and_a_summary(cli: "Cli") -> None:
     assert "by reveal, 21 sat: paid to the agent for its key" in ran.out
     assert "by escrow, 21 sat: refunded by the arbiter's ruling" in ran.out
     assert "every sat is accounted for" in ran.out
+    checks = [line.strip() for line in ran.err.splitlines() if line.startswith("  ok ")]
+    assert any("root" in line for line in checks)
+    assert any("review" in line for line in checks)
     assert max(map(len, ran.out.splitlines())) <= 80
 
 

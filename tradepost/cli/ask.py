@@ -18,6 +18,7 @@ from dvm.nip90 import Input
 from dvm.orders.asking import named_key
 from dvm.orders.bolt11_purchases import is_by_invoice
 from identity import EventTemplate, Npub
+from identity.receipts import RATING_MAX
 from tradepost.api import open_customer
 from tradepost.cli.completing import complete_kind, complete_target
 from tradepost.cli.escrow_words import fields
@@ -25,6 +26,7 @@ from tradepost.cli.inputs import More, Text, check_any, name_jobs, read_inputs
 from tradepost.cli.lightning import LightningWish, ask_by_lightning
 from tradepost.cli.output import AsJson, local_time, print_json, print_text, quoted, say
 from tradepost.cli.qr import Wanted
+from tradepost.cli.review import review_settled, show_review
 from tradepost.cli.signing import Sec, WatchOnly, WouldSign, chosen_key, print_unsigned
 from tradepost.cli.targets import WHICH_KIND, doubts, only_kind, unannounced
 from tradepost.errors import TradepostError
@@ -80,6 +82,7 @@ _NOT_BY_LIGHTNING: Final = {
     "private": "the order is kept in clear",
     "or-others": "such an order has one agent",
     "pow": "its request is made once it is paid",
+    "rate": "rate it by `tradepost review` once it is done",
     "input": "its input is one text",
     "settle": "it is paid from what the invoice brings",
     "seconds": "it waits as long as its agent may take",
@@ -142,6 +145,16 @@ def ask(
             help="Proof of work on the request, as some agents ask of new customers; 20 take some seconds.",
         ),
     ] = 0,
+    rate: Annotated[
+        int | None,
+        typer.Option(
+            "--rate",
+            metavar="RATING",
+            min=1,
+            max=RATING_MAX,
+            help="Review the job at once: 1 … 5, see `tradepost review`.",
+        ),
+    ] = None,
     lightning: Annotated[
         bool, typer.Option("--lightning", help="Pay from a Lightning wallet: an invoice is shown first.")
     ] = False,
@@ -168,7 +181,9 @@ def ask(
     if number is not None:
         check_any(inputs, number)
     if lightning:
-        asked = {"review": review, "private": private, "or-others": or_others, "pow": pow_bits > 0}
+        asked = {
+            "review": review, "private": private, "or-others": or_others, "pow": pow_bits > 0, "rate": rate is not None,
+        }  # fmt: skip
         more_asked = {"input": bool(more), "settle": settle != "auto", "seconds": seconds != SECONDS_MAX}
         _check_lightning({**asked, **more_asked})
         wish = LightningWish(
@@ -186,8 +201,12 @@ def ask(
     wanted = _Wanted(
         target, inputs, number, max_sat, _params(param or []), private, seconds,
         _methods(settle, settings, private, review), settings.arbiters, review,
-        or_others or not named_key(target), pow_bits,
+        or_others or not named_key(target), pow_bits, rate,
     )  # fmt: skip
+    if review and rate is not None:
+        raise TradepostError(
+            "--review is to look first: rate by `tradepost review` what you accept or dispute"
+        )
     if wanted.settle == (Method.ESCROW,) and seconds <= DELIVER_SECONDS_MIN:
         raise TradepostError(
             f"no agent works in escrow that has {seconds} s for it: say --seconds {2 * DELIVER_SECONDS_MIN} or more"
@@ -234,6 +253,7 @@ class _Wanted:
     review: bool
     others: bool  # whether the next agent is asked if one does not deliver
     pow_bits: int
+    rate: int | None
 
 
 async def _ask(wanted: _Wanted, settings: Settings, key: Key, as_json: bool) -> None:
@@ -250,7 +270,7 @@ async def _ask(wanted: _Wanted, settings: Settings, key: Key, as_json: bool) -> 
             order_id = ""
             asked = await (_hire(customer, wanted) if wanted.others else _publish(customer, wanted))
             try:
-                order_id = await _watch(asked, wanted.seconds, as_json)
+                order_id = await _watch(post, asked, wanted.seconds, as_json)
                 content = await asked.result()
             except TimeoutError:
                 raise TradepostError(await _unfinished(post, asked)) from None
@@ -268,6 +288,8 @@ async def _ask(wanted: _Wanted, settings: Settings, key: Key, as_json: bool) -> 
                 print_text(content)
             if (escrow := await _escrow(customer, order_id)) is not None:
                 _show_escrow(escrow, post.clock.now(), as_json)
+            if wanted.rate is not None:
+                show_review(await review_settled(customer, post, order_id, wanted.rate), as_json)
 
 
 async def _completed(post: Post, wanted: _Wanted, as_json: bool) -> _Wanted:
@@ -380,7 +402,7 @@ def _without_lock(request: EventTemplate) -> EventTemplate:
     return msgspec.structs.replace(request, tags=tuple(tag for tag in request.tags if tag[0] != "lock"))
 
 
-async def _watch(asked: Order | Guarantee, seconds: int, as_json: bool) -> str:
+async def _watch(post: Post, asked: Order | Guarantee, seconds: int, as_json: bool) -> str:
     """Show each update until it ends; returns the id of the last order.
 
     Raises `TimeoutError` when only a refund is left to wait for, or nothing. An order gives up by itself after
@@ -397,7 +419,8 @@ async def _watch(asked: Order | Guarantee, seconds: int, as_json: bool) -> str:
             if update.order_id not in ("", order_id):
                 order_id = update.order_id
                 _show_job(order_id, as_json)
-            _show(order_id, update, as_json)
+            row = await queries.get_order(post.db, order_id) if update.step == "result" else None
+            _show(order_id, update, row.confidence if row else None, as_json)
             is_refund = isinstance(asked, Order) and asked.state is OrderState.AWAITING_REFUND
             if is_refund and refund_by is None:
                 refund_by = loop.time() + REFUND_SECONDS_MAX
@@ -429,12 +452,14 @@ def _show_job(order_id: str, as_json: bool) -> None:
         say(f"[dim]job {order_id}[/]")
 
 
-def _show(order_id: str, update: Update, as_json: bool) -> None:
+def _show(order_id: str, update: Update, confidence: float | None, as_json: bool) -> None:
     if as_json:
         line = {"job": order_id, "step": update.step, "message": update.message, "content": update.content}
-        print_json({**line, "price_sat": update.price_sat})
+        sure = {"confidence": confidence} if update.step == "result" else {}
+        print_json({**line, "price_sat": update.price_sat, **sure})
     elif update.step != "error":  # errors are told once, by the exception
-        shown = "result: it is below" if update.step == "result" else str(update)
+        sure_words = "" if confidence is None else f"; the agent is sure by {confidence:.2f}"
+        shown = f"result: it is below{sure_words}" if update.step == "result" else str(update)
         say(f"[{_STYLES.get(update.step, 'dim')}]● {quoted(shown)}[/]")
 
 

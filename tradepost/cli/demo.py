@@ -55,6 +55,8 @@ def _summary(report: Report) -> Iterator[tuple[str, str]]:
     yield "mint's fees", f"{report.mint_fee_sat} sat, for locking and redeeming"
     yield "agent holds", f"[bold green]{report.agent_sat} sat[/], its first"
     yield "customer holds", f"{report.customer_sat} sat of the {report.funded_sat} sat it began with"
+    checks = sum(line.startswith("ok ") for line in report.receipt)
+    yield "the receipt", f"{checks} checks passed, by a program that knows nothing of us"
     is_balanced = accounted_sat == report.funded_sat and not report.problems
     verdict = (
         "audited, every sat is accounted for" if is_balanced else "[bold red]THE BOOKS DO NOT BALANCE[/]"

@@ -246,6 +246,8 @@ def _key_of(settings: Settings, row: EscrowRow) -> Key:
         key = find_key(settings, name)
         if getattr(key.value, "public_key", None) == row.party:
             return key
+    if (retired := settings.retired_key_file(row.party)).exists():
+        return find_key(settings, CUSTOMER, f"@{retired}")
     raise TradepostError(
         f"the key of {encode_npub(row.party)}, the {row.role} of this escrow, is not on this post: give it in "
         "NOSTR_SECRET_KEY, or keep it here with `tradepost key import NAME`"

@@ -13,8 +13,10 @@ from dvm import OrderFailed, OrderState, queries
 from dvm.kinds import name_of
 from dvm.private import reveal, scheme_of
 from dvm.queries import JobRow, OrderRow
+from dvm.queries_reputation import review_of
 from dvm.reveals import sealed_text
 from identity import Event, EventTemplate, LocalSigner, SecretKey, encode_npub, read_key_file
+from identity.receipts import RATING_MAX, parse_review
 from store import Database
 from tradepost.api import open_customer
 from tradepost.cli.completing import complete_job
@@ -123,25 +125,28 @@ def cancel(
 
 async def _cancel(settings: Settings, key: Key, prefix: str, seconds: int, as_json: bool) -> None:
     async with open_signer(settings, key) as signer, open_post(settings) as post:
-        rows = [
-            row for row in await queries.find_orders(post.db, prefix) if row.customer == signer.public_key
-        ]
-        if len(rows) != 1:
-            found = f"{len(rows)} jobs you asked for begin" if rows else "no job you asked for begins"
-            raise TradepostError(f"{found} with {prefix!r}; `tradepost jobs` lists them")
+        row = await own_order(post.db, signer.public_key, prefix)
         async with open_customer(settings, post, signer) as customer:
-            await customer.cancel(rows[0].id)
+            await customer.cancel(row.id)
             for order in await customer.open_orders():
-                if order.id == rows[0].id:  # it was paid: the agent says what becomes of that
+                if order.id == row.id:  # it was paid: the agent says what becomes of that
                     with suppress(TimeoutError, OrderFailed):
                         await asyncio.wait_for(order.result(), seconds)
-        row = await queries.get_order(post.db, rows[0].id)
-        assert row is not None
+        row = await queries.get_order(post.db, row.id) or row
         print_jobs([await bought(post.db, row)], as_json=as_json)
         if not as_json and row.state is OrderState.DONE:
             say(f"too late: the work was done already, and `tradepost job {row.id[:12]}` shows it")
         elif not as_json and not row.state.is_final:
             say(f"{row.reason or 'the agent has not answered yet'}; `tradepost settle` goes on with it")
+
+
+async def own_order(db: Database, customer: str, prefix: str) -> OrderRow:
+    """The one order of `customer` whose id begins so. Raises `TradepostError` unless it is one."""
+    rows = [row for row in await queries.find_orders(db, prefix) if row.customer == customer]
+    if len(rows) != 1:
+        found = f"{len(rows)} jobs you asked for begin" if rows else "no job you asked for begins"
+        raise TradepostError(f"{found} with {prefix!r}; `tradepost jobs` lists them")
+    return rows[0]
 
 
 def print_jobs(rows: Iterable[Row], *, as_json: bool) -> None:
@@ -194,7 +199,7 @@ def _common(row: JobRow | OrderRow) -> Row:
     return {
         "id": row.id, "kind": row.kind, "state": str(row.state), "reason": row.reason, "price_sat": row.price_sat,
         "created_at": row.created_at, "updated_at": row.updated_at, "customer": row.customer,
-        "private": scheme_of(row.request) is not None,
+        "private": scheme_of(row.request) is not None, "confidence": row.confidence,
     }  # fmt: skip
 
 
@@ -220,9 +225,17 @@ async def _find(prefix: str) -> list[Row]:
             asked = await _clear(order.request, order)
             answer = await _clear(order.result, order) if order.result else None
             text = answer.content if answer else await sealed_text(db, order)
-            said = {"tags": asked.tags if asked else None, "result": text}
+            known = await review_of(db, order.provider, order.id)
+            told = reviewed(known.event) if known else None
+            said = {"tags": asked.tags if asked else None, "result": text, "review": told}
             rows.append({**await bought(db, order), "request": order.request.to_dict(), **said})
     return rows
+
+
+def reviewed(event: Event) -> Row:
+    """A review as programs see it."""
+    told = parse_review(event)
+    return {"id": event.id, "rating": told.rating, "text": told.text, "evidence": told.evidence_class}
 
 
 async def _clear(event: Event, order: OrderRow) -> Event | EventTemplate | None:
@@ -254,6 +267,8 @@ def _print_details(row: Row) -> None:
         "changed": local_time(row["updated_at"]),
         "payments": "\n".join(_payment(payment) for payment in row.get("payments", ())),
         "private": "yes" if row["private"] else "",
+        "confidence": "" if row["confidence"] is None else f"{row['confidence']:.2f}, says the agent",
+        "review": review_words(row["review"]) if row.get("review") else "",
         "input": shortened("\n\n".join(tag_values(row["tags"], "i"))),
         "params": "\n".join(tag_values(row["tags"], "param")),
     }
@@ -261,6 +276,12 @@ def _print_details(row: Row) -> None:
     if row.get("result") is not None:
         say("[dim]result[/]")
         print_text(row["result"])
+
+
+def review_words(review: Row) -> str:
+    """What `reviewed` says, in words."""
+    text = f": {review['text']}" if review["text"] else ""
+    return f"{review['rating']} of {RATING_MAX}, evidence {review['evidence']}{text}"
 
 
 def _payment(payment: Row) -> str:

@@ -18,6 +18,7 @@ from identity import (
     encode_nsec,
     nip49,
     parse_credential,
+    parse_public_key,
     read_key_file,
     replace_key_file,
     write_key_file,
@@ -30,9 +31,10 @@ from tradepost.cli.output import AsJson, print_json, print_text, quoted, say
 from tradepost.cli.qr import offer_qr
 from tradepost.errors import ConfigError, TradepostError
 from tradepost.passwords import NEW_PASSWORD, PASSWORD, ask_hidden, choose_password, unlock
-from tradepost.post import is_of_words, read_seed
-from tradepost.secrets import Key, open_signer
-from tradepost.settings import Settings, make_private
+from tradepost.post import is_of_words, open_post, read_seed
+from tradepost.rotating import rotate as rotate_key
+from tradepost.secrets import CUSTOMER, Key, find_key, open_signer
+from tradepost.settings import ARBITER, Settings, make_private
 
 app = typer.Typer(
     name="key",
@@ -203,6 +205,74 @@ def password(name: Name = "customer") -> None:
     stored = _locked(name)
     key = unlock(stored, f"the key of {name}")
     _replace(name, _encrypted(key, name, nip49.handling_of(stored.text), NEW_PASSWORD))
+
+
+@app.command()
+def rotate(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="An agent's short name.", autocompletion=complete_key)
+    ],
+    lost: Annotated[
+        str,
+        typer.Option(
+            metavar="NPUB", help="The key that was lost or stolen: it signs nothing, and ends at once."
+        ),
+    ] = "",
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The new key, in any form; default: the next one of this post's words."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go over to another key: receipts and log come along.
+
+    Both keys sign that, and for an hour the agent is served under both. By default the log has named the new key before
+    anybody could know it, so even a thief of the old one cannot take the log along: docs/keys.md. If it is killed, run
+    it again. Stop `tradepost up` first.
+
+    Example: `tradepost key rotate shop`, `tradepost key rotate shop --lost npub1…`
+    """
+    settings, old = Settings.load(), _handed_on(name, lost)
+    given = read_key_file(to) if to else None
+
+    async def go_over() -> str:
+        async with open_post(settings) as post:
+            return await rotate_key(settings, post, name, old, given)
+
+    before = _how(_stored(name)) if _path(name).exists() else ""
+    public_key = asyncio.run(go_over())
+    stored = _stored(name)
+    _print(name, public_key, stored, as_json=as_json)
+    if isinstance(old.value, SecretKey) and old.value.public_key == public_key:
+        say(f"{quoted(name)} came to this key less than an hour ago: nothing was done")
+        return
+    served = "under it" if lost else "under it, and for an hour under the old one"
+    say(f"stored in {quoted(str(_path(name)))}; `tradepost up` serves {served}")
+    if given and not is_of_words(settings, name, public_key):
+        say("[yellow]it is another key than its log named, and readers are told so: docs/keys.md[/]")
+    if isinstance(stored, SecretKey) and before not in ("", _how(stored)):
+        say(
+            f"[yellow]it was {before} and is bare now: `tradepost key encrypt {quoted(name)}` or --to FILE[/]"
+        )
+
+
+def _handed_on(name: str, lost: str) -> Key:
+    """The key to go over from. Raises `ConfigError` if it is not in its file, as the new one comes there."""
+    if name in (CUSTOMER, ARBITER):
+        raise ConfigError(f"the key of the {name} has no log; move its file away for a new one")
+    path = _path(name)
+    if lost:
+        return Key(name, Npub(parse_public_key(lost)), "--lost")
+    _stored(name)
+    key = find_key(Settings.load(), name)
+    if key.source != str(path):
+        raise ConfigError(
+            f"{name} signs with the key in {key.source}, where no new one can be put: unset that, and store it with "
+            f"`tradepost key import {name}` first"
+        )
+    return key
 
 
 def _encrypted(key: SecretKey, name: str, handling: nip49.Handling, variable: str = PASSWORD) -> EncryptedKey:

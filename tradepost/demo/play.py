@@ -21,6 +21,7 @@ from relay_bridge import EmbeddedRelay
 from store import SystemClock
 from tradepost.agent_process import agent_process
 from tradepost.api import open_customer
+from tradepost.demo.receipt import check_receipt
 from tradepost.errors import TradepostError
 from tradepost.mint_process import MintProcess, mint_python
 from tradepost.post import open_database, open_post, own_key, wallet_on
@@ -53,7 +54,9 @@ class Scene:
 
 @dataclass(frozen=True)
 class Report:
-    """What happened, for the summary. All money in sats; `problems` is what the audits found."""
+    """What happened, for the summary. All money in sats; `problems` is what the audits found, `receipt` what the
+    standalone verifier said.
+    """
 
     kind: int
     kind_name: str
@@ -66,6 +69,7 @@ class Report:
     agent_sat: int
     mint_fee_sat: int
     problems: tuple[str, ...]
+    receipt: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
         """Plain data for JSON."""
@@ -96,7 +100,7 @@ async def _play(folder: Path, name: str, content: str, console: Console) -> Repo
         console.print(f"  [dim]{mint.url}  {relay.url}[/]")
         arbiter = await stage.enter_async_context(open_arbiter(_settings(folder / "arbiter", mint, relay)))
         buyer = _settings(folder / "customer", mint, relay, arbiter)
-        seller = _settings(folder / "agent", mint, relay, arbiter)
+        seller = _settings(folder / "agent", mint, relay, arbiter).model_copy(update={"root_seconds": 1})
         post = await stage.enter_async_context(open_post(buyer))
         with _step(console, f"the customer holds {FUNDED_SAT} sat of ecash, and there is an arbiter"):
             await _fund(post.wallet, mint.url)
@@ -109,13 +113,17 @@ async def _play(folder: Path, name: str, content: str, console: Console) -> Repo
             paid, result = await _in_escrow(market)
             bought = await _sealed(market)
             refused = await _refused(market)
+            receipt = await check_receipt(
+                console, customer, post.pool, agent=npub, job_id=paid.job_id, folder=folder,
+                verifier=examples() / "verify_receipt.py",
+            )  # fmt: skip
         customer_sat, customer_fee_sat, found = await _books(post.wallet)
         async with await open_database(seller) as db, wallet_on(seller, db) as wallet:
             agent_sat, agent_fee_sat, found_too = await _books(wallet)
     return Report(
         kind=KIND, kind_name=name_of(KIND), input_name=name, input_words=len(content.split()), result=result,
         scenes=(paid, bought, refused), funded_sat=FUNDED_SAT, customer_sat=customer_sat, agent_sat=agent_sat,
-        mint_fee_sat=customer_fee_sat + agent_fee_sat, problems=(*found, *found_too),
+        mint_fee_sat=customer_fee_sat + agent_fee_sat, problems=(*found, *found_too), receipt=receipt,
     )  # fmt: skip
 
 

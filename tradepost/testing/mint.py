@@ -55,6 +55,7 @@ class _Quote:
     inputs: list[Proof] = field(default_factory=list)
     blanks: list[dict[str, Any]] = field(default_factory=list)
     change: list[dict[str, Any]] = field(default_factory=list)
+    preimage: str | None = field(default=None, repr=False)
 
 
 class MemoryMint:
@@ -95,6 +96,7 @@ class MemoryMint:
         self._keyset_version = keyset_version
         self._secrets: dict[str, dict[int, bytes]] = {}
         self._pending: set[str] = set()
+        self._preimages: dict[str, str] = {}
         self._mint_quotes: dict[str, _Quote] = {}
         self._melt_quotes: dict[str, _Quote] = {}
         self._numbers = count(1)
@@ -126,10 +128,11 @@ class MemoryMint:
     def invoice(self, amount_sat: int) -> str:
         """An invoice of somebody else, to be paid by a melt."""
         number = next(self._numbers)
+        preimage = hashlib.sha256(f"{self.url}/{number}".encode()).digest()
+        payment_hash = hashlib.sha256(preimage).hexdigest()
+        self._preimages[payment_hash] = preimage.hex()
         tags = bolt11_codec.Tags()
-        tags.add(
-            bolt11_codec.TagChar.payment_hash, hashlib.sha256(f"{self.url}/{number}".encode()).hexdigest()
-        )
+        tags.add(bolt11_codec.TagChar.payment_hash, payment_hash)
         tags.add(bolt11_codec.TagChar.payment_secret, hashlib.sha256(f"secret {number}".encode()).hexdigest())
         tags.add(bolt11_codec.TagChar.description, "MemoryMint")
         amount = bolt11_codec.MilliSatoshi(1000 * amount_sat)
@@ -301,6 +304,7 @@ class MemoryMint:
         quote.state = "PAID" if paid else "UNPAID"
         if not paid:
             return
+        quote.preimage = self._preimages.get(bolt11_codec.decode(quote.bolt11).payment_hash)
         fee = input_fee(quote.inputs, self.keysets)
         total = sum(proof.amount for proof in quote.inputs)
         change = split_amount(total - fee - quote.amount - self.lightning_fee_sat)
@@ -424,4 +428,5 @@ def _melt_quote(quote: _Quote) -> dict[str, Any]:
     return {
         "quote": quote.id, "request": quote.bolt11, "amount": quote.amount, "unit": "sat",
         "fee_reserve": quote.fee_reserve, "state": quote.state, "expiry": None, "change": quote.change,
+        "payment_preimage": quote.preimage,
     }  # fmt: skip

@@ -10,6 +10,7 @@ from wallet.operations import State
 from wallet.queries_rails import Payment
 from wallet.rails.rail import Made, RailLimits, Seen, Sent, Verdict, Wish
 from wallet.wallet import Wallet
+from wallet.witness import is_preimage
 
 FRESH_SECONDS: Final = 3600
 
@@ -69,8 +70,17 @@ class MintRail:
             return Sent(Verdict.UNKNOWN if is_begun else Verdict.FAILED, error=str(error))
         if outcome.state is State.DONE:
             rounded_msat = 1000 * whole_sat - payment.amount_msat  # a mint counts in sats
-            return Sent(Verdict.PAID, fee_msat=1000 * outcome.fee_sat + rounded_msat)
+            fee_msat = 1000 * outcome.fee_sat + rounded_msat
+            return Sent(Verdict.PAID, fee_msat, await self._preimage(op_id, payment.payment_hash))
         return Sent(Verdict.FAILED, error=outcome.error or "the mint did not pay")
+
+    async def _preimage(self, op_id: str, payment_hash: str) -> str | None:
+        """The preimage, if the mint tells it: it is worth a question, and no payment is unclear for want of it."""
+        try:
+            told = await self._wallet.preimage(op_id)
+        except WalletError:
+            return None
+        return told if told is not None and is_preimage(told, payment_hash) else None
 
     async def balance_msat(self) -> int:
         """See `Rail.balance_msat`: at all mints together, though one payment takes from one."""

@@ -350,7 +350,7 @@ async def test_invoices_that_have_expired_leave_their_places(
 
 async def seen_zaps(provider: Provider, count: int) -> bool:
     rows = await provider._post.db.all(
-        "SELECT COUNT(*) AS n FROM inbox WHERE name LIKE 'zaps:%' AND state = 'done'"
+        "SELECT COUNT(*) AS n FROM inbox WHERE name LIKE 'notices:%' AND state = 'done'"
     )
     return int(rows[0]["n"]) >= count
 

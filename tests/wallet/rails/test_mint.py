@@ -11,9 +11,11 @@ from tradepost.testing import ManualClock, MemoryMint
 from tradepost.testing.mint import Melts
 from wallet import Seed, Wallet
 from wallet.errors import RailCannot
+from wallet.invoice import parse_invoice
 from wallet.mint import HttpTransport, MintInfo
 from wallet.rails import InvoiceState, Lightning, MintRail, SendState, Wish
 from wallet.rails.mint import limits_of
+from wallet.witness import is_preimage
 
 
 @pytest.fixture
@@ -152,3 +154,15 @@ async def test_nutshell_makes_and_pays(tmp_path: Path, mint_url: str) -> None:
         assert paid.state is SendState.PAID
         assert await rail.balance_msat() == 1_000_000 - 100_000 - paid.fee_msat
         assert (await wallet.audit(ask_mints=True)).ok
+
+
+async def test_the_preimage_is_kept_where_the_mint_tells_one_that_fits(
+    lightning: Lightning, mint: MemoryMint
+) -> None:
+    paid = await lightning.pay("own", mint.invoice(5))
+    assert paid.preimage is not None
+    assert is_preimage(paid.preimage, paid.payment_hash)
+    assert (await lightning.pay("foreign", MemoryMint("https://other.test").invoice(5))).preimage is None
+    made = mint.invoice(6)
+    mint._preimages[parse_invoice(made).payment_hash] = "1" * 64
+    assert (await lightning.pay("false", made)).preimage is None
