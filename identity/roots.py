@@ -86,7 +86,9 @@ def parse_root(event: Event) -> Root:
     previous, proof = event.tags_named("prev"), event.tags_named("consistency")
     relays = event.tags_named("leaves")
     if len(previous) > 1 or len(proof) > len(previous) or any(len(tag) != 3 for tag in previous):
-        raise InvalidReceipt("a root names one before it, by root and size, and one proof that it grew from that")
+        raise InvalidReceipt(
+            "a root names one before it, by root and size, and one proof that it grew from that"
+        )
     consistency = proof[0][1:] if proof else ()
     return Root(
         log=_hex(event.tag("log")), head=_head(event.tag("root"), event.tag("size")),

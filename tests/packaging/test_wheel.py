@@ -71,7 +71,12 @@ def test_the_wheel_holds_its_data(wheel: Path) -> None:
     migrations = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("*/migrations/*.sql")}
     assert migrations
     assert migrations <= names
-    examples = {"struggle-for-existence.txt", "summariser/agent.py", "summariser/tradepost.yaml", "verify_receipt.py"}
+    examples = {
+        "struggle-for-existence.txt",
+        "summariser/agent.py",
+        "summariser/tradepost.yaml",
+        "verify_receipt.py",
+    }
     assert {f"tradepost/examples/{name}" for name in examples} == {
         name for name in names if name.startswith("tradepost/examples/")
     }
