@@ -151,13 +151,11 @@ class Publisher:
         if root.head.size <= ours.size:
             await self._check_beginning(root.head)
         else:
-            await self._take_in(root.head, ours)
+            await self._take_in(root.head, ours, frozenset(one.head for _, one in roots))
         if root.head.size > (await self._last()).head.size:  # what went out before the folder was lost
             async with self._post.db.transaction() as tx:
                 await logged.note_published(tx, self._name, root.head, event)
-                for (
-                    url
-                ) in self._post.pool.urls:  # those that had not all of it cannot be told from those that had
+                for url in self._post.pool.urls:  # who had not all of it cannot be told from who had
                     await logged.note_given(tx, self._name, url, root.head.size)
 
     async def _check_beginning(self, theirs: Head) -> None:
@@ -168,7 +166,7 @@ class Publisher:
                 "the same key, or this folder is a copy of another; stop one of them"
             )
 
-    async def _take_in(self, theirs: Head, ours: merkle.Frontier) -> None:
+    async def _take_in(self, theirs: Head, ours: merkle.Frontier, stated: frozenset[Head]) -> None:
         pages = Filter(kinds=(APP_DATA,), authors=await self._authors(), tags={"t": (LEAVES_NAME,)})
         found = []
         for event in await stored_events(self._post.pool, pages):
@@ -176,7 +174,7 @@ class Publisher:
                 found.append(parse_page(event))
             except InvalidReceipt as error:
                 log.info("page_ignored", event=event.id, reason=str(error))
-        leaves = find_leaves([page for page in found if page.log == self._name], theirs, frozenset())
+        leaves = find_leaves([page for page in found if page.log == self._name], theirs, stated)
         if leaves is None:
             raise LogConflict(
                 f"the relays have a root of this log over {theirs.size} leaves, ours has {ours.size}, and the relays "

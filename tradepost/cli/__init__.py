@@ -26,7 +26,7 @@ _COMMANDS: Final = (
     ("gateway", "gateway", "Let Lightning wallets fund this post and order jobs."),
     ("settle", "settle", "Go on with what is open: late results, refunds, paid invoices."),
     ("review", "review", "Rate a job that you bought, for all to read."),
-    ("answer", "answer", "Answer a customer's review of a job that an agent of yours did."),
+    ("answer", "answer", "Answer a customer's review of a job of your agent."),
     ("jobs", "jobs", "List the jobs of this post, bought and sold."),
     ("job", "jobs", "Show one job: whose it is, its state, its money. Or take it back."),
     ("escrow", "escrow", "Money in escrow: what is held, accepted, disputed and ruled."),

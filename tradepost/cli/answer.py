@@ -26,7 +26,7 @@ def answer(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="What the agent has to say to it.")],
     as_json: AsJson = False,
 ) -> None:
-    """Answer a customer's review of a job that an agent of yours did.
+    """Answer a customer's review of a job of your agent.
 
     It comes into the agent's log, and is published with the next root while the agent runs. It stays.
 
