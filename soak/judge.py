@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING, Final
 
+from dvm.reputation.record import Record
+from identity import log as logs
+from identity.receipts import JobLeaf, parse_leaf
 from soak.world import NAMES, RAIL_FEE_SAT, ground
 from wallet.books import AuditReport
 from wallet.escrow import Stage
@@ -51,6 +54,7 @@ class Judge:
         fees_sat_max = FEES_SAT_MAX + (HEARING_FEES_SAT_MAX if self._plan.fee_sat else 0)
         self._must(max(self._fees.values()) <= fees_sat_max, f"fees: {self._fees}")
         await self._no_result_twice()
+        await self._log_of_receipts()
         self._nothing_is_left_over()
         await self._verdict()
         return self._gain
@@ -81,6 +85,17 @@ class Judge:
         for order in self._run.orders:
             results = self._results(order)
             self._must(len(results) <= 1, f"{len(results)} results for one order")
+
+    async def _log_of_receipts(self) -> None:
+        """The provider's log has each job once, with the money that the provider has."""
+        provider = self._run.world["provider"]
+        await Record(provider.post, provider.key, provider.key).enter()
+        leaves = map(parse_leaf, await logs.read_leaves(provider.post.db, provider.key, 0))
+        told = [leaf for leaf in leaves if isinstance(leaf, JobLeaf) and leaf.request in self._run.orders]
+        self._must(len({leaf.request for leaf in told}) == len(told), "a job is in the log twice")
+        if self._is_honest("provider", "customer", "arbiter"):
+            paid_msat = sum(leaf.amount_msat for leaf in told)
+            self._must((paid_msat > 0) == (self._gain > 0), f"the log tells of {paid_msat} msat: {told}")
 
     def _results(self, order: str) -> list[str]:
         provider = self._run.world["provider"].key
