@@ -28,7 +28,7 @@ PARTIES = ("customer", "provider", "arbiter")
 FUNDED_SAT = 5000
 POINTS = {"customer": 60, "provider": 60, "arbiter": 30}  # of a life: later ones are like earlier ones
 DEATHS = {"customer": 10, "provider": 12, "arbiter": 8}
-SECONDS_MAX = float(os.environ.get("TRADEPOST_KILL_SECONDS", "150"))
+SECONDS_MAX = float(os.environ.get("TRADEPOST_KILL_SECONDS", "210"))
 
 
 def drawn_deaths() -> dict[str, list[int]]:

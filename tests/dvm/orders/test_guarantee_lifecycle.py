@@ -155,7 +155,7 @@ def test_no_step_may_cost_more_than_is_left_or_stand_still(
     step = decide(*attempts, at=now, nobody=nobody)
     match step:
         case Ask(sat=sat):
-            assert not any(one.state in UNDER_WAY for one in attempts)
+            assert not any(one.is_under_way(now, DEADLINE) for one in attempts)
             assert sat == BUDGET - sum(one.price_sat for one in attempts if one.state in OUT)
             assert now < DEADLINE
         case GiveUp():
