@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from enum import Enum, auto
 
-from dvm.escrow.agreement import award_of
 from dvm.jobs.lifecycle import PAYMENT_OPEN, JobState, PaymentState
 from dvm.post import WRAP_MARGIN_SECONDS
 from dvm.queries import JobRow, PaymentRow
 from dvm.queries_invoices import InvoiceRow, InvoiceStage
-from identity import parse_event
 from identity.receipts import JobLeaf, Outcome
-from wallet.escrow import Role, Stage
+from wallet.escrow import Stage
 from wallet.queries_escrows import EscrowRow
 from wallet.terms import Method
 
@@ -66,24 +64,23 @@ def _outcome(job: JobRow, escrow: EscrowRow | None, *, is_paid: bool) -> Outcome
         case JobState.DONE if escrow is not None and escrow.stage is Stage.LOST:
             return Outcome.LOST
         case JobState.DONE if is_paid:
-            award_sat = _award_sat(escrow)
-            return Outcome.SPLIT if award_sat is not None and award_sat < job.price_sat else Outcome.PAID
+            return Outcome.PAID if _got_sat(job, escrow) == job.price_sat else Outcome.SPLIT
         case _:
             return None
 
 
 def _kept_msat(job: JobRow, escrow: EscrowRow | None, outcome: Outcome) -> int:
-    """What the agent was paid: the price, or what a ruling left of it. What mints took of it is not told."""
+    """What the agent was paid. What mints took of it is not told, but of a part of the price."""
     match outcome:
         case Outcome.PAID | Outcome.CANCELLED:
             return job.price_msat
         case Outcome.SPLIT:
-            return 1000 * (_award_sat(escrow) or 0)
+            return 1000 * _got_sat(job, escrow)
         case _:
             return 0
 
 
-def _award_sat(escrow: EscrowRow | None) -> int | None:
-    if escrow is None or escrow.ruling is None:
-        return None
-    return award_of(parse_event(escrow.ruling), Role.PROVIDER)
+def _got_sat(job: JobRow, escrow: EscrowRow | None) -> int:
+    """The price, or what came out of an escrow that was ruled on: not what is in the ruling, as a party may give in."""
+    is_ruled = escrow is not None and escrow.ruling is not None
+    return min(job.price_sat, escrow.amount_sat) if escrow and is_ruled else job.price_sat

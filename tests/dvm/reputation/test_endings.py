@@ -38,13 +38,10 @@ INVOICE = InvoiceRow(
 )  # fmt: skip
 
 
-def escrow(stage: Stage, *, award_sat: int | None = None, said: bool = False) -> EscrowRow:
-    ruling = None
-    if award_sat is not None:
-        award = make_template(7001, tags=[("award", "provider", str(award_sat))], created_at=30)
-        ruling = sign_event(award, KEY).to_json().decode()
+def escrow(stage: Stage, *, got_sat: int = 22, ruled: bool = False, said: bool = False) -> EscrowRow:
     return EscrowRow(
-        Role.PROVIDER, JOB.agent, JOB.id, stage, TERMS, REQUEST, 10, 25, ruling=ruling,
+        Role.PROVIDER, JOB.agent, JOB.id, stage, TERMS, REQUEST, 10, 25, ruling="{}" if ruled else None,
+        amount_sat=got_sat if stage is Stage.PAID else 0,
         statements=({"by": "customer", "text": "no"},) if said else (),
     )  # fmt: skip
 
@@ -83,8 +80,8 @@ def test_an_invoice() -> None:
     [
         (Stage.PAID, {}, (Outcome.PAID, "escrow", 21_000, False)),
         (Stage.PAID, {"said": True}, (Outcome.PAID, "escrow", 21_000, True)),
-        (Stage.PAID, {"award_sat": 21, "said": True}, (Outcome.PAID, "escrow", 21_000, True)),
-        (Stage.PAID, {"award_sat": 8, "said": True}, (Outcome.SPLIT, "escrow", 8_000, True)),
+        (Stage.PAID, {"ruled": True}, (Outcome.PAID, "escrow", 21_000, True)),  # or the customer gave in
+        (Stage.PAID, {"ruled": True, "got_sat": 8}, (Outcome.SPLIT, "escrow", 8_000, True)),
         (Stage.YIELDED, {"said": True}, (Outcome.REFUNDED, "escrow", 0, True)),
         (Stage.LOST, {}, (Outcome.LOST, "escrow", 0, False)),
     ],
