@@ -189,6 +189,14 @@ async def payment(source: Database | Transaction, name: str) -> Payment | None:
     return _payment(row) if row else None
 
 
+async def payment_of(source: Database | Transaction, payment_hash: str) -> Payment | None:
+    """The payment of an invoice, by whatever name, that has not failed."""
+    row = await source.one(
+        "SELECT * FROM lightning_payments WHERE payment_hash = ? AND state <> 'failed'", payment_hash
+    )
+    return _payment(row) if row else None
+
+
 async def open_payments(db: Database) -> list[str]:
     """Names of those of which nobody knows what became."""
     rows = await db.all(

@@ -160,10 +160,14 @@ class Provider:
             "deletions", deletions, self._on_deletion, PUBLIC_MARGIN_SECONDS, gate=self._notice_gate
         )
         prices = [capability.price_sat for capability in self.agent.capabilities.values()]
-        if any(prices) or self._limits.stranger_sat_min:
+        is_paid = any(prices) or self._limits.stranger_sat_min > 0
+        if self._retires_at is None and (
+            is_paid or await self._books.has_begun()
+        ):  # else the newest key has it
+            await self._books.start()
+        if is_paid:
             notices = [Filter(kinds=(ZAP_RECEIPT,), tags={"p": (self.public_key,)})]
-            if self._retires_at is None:  # else the agent's newest key has the log
-                await self._books.start()
+            if self._books.keys:
                 notices.append(Filter(kinds=(REVIEW,), tags={"p": self._books.keys, "L": (NAMESPACE,)}))
             await self._follow(
                 "notices", notices, self._on_notice, PUBLIC_MARGIN_SECONDS, gate=self._notice_gate

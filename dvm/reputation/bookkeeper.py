@@ -9,6 +9,7 @@ from dvm.reputation.keys import keys_of, log_of
 from dvm.reputation.publisher import LogConflict, Publisher
 from dvm.reputation.record import Record
 from identity import Signer
+from identity import log as logs
 from relay_bridge import Delivery
 from relay_bridge.tasks import Tasks
 from relay_bridge.timing import within
@@ -39,6 +40,11 @@ class Bookkeeper:
     def keys(self) -> tuple[str, ...]:
         """All keys of the log, once it is started."""
         return tuple(self._records)
+
+    async def has_begun(self) -> bool:
+        """Whether there is a log already, of an agent that asks for no money any more, say."""
+        name = await log_of(self._post.db, self._signer.public_key)
+        return (await logs.read_frontier(self._post.db, name)).size > 0
 
     async def start(self) -> None:
         """Begin to look."""

@@ -6,7 +6,6 @@ goes out with it unless its mint calls it spent in that very moment, and none th
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 
 from dvm import queries_reputation as reviews
 from dvm.errors import BadRequest
@@ -31,6 +30,7 @@ from identity.receipts import (
 from wallet import Proof, is_preimage, queries_rails, signers
 from wallet.errors import Action
 from wallet.escrow import Stage
+from wallet.invoice import parse_invoice
 from wallet.mint import CoinState, ProofStateAnswer
 from wallet.queries_escrows import EscrowRow
 from wallet.rails import Payment, SendState
@@ -107,18 +107,14 @@ class Reviewing:
         result = parse_result(row.result) if row.result else None
         if result is None or result.bolt11 is None:
             return _Settled(FREE, 0)
-        for number in count():
-            name = f"debt:{row.id}:{number}" if number else f"debt:{row.id}"
-            payment = await queries_rails.payment(self._post.db, name)
-            if payment is None:
-                raise BadRequest(
-                    f"job {row.id[:12]} is not paid: pay its invoice by `tradepost wallet pay {result.bolt11}`"
-                )
-            if payment.state is SendState.PAID:
-                return _by_invoice(payment, result.event, came_back=False)
-            if not payment.state.is_final:
-                raise _too_early(f"the payment for job {row.id[:12]} is under way")
-        raise AssertionError("unreachable: names end where there is no payment")
+        payment = await queries_rails.payment_of(self._post.db, parse_invoice(result.bolt11).payment_hash)
+        if payment is None:
+            raise BadRequest(
+                f"job {row.id[:12]} is not paid: pay its invoice by `tradepost wallet pay {result.bolt11}`"
+            )
+        if payment.state is not SendState.PAID:
+            raise _too_early(f"the payment for job {row.id[:12]} is under way")
+        return _by_invoice(payment, result.event, came_back=False)
 
     async def _spent_lock(self, row: OrderRow, escrow: EscrowRow | None) -> SpentLock | None:
         """The coins that went to the agent, by the word of their mint at this moment; None if there are none.
