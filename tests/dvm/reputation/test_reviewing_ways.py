@@ -214,6 +214,10 @@ async def test_a_debt_that_was_not_paid_is_no_ground_for_a_review(market: Market
         raise AssertionError
 
     await eventually(is_told)
+    rail.refuses = False  # type: ignore[attr-defined]
+    bolt11 = next(tag[2] for tag in result_of(market, order).tags_named("amount"))
+    await customer._post.lightning.pay("by hand", bolt11)
+    check_preimage(parse_review(await customer.review(order.id, 5)), result_of(market, order))
 
 
 async def test_a_rail_that_tells_no_preimage_leaves_nothing_to_show(market: Market, agent: Agent) -> None:
