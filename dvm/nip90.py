@@ -226,6 +226,7 @@ class Offer:
     price_msat: int
     mints: tuple[str, ...] = ()
     lock: str | None = None
+    lock_sig: str = ""  # by which the key of the lock says whose it is (`identity.receipts.claim_lock`)
     locktime: int | None = None
     settle: tuple[str, ...] = ()
     creq: str | None = None
@@ -243,7 +244,9 @@ class Offer:
             tags.append(("settle", *self.settle))
         if self.mints:
             tags.append(("mint", *self.mints))
-        for name, value in (("lock", self.lock), ("locktime", self.locktime), ("creq", self.creq)):
+        if self.lock is not None:
+            tags.append(("lock", self.lock, *((self.lock_sig,) if self.lock_sig else ())))
+        for name, value in (("locktime", self.locktime), ("creq", self.creq)):
             if value is not None:
                 tags.append((name, str(value)))
         if self.escrow is not None:

@@ -132,7 +132,7 @@ async def update_job(tx: Transaction, job: JobRow, expected: JobState) -> bool:
     """Write what has become of a job; False if its stored state is not the `expected` one."""
     changed = await tx.execute(
         "UPDATE jobs SET state = ?, reason = ?, attempts = ?, locktime = ?, offer_expires_at = ?, updated_at = ?,"
-        " result_id = ?, confidence = ? WHERE agent = ? AND id = ? AND state = ?",
+        " result_id = ?, confidence = ?, leaf = NULLIF(leaf, -1) WHERE agent = ? AND id = ? AND state = ?",
         job.state, job.reason, job.attempts, job.locktime, job.offer_expires_at, job.updated_at,
         job.result_id, job.confidence, job.agent, job.id, expected,
     )  # fmt: skip
@@ -277,6 +277,12 @@ async def update_payment(
         state, op_id or payment.op_id, payment.amount_sat if amount_sat is None else amount_sat,
         reason or payment.reason, now, payment.id, payment.state,
     )  # fmt: skip
+    if state in (PaymentState.REDEEMED, PaymentState.RETURNED):  # there may be something to log now
+        await tx.execute(
+            "UPDATE jobs SET leaf = NULL WHERE agent = ? AND id = ? AND leaf = -1",
+            payment.agent,
+            payment.job_id,
+        )
     return bool(changed)
 
 

@@ -10,7 +10,9 @@ from store import Database, Row, Transaction
 NEVER: Final = -1  # instead of a leaf's number: there is nothing to log
 
 #: The very words of the index `jobs_unlogged`, which serves no others.
-_UNLOGGED: Final = "price_msat > 0 AND leaf IS NULL AND state IN ('done', 'returned', 'cancelled', 'failed')"
+_UNLOGGED: Final = (
+    "price_msat > 0 AND leaf IS NULL AND state IN ('done', 'returned', 'cancelled', 'failed', 'expired')"
+)
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,11 @@ async def number_of(tx: Transaction, log: str, subject: str) -> int | None:
 
 
 async def note_leaf(tx: Transaction, log: str, subject: str, number: int) -> None:
-    """Note that a leaf is about that subject."""
-    await tx.execute("INSERT INTO logged (log, subject, number) VALUES (?, ?, ?)", log, subject, number)
+    """Note that a leaf is about that subject; the first one stays."""
+    await tx.execute(
+        "INSERT INTO logged (log, subject, number) VALUES (?, ?, ?) ON CONFLICT (log, subject) DO NOTHING",
+        log, subject, number,
+    )  # fmt: skip
 
 
 # Jobs ------------------------------------------------------------------------------------------------------------
@@ -67,22 +72,25 @@ async def log_job(tx: Transaction, agent: str, job_id: str, leaf: int) -> bool:
 # Reviews ---------------------------------------------------------------------------------------------------------
 
 
-async def insert_review(tx: Transaction, review: ReviewRow) -> bool:
-    """Keep a review; False if there is one of that job."""
+async def insert_review(tx: Transaction, review: ReviewRow, *, most: int = 1) -> bool:
+    """Keep a review; False if it is kept, or so many of that job are."""
     return bool(
         await tx.execute(
             "INSERT INTO reviews (id, agent, request_id, event, answer, leaf, created_at)"
-            " SELECT ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS"
-            " (SELECT 1 FROM reviews WHERE agent = ? AND request_id = ?)",
+            " SELECT ?, ?, ?, ?, ?, ?, ? WHERE"
+            " (SELECT COUNT(*) FROM reviews WHERE agent = ? AND request_id = ?) < ? ON CONFLICT (id) DO NOTHING",
             review.id, review.agent, review.request_id, review.event.to_json().decode(), review.answer, review.leaf,
-            review.created_at, review.agent, review.request_id,
+            review.created_at, review.agent, review.request_id, most,
         )
     )  # fmt: skip
 
 
 async def review_of(source: Database | Transaction, agent: str, request_id: str) -> ReviewRow | None:
-    """The review of one job."""
-    row = await source.one("SELECT * FROM reviews WHERE agent = ? AND request_id = ?", agent, request_id)
+    """The review of one job, the first that came if there are several."""
+    row = await source.one(
+        "SELECT * FROM reviews WHERE agent = ? AND request_id = ? ORDER BY created_at, id LIMIT 1",
+        agent, request_id,
+    )  # fmt: skip
     return _review(row) if row else None
 
 
@@ -150,22 +158,19 @@ async def note_published(tx: Transaction, log: str, head: Head, event: Event) ->
     )  # fmt: skip
 
 
-async def given(source: Database | Transaction, log: str) -> dict[str, int]:
-    """How many leaves of a log each relay was given."""
-    rows = await source.all("SELECT relay, size FROM given_leaves WHERE log = ?", log)
+async def given(source: Database | Transaction, log: str, key: str) -> dict[str, int]:
+    """How many leaves of a log each relay was given under a key."""
+    rows = await source.all("SELECT relay, size FROM given_leaves WHERE log = ? AND key = ?", log, key)
     return {row["relay"]: row["size"] for row in rows}
 
 
-async def note_given(tx: Transaction, log: str, relay: str, size: int) -> None:
+async def note_given(tx: Transaction, log: str, key: str, relay: str, size: int) -> None:
     """Note how many that is now."""
     await tx.execute(
-        "INSERT INTO given_leaves (log, relay, size) VALUES (?, ?, ?)"
-        " ON CONFLICT (log, relay) DO UPDATE SET size = excluded.size",
-        log, relay, size,
+        "INSERT INTO given_leaves (log, key, relay, size) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (log, key, relay) DO UPDATE SET size = excluded.size",
+        log, key, relay, size,
     )  # fmt: skip
-
-
-# Roots of others -------------------------------------------------------------------------------------------------
 
 
 async def seen_root(db: Database, log: str) -> Event | None:

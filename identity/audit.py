@@ -46,9 +46,11 @@ __all__ = [
     "Settlement",
     "Verdict",
     "audit",
+    "candidates",
 ]
 
 ANSWER_SECONDS: Final = 86_400  # until a review that the log does not name is held against the agent
+LOOKED_AT_MAX: Final = 4  # reviews of one job by one customer
 OFFER: Final = 7000
 RESULTS: Final = range(6000, 7000)
 
@@ -143,7 +145,7 @@ def audit(
     state = read_state(log, shown, now, known)
     book = read_book(state.texts)
     told = _read_reviews(shown, book, state.chain, settlements)
-    receipts, doubled = _judge_all([one for one in told if one.event.created_at <= now + CLOCK_SECONDS], book)
+    receipts, doubled = _judge_all([one for one in told if not one.is_early(now)], book)
     findings = {
         *check_roots(shown, state, now),
         *check_book(book, state, now),
@@ -157,6 +159,23 @@ def audit(
         state.chain, state.head, state.root, state.is_whole, book.leaves, tuple(receipts),
         tuple(sorted(findings, key=lambda one: (one.kind, one.text, [event.id for event in one.events]))),
     )  # fmt: skip
+
+
+def candidates(
+    log: str, events: Iterable[Event], now: int, known: Event | None = None
+) -> list[tuple[Event, Review]]:
+    """The reviews whose settlement can matter to `audit`, by their rank: a mint need be asked about no others.
+
+    They show a payment and are by a customer that the agent signed for, `LOOKED_AT_MAX` at most of one customer and job.
+    """
+    shown = sort_events(log, events)
+    state = read_state(log, shown, now, known)
+    book = read_book(state.texts)
+    found: dict[tuple[str, str], list[tuple[Event, Review]]] = {}
+    for one in _read_reviews(shown, book, state.chain, {}):
+        if one.is_by_customer and one.review.evidence is not None and not one.is_early(now):
+            found.setdefault((one.review.request_id, one.event.pubkey), []).append((one.event, one.review))
+    return [one for of_job in found.values() for one in of_job[:LOOKED_AT_MAX]]
 
 
 # Reviews, each by itself -----------------------------------------------------------------------------------------
@@ -185,6 +204,10 @@ class _Told:
         """Whether the agent signed that the author is the job's customer."""
         by_log = self.job is not None and self.job.customer == self.event.pubkey
         return not self.is_own and (by_log or self.offer is not None)
+
+    def is_early(self, now: int) -> bool:
+        """Whether it is dated in the future: it does not count yet."""
+        return self.event.created_at > now + CLOCK_SECONDS
 
     @property
     def contradicts(self) -> bool:
@@ -349,7 +372,7 @@ def _silence(number: int, job: JobLeaf) -> Receipt:
 
 
 def _check_dates(told: Sequence[_Told], now: int) -> Iterator[Finding]:
-    future = [one.event for one in told if one.event.created_at > now + CLOCK_SECONDS]
+    future = [one.event for one in told if one.is_early(now)]
     yield from together(Kind.FUTURE, "reviews dated in the future: they do not count yet", future)
     early = [
         one.event for one in told

@@ -47,6 +47,8 @@ class Kind(StrEnum):
     FALSE_ANSWER = "false_answer"  # the log answers what is no review of its job by the job's customer
     SELF_DEALING = "self_dealing"  # a job of the agent for itself
     CONTRADICTION = "contradiction"  # the log names another customer than the agent's signed offer
+    TWO_LOGS = "two_logs"  # a key of the log signed for another one, too: dvm.reputation.conduct finds it
+    DELETED = "deleted"  # a key of the log asked relays to delete roots, leaves or rotations: as above
     MALFORMED = "malformed"  # a root, a page or a leaf that cannot be read
     FUTURE = "future"  # dated later than it can be, or earlier
     FOREIGN_KEY = "foreign_key"  # roots by a key that may not sign them: they are ignored
@@ -59,6 +61,7 @@ class Kind(StrEnum):
 
 PROVEN: Final = frozenset({
     Kind.FORK, Kind.DOUBLE_JOB, Kind.DOUBLE_ANSWER, Kind.FALSE_ANSWER, Kind.SELF_DEALING, Kind.CONTRADICTION,
+    Kind.TWO_LOGS, Kind.DELETED,
 })  # fmt: skip
 
 

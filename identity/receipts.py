@@ -8,12 +8,14 @@ or of a key that the log is signed by. What they mean together is found by `iden
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import sha256
 from typing import Annotated, Final
 
 import msgspec
 
 from identity.errors import InvalidEvent, InvalidReceipt
 from identity.event import Event, EventTemplate, Tag, make_template, parse_event
+from identity.keys import SecretKey, verify_signature
 
 REVIEW: Final = 1985
 NAMESPACE: Final = "tradepost.review"
@@ -238,12 +240,14 @@ class Outcome(StrEnum):
     SPLIT = "split"  # done and disputed: the arbiter gave a part of it back
     REFUNDED = "refunded"  # done, and the customer has the money back
     RETURNED = "returned"  # not done: the agent sent the money back
+    SENT_BACK = "sent_back"  # nothing was done, and not for the agent's sake: the customer has its money back
     CANCELLED = "cancelled"  # taken back by the customer when the work was under way; the agent has the money
     LOST = "lost"  # done, and somebody else has the money
 
 
 _Hex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _Point = Annotated[str, msgspec.Meta(pattern=r"^(0[23][0-9a-f]{64})?\Z")]
+_Signature = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{128})?\Z")]
 _Word = Annotated[str, msgspec.Meta(pattern=rf"^{_WORD.pattern}\Z")]
 _Natural = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MSAT_MAX)]
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -263,8 +267,9 @@ class _Leaf(
 class JobLeaf(_Leaf, frozen=True, kw_only=True, tag="job"):
     """The agent's record of a job that money came for.
 
-    `lock` is its one-job key (33 bytes, hex), `hash` that of the paid invoice: by either a customer's evidence names
-    the job. `amount_msat` is what the agent got and kept, `result` the id of the event that has the result.
+    `lock` is its one-job key (33 bytes, hex), and `lock_sig` that key's word for it (`claim_lock`); `hash` is that of
+    the paid invoice: by either a customer's evidence names the job. `amount_msat` is what the agent got and kept,
+    `result` the id of the event that has the result.
     """
 
     request: _Hex
@@ -278,6 +283,7 @@ class JobLeaf(_Leaf, frozen=True, kw_only=True, tag="job"):
     result: _Hex | None = None
     confidence: _Share | None = None
     lock: _Point = ""
+    lock_sig: _Signature = ""
     hash: _Hex | None = None
 
 
@@ -300,6 +306,26 @@ class KeyLeaf(_Leaf, frozen=True, kw_only=True, tag="key"):
     next: _Hex
     at: _Natural
     rotation: str = ""
+
+
+def claim_lock(lock: SecretKey, agent: str, request_id: str) -> str:
+    """The signature by which a one-job key says whose it is, and for what: nobody else can call it its own.
+
+    BIP-340 by the key of `lock` over SHA-256("tradepost/lock/1" ‖ the agent's key ‖ the request's id, 32 bytes each),
+    in hex. It stands in the agent's log, and in its offer behind the key: `["lock", key, signature]`.
+    """
+    return lock.sign(_lock_digest(agent, request_id)).hex()
+
+
+def is_lock_of(lock: str, signature: str, agent: str, request_id: str) -> bool:
+    """Whether the one-job key `lock` (33 bytes, hex) is claimed for that agent and request."""
+    if not _POINT.fullmatch(lock) or not re.fullmatch(r"[0-9a-f]{128}", signature):
+        return False
+    return verify_signature(lock[2:], _lock_digest(agent, request_id), bytes.fromhex(signature))
+
+
+def _lock_digest(agent: str, request_id: str) -> bytes:
+    return sha256(b"tradepost/lock/1" + bytes.fromhex(agent) + bytes.fromhex(request_id)).digest()
 
 
 Leaf = JobLeaf | ReviewLeaf | KeyLeaf

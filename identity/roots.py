@@ -81,6 +81,8 @@ def parse_root(event: Event) -> Root:
         raise InvalidReceipt(
             f"not a root: kind {ROOT_REPLACEABLE} with d, or kind {APP_DATA} with t, {ROOT_NAME}"
         )
+    if event.has_tag("expiration"):
+        raise InvalidReceipt("a root that is to vanish is none")
     if event.tag("alg") != ALGORITHM:
         raise InvalidReceipt(f"a root by an algorithm that is not {ALGORITHM}")
     previous, proof = event.tags_named("prev"), event.tags_named("consistency")

@@ -19,9 +19,11 @@ from identity.receipts import Preimage, SpentLock
 from identity.rotation import Chain
 from tradepost.words import counted
 
-#: What says that the log is not the one that it was, and what leaves that open.
+#: What says that the log is not the one that it was, or not the only one, and what leaves that open.
 _ABOUT_LOG: Final = {
     Kind.FORK: Verdict.FAILED,
+    Kind.TWO_LOGS: Verdict.FAILED,
+    Kind.DELETED: Verdict.NOT_CHECKED,
     Kind.HIDDEN_ROOT: Verdict.NOT_CHECKED,
     Kind.MISSING: Verdict.NOT_CHECKED,
 }
@@ -73,8 +75,9 @@ def all_steps(
     steps = [step for step in offline if step.verdict is not Verdict.NOT_CHECKED]
     steps += [_relays(material), *_keys(judged.chain)]
     steps += [
-        Step(Verdict.FAILED, Asked.RELAYS, one.text) for one in judged.findings if one.kind in _ABOUT_LOG
-    ]
+        Step(_ABOUT_LOG[one.kind], Asked.RELAYS, one.text)
+        for one in judged.findings if one.kind in _ABOUT_LOG
+    ]  # fmt: skip
     return steps if receipt is None else [*steps, _payment(receipt, unasked)]
 
 

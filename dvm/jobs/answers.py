@@ -27,6 +27,7 @@ from dvm.queries import JobRow
 from dvm.reveals import SealedResult
 from identity import Event, EventTemplate, Signer
 from identity.nip19 import encode_nprofile
+from identity.receipts import claim_lock
 from store import Transaction
 from wallet import SAT, Lock, PaymentRequest, Transport, encode_request, lock_condition
 from wallet.escrow import Role, Stage
@@ -137,10 +138,10 @@ class Answers:
         if escrow is not None and agreed:
             lock, mints = escrow.terms.lock, (escrow.terms.mint,)
         offer = Offer(
-            price_msat=job.price_msat, mints=mints, lock=lock.pubkey, locktime=lock.locktime,
-            settle=(Method.ESCROW if agreed else Method.PREPAID,), creq=self._creq(job, lock, mints),
-            bolt11=await self._invoices.for_offer(job, request), expires_at=job.offer_expires_at,
-            escrow=escrow_offer(escrow) if escrow is not None and agreed else None,
+            price_msat=job.price_msat, mints=mints, lock=lock.pubkey, lock_sig=self._claim(job),
+            locktime=lock.locktime, settle=(Method.ESCROW if agreed else Method.PREPAID,),
+            creq=self._creq(job, lock, mints), bolt11=await self._invoices.for_offer(job, request),
+            expires_at=job.offer_expires_at, escrow=escrow_offer(escrow) if escrow is not None and agreed else None,
         )  # fmt: skip
         low = request.bid_msat is not None and request.bid_msat < job.price_msat
         return make_feedback(
@@ -148,13 +149,16 @@ class Answers:
             message=f"the price is {job.price_msat} msat, more than your bid of {request.bid_msat}" if low else "",
         )  # fmt: skip
 
+    def _claim(self, job: JobRow) -> str:
+        return claim_lock(provider_key(self._post, job.agent, job.id), job.agent, job.id)
+
     async def _sealed_offer(self, job: JobRow, result: SealedResult) -> EventTemplate:
         """The offer of the key of a sealed result, which is in it under a layer for the customer's eyes alone."""
         terms, mints = result.terms, (result.terms.mint,)
         offer = Offer(
-            price_msat=job.price_msat, mints=mints, lock=terms.provider_key, locktime=terms.locktime,
-            settle=(Method.REVEAL,), creq=self._creq(job, terms.lock, mints), expires_at=terms.deliver_by,
-            sealed=result.sealed.promise,
+            price_msat=job.price_msat, mints=mints, lock=terms.provider_key, lock_sig=self._claim(job),
+            locktime=terms.locktime, settle=(Method.REVEAL,), creq=self._creq(job, terms.lock, mints),
+            expires_at=terms.deliver_by, sealed=result.sealed.promise,
         )  # fmt: skip
         content, tags = result.content, [*offer.to_tags(), *confidence_tags(job.confidence)]
         check_sealed_size(content)

@@ -344,20 +344,20 @@ def _in_work(state: JobState, event: JobInput) -> Decision | None:
 def _cancelled(state: JobState | None, paid: bool) -> Decision | None:
     match state:
         case None | JobState.ARRANGING | JobState.OFFERED | JobState.EXPIRED:
-            return Decision(JobState.CANCELLED, Say(Status.ERROR, f"{_CANCELLED}; nothing was taken"))
+            return Decision(JobState.CANCELLED, Say(Status.ERROR, f"{CANCELLED}; nothing was taken"))
         case JobState.QUEUED if paid:
-            told = f"{_CANCELLED} before the work began; {_ON_ITS_WAY}"
+            told = f"{CANCELLED} before the work began; {_ON_ITS_WAY}"
             return Decision(JobState.RETURNING, Say(Status.ERROR, told, Action.WAIT), Next.RETURN)
         case JobState.RUNNING if paid:
-            told = f"{_CANCELLED} when the work was under way; what you paid is not returned"
+            told = f"{CANCELLED} when the work was under way; what you paid is not returned"
             return Decision(JobState.CANCELLED, Say(Status.ERROR, told), Next.STOP)
         case JobState.QUEUED | JobState.RUNNING:
-            return Decision(JobState.CANCELLED, Say(Status.ERROR, _CANCELLED), Next.STOP)
+            return Decision(JobState.CANCELLED, Say(Status.ERROR, CANCELLED), Next.STOP)
         case _:
             return None
 
 
-_CANCELLED: Final = "cancelled by you"
+CANCELLED: Final = "cancelled by you"  # what a job's reason begins with when its customer took it back
 _ON_ITS_WAY: Final = "what you paid is on its way back in an encrypted message"
 
 

@@ -5,7 +5,7 @@ ALTER TABLE jobs ADD COLUMN result_id TEXT;
 ALTER TABLE jobs ADD COLUMN confidence DOUBLE PRECISION;
 ALTER TABLE jobs ADD COLUMN leaf BIGINT;
 CREATE INDEX jobs_unlogged ON jobs (agent, created_at)
-    WHERE price_msat > 0 AND leaf IS NULL AND state IN ('done', 'returned', 'cancelled', 'failed');
+    WHERE price_msat > 0 AND leaf IS NULL AND state IN ('done', 'returned', 'cancelled', 'failed', 'expired');
 
 -- What the leaves of our logs are about: nothing is logged twice, whatever was restored in which order.
 CREATE TABLE logged (
@@ -38,12 +38,14 @@ CREATE TABLE published_roots (
     PRIMARY KEY (log, size)
 );
 
--- How many leaves of a log each relay was given: one that is new among ours is given the rest.
+-- How many leaves of a log each relay was given under a key: a relay that is new among ours is given the rest, and
+-- under a new key all are given all, as what an old one signed its holder can have deleted.
 CREATE TABLE given_leaves (
     log TEXT NOT NULL,
+    key TEXT NOT NULL,
     relay TEXT NOT NULL,
     size BIGINT NOT NULL,
-    PRIMARY KEY (log, relay)
+    PRIMARY KEY (log, key, relay)
 );
 
 -- The newest root that we have seen of other agents: nobody shows us an older one.

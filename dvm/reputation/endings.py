@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from enum import Enum, auto
 
-from dvm.jobs.lifecycle import PAYMENT_OPEN, JobState, PaymentState
+from dvm.jobs.lifecycle import CANCELLED, PAYMENT_OPEN, JobState, PaymentState
 from dvm.post import WRAP_MARGIN_SECONDS
 from dvm.queries import JobRow, PaymentRow
 from dvm.queries_invoices import InvoiceRow, InvoiceStage
-from identity.receipts import JobLeaf, Outcome
+from identity import SecretKey
+from identity.receipts import JobLeaf, Outcome, claim_lock
 from wallet.escrow import Stage
+from wallet.invoice import parse_invoice
 from wallet.queries_escrows import EscrowRow
 from wallet.terms import Method
 
@@ -26,7 +28,7 @@ def leaf_of(
     escrow: EscrowRow | None,
     invoice: InvoiceRow | None,
     *,
-    lock: str,
+    lock: SecretKey,
     now: int,
 ) -> JobLeaf | Not:
     """What the log is to say of a job that has ended. `lock` is the agent's one-job key for it."""
@@ -39,22 +41,27 @@ def leaf_of(
     # Brought back from the relays, which may give the payment again: done for nothing is no job that has a price.
     is_restored = not (own or escrow or invoice) and now < job.updated_at + WRAP_MARGIN_SECONDS
     received = [payment for payment in own if payment.state is PaymentState.REDEEMED]
-    outcome = _outcome(job, escrow, is_paid=bool(received))
+    went_back = any(payment.state is PaymentState.RETURNED for payment in own)
+    outcome = _outcome(job, escrow, is_paid=bool(received), went_back=went_back)
     if outcome is None:
         return Not.YET if job.state is JobState.DONE and (is_owed or is_restored) else Not.EVER
-    by_invoice = any(payment.by_invoice for payment in received or own)
+    bolt11 = next((payment.token for payment in received or own if payment.by_invoice), None)
     return JobLeaf(
         request=job.id, result=job.result_id, customer=job.customer, kind=job.kind, confidence=job.confidence,
-        method=Method.INVOICE if by_invoice else escrow.terms.method if escrow else Method.PREPAID,
+        method=Method.INVOICE if bolt11 else escrow.terms.method if escrow else Method.PREPAID,
         outcome=outcome, amount_msat=_kept_msat(job, escrow, outcome),
         at=max(job.updated_at, escrow.updated_at if escrow else 0),
         disputed=escrow is not None and bool(escrow.ruling or escrow.statements),
-        lock="" if by_invoice else lock, hash=invoice.payment_hash if by_invoice and invoice else None,
+        lock="" if bolt11 else lock.compressed_public_key,
+        lock_sig="" if bolt11 else claim_lock(lock, job.agent, job.id),
+        hash=parse_invoice(bolt11).payment_hash if bolt11 else None,
     )  # fmt: skip
 
 
-def _outcome(job: JobRow, escrow: EscrowRow | None, *, is_paid: bool) -> Outcome | None:
+def _outcome(job: JobRow, escrow: EscrowRow | None, *, is_paid: bool, went_back: bool) -> Outcome | None:
     match job.state:
+        case JobState.RETURNED if job.reason.startswith(CANCELLED):
+            return Outcome.SENT_BACK
         case JobState.RETURNED:
             return Outcome.RETURNED
         case JobState.CANCELLED if is_paid:
@@ -65,6 +72,8 @@ def _outcome(job: JobRow, escrow: EscrowRow | None, *, is_paid: bool) -> Outcome
             return Outcome.LOST
         case JobState.DONE if is_paid:
             return Outcome.PAID if _got_sat(job, escrow) == job.price_sat else Outcome.SPLIT
+        case JobState.FAILED | JobState.CANCELLED | JobState.EXPIRED if went_back:
+            return Outcome.SENT_BACK
         case _:
             return None
 

@@ -17,7 +17,7 @@ from dvm.post import Post
 from dvm.reputation.keys import current_key, keys_of
 from dvm.reputation.record import subject_of
 from dvm.stored import stored_events
-from identity import Event, InvalidReceipt, Signer, merkle
+from identity import Event, InvalidReceipt, Signer, merkle, parse_event
 from identity import log as logs
 from identity.receipts import KeyLeaf, parse_leaf
 from identity.roots import (
@@ -39,6 +39,7 @@ from store import Transaction
 ROOT_LEAVES: Final = 100
 ROOTS_ASKED: Final = 50
 ASK_SECONDS_MAX: Final = 10.0
+FIRST_SECONDS: Final = 1800  # for all relays to be there before a first root goes out
 
 log = structlog.get_logger(__name__)
 
@@ -53,9 +54,11 @@ class Publisher:
     def __init__(self, post: Post, signer: Signer, name: str, root_seconds: int) -> None:
         self._post = post
         self._signer = signer
+        self._key = signer.public_key
         self._name = name
         self._root_seconds = root_seconds
         self._news_since: int | None = None
+        self._asked_since: int | None = None
 
     async def has_news(self) -> bool:
         """Whether leaves wait to be published, or a relay to be given what there is."""
@@ -92,17 +95,17 @@ class Publisher:
         async with self._post.db.transaction() as tx:
             await logged.note_published(tx, self._name, head, roots[0])
             for url, missed in older.items():
-                await self._send(tx, missed, [url])
+                await self._send(tx, [*missed, *_rotations_in(missed)], [url])
             await self._send(tx, [*pages, *roots], whom)  # the leaves before the root that stands for them
             for url in self._post.pool.urls:
-                await logged.note_given(tx, self._name, url, head.size)
+                await logged.note_given(tx, self._name, self._key, url, head.size)
         self._news_since = None
         log.info("root_published", log=self._name, size=head.size, root=head.root)
         return head
 
     async def _behind(self, size: int) -> dict[str, int]:
         """Our relays that were not given all of the first `size` leaves, and how many of them they were."""
-        given = await logged.given(self._post.db, self._name)
+        given = await logged.given(self._post.db, self._name, self._key)
         return {url: given.get(url, 0) for url in self._post.pool.urls if given.get(url, 0) < size}
 
     async def _send(self, tx: Transaction, events: Iterable[Event], relays: Sequence[str] | None) -> None:
@@ -120,7 +123,9 @@ class Publisher:
         while first + len(leaves) < end:
             leaves += await logs.read_leaves(self._post.db, self._name, first + len(leaves))
         pages = make_pages(self._name, first, leaves[: end - first])
-        return [await self._signer.sign(page.to_template(now)) for page in pages]
+        # A second apart, the last one dated now: of what is dated alike a relay gives no more than fits one answer.
+        dates = range(now - len(pages) + 1, now + 1)
+        return [await self._signer.sign(page.to_template(at)) for page, at in zip(pages, dates, strict=True)]
 
     async def _proof(self, last: Head, head: Head) -> list[str]:
         return [
@@ -139,9 +144,18 @@ class Publisher:
     async def catch_up(self) -> None:
         """Take in what the relays have of this log and we have not. Waits until one of them is there.
 
-        Raises `LogConflict` if theirs does not continue ours, or its leaves are not to be had; nothing is written then.
+        Where nothing was published from here yet, each relay must answer: one that is away may have the log of a folder
+        that was lost. It is waited for so long and no longer. Raises `LogConflict` until then, and if theirs does not
+        continue ours, or its leaves are not to be had; nothing is written then.
         """
         await self._post.pool.up()
+        self._asked_since = self._asked_since or self._post.clock.now()
+        is_first = not (await self._last()).head.size
+        if is_first and self._post.clock.now() < self._asked_since + FIRST_SECONDS and (away := self._away()):
+            raise LogConflict(
+                f"{', '.join(away)} cannot be asked whether there is a log of this agent already; the first root waits "
+                "for that, half an hour at most"
+            )
         roots = await self._published_roots()
         newest = max(roots, key=lambda found: found[1].head.size, default=None)
         if newest is None:
@@ -156,7 +170,11 @@ class Publisher:
             async with self._post.db.transaction() as tx:
                 await logged.note_published(tx, self._name, root.head, event)
                 for url in self._post.pool.urls:  # who had not all of it cannot be told from who had
-                    await logged.note_given(tx, self._name, url, root.head.size)
+                    await logged.note_given(tx, self._name, self._key, url, root.head.size)
+
+    def _away(self) -> list[str]:
+        health = self._post.pool.health()
+        return [url for url in self._post.pool.urls if not health[url].connected]
 
     async def _check_beginning(self, theirs: Head) -> None:
         root = await logs.read_root(self._post.db, self._name, theirs.size)
@@ -217,3 +235,10 @@ class Publisher:
         return tuple(
             dict.fromkeys(chain(await keys_of(self._post.db, self._name), [self._signer.public_key]))
         )
+
+
+def _rotations_in(pages: Iterable[Event]) -> list[Event]:
+    """The events by which the log was handed on, out of pages for a relay that was not there then."""
+    lines = (line for page in pages for line in page.content.split("\n") if '"rotation"' in line)
+    leaves = (parse_leaf(line) for line in lines)
+    return [parse_event(leaf.rotation) for leaf in leaves if isinstance(leaf, KeyLeaf) and leaf.rotation]

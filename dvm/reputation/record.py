@@ -26,6 +26,7 @@ from wallet import queries_escrows
 from wallet.escrow import Role
 
 AT_ONCE: Final = 200
+REVIEWS_MAX: Final = 8  # of one job: readers may find that the first ones do not hold
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +78,8 @@ class Record:
             number = await logged.number_of(tx, self.name, subject)
             if number is None:
                 number = size + len(new)
-                await logged.note_leaf(tx, self.name, subject, number)
+                for one in subjects_of(leaf):
+                    await logged.note_leaf(tx, self.name, one, number)
                 new.append(leaf)
             numbers[subject] = number
         if new:
@@ -93,7 +95,7 @@ class Record:
             await queries.payments_of(db, self._agent, job_id),
             await queries_escrows.get(db, Role.PROVIDER, self._agent, job_id),
             await queries_invoices.get_invoice(db, self._agent, job_id),
-            lock=provider_key(self._post, self._agent, job_id).compressed_public_key,
+            lock=provider_key(self._post, self._agent, job_id),
             now=self._post.clock.now(),
         )
 
@@ -111,7 +113,7 @@ class Record:
     # Reviews that come ---------------------------------------------------------------------------------------
 
     async def on_review(self, delivery: Delivery) -> None:
-        """Keep a customer's review of a job that it paid for; the first one counts. Any other is not for us."""
+        """Keep a customer's review of a job that it paid for, or one of its next. Any other is not for us."""
         review = self._read(delivery.event)
         if review is None:
             return
@@ -119,7 +121,7 @@ class Record:
         if job is None or job.customer != delivery.event.pubkey or not job.price_msat:
             return
         async with self._post.db.transaction() as tx:
-            if await logged.insert_review(tx, review):
+            if await logged.insert_review(tx, review, most=REVIEWS_MAX):
                 log.info("review_came", job=job.id, review=review.id)
             await delivery.done(tx)
 
@@ -141,6 +143,12 @@ def subject_of(leaf: JobLeaf | ReviewLeaf) -> str:
             return leaf.request
         case ReviewLeaf():
             return f"{leaf.review}/answer" if leaf.answer else leaf.review
+
+
+def subjects_of(leaf: JobLeaf | ReviewLeaf) -> tuple[str, ...]:
+    """All that a leaf tells of: an answer also that the review was seen."""
+    first = leaf.review if isinstance(leaf, ReviewLeaf) else leaf.request
+    return tuple(dict.fromkeys((first, subject_of(leaf))))
 
 
 def _leaf_of(review: ReviewRow, now: int) -> ReviewLeaf:

@@ -3,15 +3,18 @@
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
-from dvm.jobs.lifecycle import JobState, PaymentState
+from dvm.jobs.lifecycle import CANCELLED, JobState, PaymentState
 from dvm.queries import SURPLUS, JobRow, PaymentRow
 from dvm.queries_invoices import InvoiceRow, InvoiceStage
 from dvm.reputation.endings import Not, leaf_of
 from identity import SecretKey, make_template, sign_event
-from identity.receipts import JobLeaf, Outcome
+from identity.receipts import JobLeaf, Outcome, is_lock_of
+from tradepost.testing import MemoryMint
 from wallet.escrow import Role, Stage
+from wallet.invoice import parse_invoice
 from wallet.queries_escrows import EscrowRow
 from wallet.terms import Method, Terms
 
@@ -53,7 +56,7 @@ def leaf(
     invoice: InvoiceRow | None = None,
     now: int = 50,
 ) -> JobLeaf | Not:
-    return leaf_of(job, payments, escrow, invoice, lock=LOCK, now=now)
+    return leaf_of(job, payments, escrow, invoice, lock=KEY, now=now)
 
 
 def told(found: JobLeaf | Not) -> tuple[str, str, int, bool]:
@@ -62,17 +65,22 @@ def told(found: JobLeaf | Not) -> tuple[str, str, int, bool]:
 
 
 def test_ecash_that_was_paid_before() -> None:
-    assert leaf(JOB, PAYMENT) == JobLeaf(
+    found = leaf(JOB, PAYMENT)
+    assert isinstance(found, JobLeaf)
+    assert is_lock_of(LOCK, found.lock_sig, JOB.agent, JOB.id)
+    assert not is_lock_of(LOCK, found.lock_sig, JOB.customer, JOB.id)
+    assert msgspec.structs.replace(found, lock_sig="") == JobLeaf(
         request=JOB.id, result="bb" * 32, customer=JOB.customer, kind=5001, method="prepaid", confidence=0.8,
         outcome=Outcome.PAID, amount_msat=21_000, at=20, lock=LOCK,
     )  # fmt: skip
 
 
 def test_an_invoice() -> None:
-    paid = replace(PAYMENT, token="lnbc1")
+    bolt11 = MemoryMint().invoice(21)  # perhaps another one than was offered: a zap
+    paid = replace(PAYMENT, token=bolt11)
     found = leaf(JOB, paid, invoice=replace(INVOICE, state=InvoiceStage.PAID))
     assert isinstance(found, JobLeaf)
-    assert (found.method, found.hash, found.lock) == ("invoice", "cc" * 32, "")
+    assert (found.method, found.hash, found.lock) == ("invoice", parse_invoice(bolt11).payment_hash, "")
 
 
 @pytest.mark.parametrize(
@@ -95,6 +103,18 @@ def test_an_escrow_that_has_ended(stage: Stage, changes: dict[str, Any], expecte
 def test_work_that_failed_and_was_paid_back() -> None:
     back = replace(PAYMENT, state=PaymentState.RETURNED)
     assert told(leaf(replace(JOB, state=JobState.RETURNED), back)) == (Outcome.RETURNED, "prepaid", 0, False)
+
+
+@pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED])
+def test_money_that_was_not_taken_settles_nothing(state: JobState) -> None:
+    back = replace(PAYMENT, state=PaymentState.RETURNED)
+    assert told(leaf(replace(JOB, state=state), back)) == (Outcome.SENT_BACK, "prepaid", 0, False)
+
+
+def test_a_customer_that_takes_its_job_back_before_it_is_begun_tells_nothing_of_the_agent() -> None:
+    back = replace(PAYMENT, state=PaymentState.RETURNED)
+    taken = replace(JOB, state=JobState.RETURNED, reason=f"{CANCELLED} before the work began")
+    assert told(leaf(taken, back)) == (Outcome.SENT_BACK, "prepaid", 0, False)
 
 
 def test_a_job_that_was_taken_back_when_it_was_under_way() -> None:
