@@ -123,7 +123,9 @@ def check_review(event: dict, jobs: list, answers: list, keys: list) -> Iterator
             coins, key = tags(event, "coin"), PublicKeyXOnly(unhex(job["lock"][2:]))
             secrets = [json.loads(coin[2]) for coin in coins]  # NUT-11, NUT-14: the first key is the agent's
             locks = {said["data"] if how == "P2PK" else tags(said, "pubkeys")[0][0] for how, said in secrets}
-            yield locks == {job["lock"]}, "its coins are locked to the key that the log names for the job"
+            claims = [sha256(b"tradepost/lock/1" + unhex(it) + unhex(job["request"])).digest() for it in keys]
+            good = locks == {job["lock"]} and any(key.verify(unhex(job["lock_sig"], 64), it) for it in claims)
+            yield good, "its coins are locked to the key that the log names, for this agent"
             shown = [(sha256(coin[2].encode()).digest(), json.loads(coin[7])) for coin in coins if coin[7]]
             ok = all(any(key.verify(bytes.fromhex(one), it) for one in by["signatures"]) for it, by in shown)
             yield ok, f"that key signed for the coins whose spending is shown: {len(shown)} of {len(coins)}"
@@ -139,9 +141,8 @@ def check_review(event: dict, jobs: list, answers: list, keys: list) -> Iterator
 
 if __name__ == "__main__":
     try:
-        file = json.loads(Path(sys.argv[1]).read_bytes().decode())
-        agent = read_key(sys.argv[2]) if sys.argv[2:] else ""
-        for passed, what in (checks := list(check_file(file, agent, time.time()))):
+        raw, agent = Path(sys.argv[1]).read_bytes(), read_key(sys.argv[2]) if sys.argv[2:] else ""
+        for passed, what in (checks := list(check_file(json.loads(raw.decode()), agent, time.time()))):
             print({True: "ok", False: "FAILED", None: "not checked:"}[passed], what)  # noqa: T201 - for people
     except (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
         print(f"FAILED this is no receipt: {error!r}")  # noqa: T201 - for people

@@ -31,7 +31,7 @@ from identity.published import (
     sort_events,
     together,
 )
-from identity.receipts import JobLeaf, Leaf, Outcome, Preimage, Review, SpentLock
+from identity.receipts import JobLeaf, Leaf, Outcome, Preimage, Review, SpentLock, is_lock_of
 from identity.roots import Head
 from identity.rotation import Chain
 
@@ -70,7 +70,7 @@ class Verdict(StrEnum):
 NOT_KEPT: Final = {
     Outcome.REFUNDED: "the customer has it back",
     Outcome.RETURNED: "it was sent back",
-    Outcome.LOST: "somebody else has it",
+    Outcome.SENT_BACK: "it was sent back before any work",
 }
 
 
@@ -97,7 +97,8 @@ class Receipt:
     """A job as its agent's log tells of it, and one review. `job` is None for one that the log does not have.
 
     `customer` is the author of the review or, where there is none, whom the log names. `leaf_number` is that of the
-    job, `answer_number` that of the agent's answer to this review, `answer` its text.
+    job, `answer_number` that of the agent's answer to this review, `answer` its text. `paid_msat` is what of the
+    review's amount was paid, if its verdict is `settled` or `unasked`.
     """
 
     request: str
@@ -111,6 +112,7 @@ class Receipt:
     answer_number: int | None = None
     answer: str = ""
     settlement: Settlement | None = None
+    paid_msat: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ def audit(
         *_check_customers(told),
         *_check_answers(shown, told, book, state),
         *_check_settled(receipts, state, now),
+        *_check_lost_offers(told),
         *doubled,
     }
     return Audit(
@@ -166,14 +169,15 @@ def candidates(
 ) -> list[tuple[Event, Review]]:
     """The reviews whose settlement can matter to `audit`, by their rank: a mint need be asked about no others.
 
-    They show a payment and are by a customer that the agent signed for, `LOOKED_AT_MAX` at most of one customer and job.
+    They show a payment and are by a customer that the agent signed for, `LOOKED_AT_MAX` at most of a customer and job.
     """
     shown = sort_events(log, events)
     state = read_state(log, shown, now, known)
     book = read_book(state.texts)
     found: dict[tuple[str, str], list[tuple[Event, Review]]] = {}
     for one in _read_reviews(shown, book, state.chain, {}):
-        if one.is_by_customer and one.review.evidence is not None and not one.is_early(now):
+        is_signed_for = one.is_by_customer or one.lost_offer is not None
+        if is_signed_for and one.review.evidence is not None and not one.is_early(now):
             found.setdefault((one.review.request_id, one.event.pubkey), []).append((one.event, one.review))
     return [one for of_job in found.values() for one in of_job[:LOOKED_AT_MAX]]
 
@@ -185,8 +189,8 @@ def candidates(
 class _Told:
     """A review of one of the agent's jobs, and what the agent itself signed of that job.
 
-    `offer` is the agent's, to the author of the review, with a signature that is right; None if there is none, or if
-    nothing rests on it, as the log says the same.
+    `offer` is the agent's, to the author of the review, with a signature that is right; `lost_offer` is one by a key
+    that was lost: maybe a thief's. `by_leaf`: the log itself names what the review was paid with.
     """
 
     event: Event
@@ -195,9 +199,31 @@ class _Told:
     number: int | None
     job: JobLeaf | None
     offer: Event | None
+    lost_offer: Event | None
+    by_leaf: bool
     answer_number: int | None
     answer: str
     is_own: bool
+
+    @property
+    def has_paid(self) -> bool:
+        """Whether a mint was asked, or a preimage shown, and nothing speaks against it: for whatever it was paid."""
+        found = self.settlement
+        is_shown = isinstance(self.review.evidence, Preimage)
+        return found is not None and not found.doubt and (is_shown or bool(found.asked))
+
+    @property
+    def by_offer(self) -> bool:
+        """Whether the agent's offer names what the review was paid with."""
+        return self.offer is not None and _is_named_by_offer(self.review, self.settlement, self.offer)
+
+    @property
+    def paid_msat(self) -> int:
+        """What of the review's amount was paid. A hash in the log names no amount: then the log's is the most."""
+        paid = min(self.review.amount_msat, self.settlement.amount_msat if self.settlement else 0)
+        if isinstance(self.review.evidence, Preimage) and self.job is not None and not self.by_offer:
+            return min(paid, self.job.amount_msat)
+        return paid
 
     @property
     def is_by_customer(self) -> bool:
@@ -236,28 +262,29 @@ def _read_reviews(
         if answer is not None and answer.request != review.request_id:
             answer_number, answer = None, None
         settlement = settlements.get(event.id)
-        offer = None
-        if job is None or job.customer != event.pubkey or not _is_named_by_leaf(review, settlement, job):
-            offer = _offer_in(event, review, chain)
+        by_leaf = (
+            job is not None
+            and job.customer == event.pubkey
+            and _is_named_by_leaf(review, settlement, job, chain)
+        )
+        offer, lost_offer = _offer_in(event, review, chain), None
+        if offer is not None and _is_lost(chain, offer.pubkey):
+            offer, lost_offer = None, offer
         told.append(
             _Told(
-                event, review, settlement, number, job, offer, answer_number, answer.answer if answer else "",
-                is_own=event.pubkey in chain,
+                event, review, settlement, number, job, offer, lost_offer, by_leaf, answer_number,
+                answer.answer if answer else "", is_own=event.pubkey in chain,
             )
         )  # fmt: skip
     return sorted(told, key=lambda one: one.rank)
 
 
 def _offer_in(event: Event, review: Review, chain: Chain) -> Event | None:
-    """The agent's signed offer or result for this request and this customer, if it is in the review.
-
-    A key that was recovered from may be a thief's, who dates as it likes: its word alone is nobody's.
-    """
+    """The agent's signed offer or result for this request and this customer, if it is in the review."""
     offer = review.offer
     if offer is None or (offer.kind != OFFER and offer.kind not in RESULTS):
         return None
-    tenure = chain.tenure(offer.pubkey)
-    if tenure is None or tenure.lost or not chain.counts(offer.pubkey, offer.created_at):
+    if not chain.counts(offer.pubkey, offer.created_at):
         return None
     if offer.tag("e") != review.request_id or offer.tag("p") != event.pubkey:
         return None
@@ -268,21 +295,32 @@ def _offer_in(event: Event, review: Review, chain: Chain) -> Event | None:
     return offer
 
 
-def _is_named_by_leaf(review: Review, settlement: Settlement | None, job: JobLeaf) -> bool:
-    """Whether the log itself says that this is what the job was paid with."""
+def _is_lost(chain: Chain, key: str) -> bool:
+    """Whether a key was recovered from: it may be a thief's, who dates as it likes, so its word alone is nobody's."""
+    tenure = chain.tenure(key)
+    return tenure is not None and tenure.lost
+
+
+def _is_named_by_leaf(review: Review, settlement: Settlement | None, job: JobLeaf, chain: Chain) -> bool:
+    """Whether the log says that this is what the job was paid with. A lock must say so too: it may be another's."""
     match review.evidence:
         case SpentLock():
-            return settlement is not None and bool(job.lock) and settlement.lock == job.lock
+            if settlement is None or settlement.lock != job.lock:
+                return False
+            return any(is_lock_of(job.lock, job.lock_sig, key, job.request) for key in chain.keys)
         case Preimage(_, preimage):
             return job.hash == sha256(bytes.fromhex(preimage)).hexdigest()
         case None:
             return False
 
 
-def _is_named_by_offer(review: Review, settlement: Settlement, offer: Event) -> bool:
+def _is_named_by_offer(review: Review, settlement: Settlement | None, offer: Event) -> bool:
+    if settlement is None:
+        return False
     match review.evidence:
         case SpentLock():
-            return bool(settlement.lock) and offer.tag("lock") == settlement.lock
+            lock, signature = next((tag[1:3] for tag in offer.tags_named("lock") if len(tag) > 2), ("", ""))
+            return lock == settlement.lock and is_lock_of(lock, signature, offer.pubkey, review.request_id)
         case Preimage(bolt11, preimage):
             invoices = [tag[2].lower() for tag in offer.tags_named("amount") if len(tag) > 2]
             is_paid = settlement.hash == sha256(bytes.fromhex(preimage)).hexdigest()
@@ -306,60 +344,84 @@ def _judge(told: _Told, payers: frozenset[str]) -> tuple[Verdict, str]:
         return Verdict.NO_PAYMENT, "nobody has looked at the payment that the review shows"
     if settlement.doubt:
         return Verdict.NO_PAYMENT, settlement.doubt
-    by_leaf = told.job is not None and _is_named_by_leaf(review, settlement, told.job)
-    if not by_leaf and (told.offer is None or not _is_named_by_offer(review, settlement, told.offer)):
+    if not told.by_leaf and not told.by_offer:
         return (
             Verdict.NO_PAYMENT,
             "it paid for something else: no such key or invoice was signed for this job",
         )
-    amount_msat = settlement.amount_msat
-    if by_leaf and told.job is not None and isinstance(review.evidence, Preimage):
-        amount_msat = min(amount_msat, told.job.amount_msat)  # its hash names the invoice, and no amount
-    if amount_msat < review.amount_msat:
-        return Verdict.NO_PAYMENT, f"{review.amount_msat} msat are claimed, and {amount_msat} msat were paid"
+    if settlement.amount_msat < review.amount_msat:
+        paid = settlement.amount_msat
+        return Verdict.NO_PAYMENT, f"{review.amount_msat} msat are claimed, and {paid} msat were paid"
+    if told.job is not None and not _is_of(review, told.job) and not told.by_offer:
+        return Verdict.NO_PAYMENT, "it is of another kind or result than the job in the log"
     if told.job is not None and told.job.outcome in NOT_KEPT:
         kept = NOT_KEPT[told.job.outcome]
         return Verdict.NO_PAYMENT, f"the agent does not have the money, says its log: {kept}"
-    if isinstance(review.evidence, SpentLock) and not settlement.asked:
+    if not told.has_paid:
         return Verdict.UNASKED, "the payment names this job; no mint was asked whether it was made"
     return Verdict.SETTLED, "paid, by evidence that names this job"
+
+
+def _is_of(review: Review, job: JobLeaf) -> bool:
+    """Whether a review says of the job what the leaf does."""
+    return review.kind == job.kind and review.result_id in {None, job.result}
 
 
 # Reviews together ------------------------------------------------------------------------------------------------
 
 
+HOLDS: Final = (Verdict.SETTLED, Verdict.UNASKED)  # what was settled comes first
+
+
 def _judge_all(told: Sequence[_Told], book: Book) -> tuple[list[Receipt], list[Finding]]:
     """A receipt for each review, and for each job whose customer said nothing; and what was paid only once."""
     payers = frozenset(job.customer for _, job in book.jobs.values())
-    counted: set[str] = set()
-    used: dict[str, _Told] = {}
-    receipts, findings = [], []
+    judged = {one.event.id: _judge(one, payers) for one in told}
+    firsts: dict[tuple[str, str], _Told] = {}
     for one in told:
-        verdict, reason = _judge(one, payers)
-        request = one.review.request_id
-        if verdict in {Verdict.SETTLED, Verdict.UNASKED} and one.settlement is not None:
-            others = [used[mark] for mark in one.settlement.marks if mark in used]
-            others = [other for other in others if other.review.request_id != request]
-            if others:
-                verdict, reason = Verdict.NO_PAYMENT, "the same payment is in the review of another job"
-                first = min(others, key=lambda other: other.rank)
-                findings.append(Finding(Kind.DOUBLE_PAYMENT, reason, (first.event, one.event)))
-            elif request in counted:
-                verdict, reason = Verdict.SECOND_REVIEW, "an earlier review of the same job counts"
-            else:
-                counted.add(request)
-                used |= dict.fromkeys(one.settlement.marks, one)
-        receipts.append(_receipt(one, verdict, reason))
+        if judged[one.event.id][0] in HOLDS:
+            job = (one.review.request_id, one.event.pubkey)
+            if firsts.setdefault(job, one) is not one:
+                judged[one.event.id] = Verdict.SECOND_REVIEW, "an earlier review of the same job counts"
+    findings = _settle_conflicts(firsts.values(), judged)
+    receipts = [_receipt(one, *judged[one.event.id]) for one in told]
     spoken = {one.review.request_id for one in told if one.is_by_customer}
     receipts += [_silence(number, job) for number, job in book.jobs.values() if job.request not in spoken]
     receipts.sort(key=lambda one: (inf if one.leaf_number is None else one.leaf_number, one.request))
     return receipts, findings
 
 
+def _settle_conflicts(rivals: Iterable[_Told], judged: dict[str, tuple[Verdict, str]]) -> list[Finding]:
+    """Leave each payment to one job, and each job to one customer, and mark the others in `judged`.
+
+    Only an agent that signed for both can bring this about: the lowest rating counts, so that it gains nothing by it.
+    """
+    findings = []
+    used: dict[str, _Told] = {}
+    jobs: set[str] = set()
+    for one in sorted(
+        rivals, key=lambda one: (HOLDS.index(judged[one.event.id][0]), one.review.rating, one.rank)
+    ):
+        request, marks = one.review.request_id, one.settlement.marks if one.settlement else ()
+        others = [used[mark] for mark in marks if mark in used and used[mark].review.request_id != request]
+        if others:
+            reason = "the same payment is in the review of another job"
+            judged[one.event.id] = Verdict.NO_PAYMENT, reason
+            first, second = sorted([min(others, key=lambda other: other.rank), one], key=lambda it: it.rank)
+            findings.append(Finding(Kind.DOUBLE_PAYMENT, reason, (first.event, second.event)))
+        elif request in jobs:
+            judged[one.event.id] = Verdict.SECOND_REVIEW, "another customer's review of the same job counts"
+        else:
+            jobs.add(request)
+            used |= dict.fromkeys(marks, one)
+    return findings
+
+
 def _receipt(told: _Told, verdict: Verdict, reason: str) -> Receipt:
     return Receipt(
         told.review.request_id, told.event.pubkey, verdict, reason, told.number, told.job, told.review,
         told.event, told.answer_number, told.answer, told.settlement,
+        told.paid_msat if verdict in HOLDS else 0,
     )  # fmt: skip
 
 
@@ -401,6 +463,17 @@ def _check_answers(shown: Shown, told: Iterable[_Told], book: Book, state: State
             events = (others[leaf.review], *filter(None, (state.root,)))
             yield Finding(Kind.FALSE_ANSWER, text, events)
     yield from of_leaves(Kind.MISSING, "reviews that the log names are not shown", missing, ())
+
+
+def _check_lost_offers(told: Iterable[_Told]) -> Iterator[Finding]:
+    """Paid jobs that only a lost key signed for: its owner may want to be rid of them, or a thief made them up."""
+    found = [
+        one.event for one in told
+        if one.lost_offer is not None and not one.is_by_customer and not one.is_own and one.has_paid
+        and _is_named_by_offer(one.review, one.settlement, one.lost_offer)
+    ]  # fmt: skip
+    text = "paid jobs for which only a lost key signed: its owner dropped them, or a thief made them up"
+    yield from together(Kind.DROPPED, text, found)
 
 
 def _check_settled(receipts: Iterable[Receipt], state: State, now: int) -> Iterator[Finding]:

@@ -43,6 +43,7 @@ class Kind(StrEnum):
 
     FORK = "fork"  # published states that no single log has
     DOUBLE_JOB = "double_job"  # a job is in the log twice
+    DOUBLE_LOCK = "double_lock"  # one payment's key or hash is in the log for two jobs
     DOUBLE_ANSWER = "double_answer"  # a review is in the log twice
     FALSE_ANSWER = "false_answer"  # the log answers what is no review of its job by the job's customer
     SELF_DEALING = "self_dealing"  # a job of the agent for itself
@@ -60,8 +61,8 @@ class Kind(StrEnum):
 
 
 PROVEN: Final = frozenset({
-    Kind.FORK, Kind.DOUBLE_JOB, Kind.DOUBLE_ANSWER, Kind.FALSE_ANSWER, Kind.SELF_DEALING, Kind.CONTRADICTION,
-    Kind.TWO_LOGS, Kind.DELETED,
+    Kind.FORK, Kind.DOUBLE_JOB, Kind.DOUBLE_LOCK, Kind.DOUBLE_ANSWER, Kind.FALSE_ANSWER, Kind.SELF_DEALING,
+    Kind.CONTRADICTION, Kind.TWO_LOGS, Kind.DELETED,
 })  # fmt: skip
 
 
@@ -212,7 +213,10 @@ def check_roots(shown: Shown, state: State, now: int) -> Iterator[Finding]:
     yield from together(Kind.FUTURE, "roots dated in the future", future)
     malformed = [event for event in shown.malformed if event.pubkey in state.chain]
     yield from together(Kind.MALFORMED, "events of the agent that cannot be read", malformed)
-    yield from _check_newest(state)
+    if (
+        state.roots or shown.pages or shown.rotations or shown.reviews
+    ):  # else nobody ever said that there is a log
+        yield from _check_newest(state)
 
 
 def together(kind: Kind, text: str, events: Sequence[Event]) -> Iterator[Finding]:
@@ -310,11 +314,23 @@ def check_book(book: Book, state: State, now: int) -> Iterator[Finding]:
     for number, job in book.jobs.values():
         if job.customer in state.chain:
             yield Finding(Kind.SELF_DEALING, f"leaf {number} is of a job for the agent itself", evidence)
+    yield from _check_payments(book, evidence)
     malformed = [number for number, leaf in enumerate(book.leaves) if leaf is None]
     yield from of_leaves(Kind.MALFORMED, "these leaves cannot be read", malformed, evidence)
     yield from of_leaves(
         Kind.FUTURE, "these leaves are dated after the root over them", _too_late(book, state, now), evidence
     )
+
+
+def _check_payments(book: Book, evidence: tuple[Event, ...]) -> Iterator[Finding]:
+    """Each job has a lock, and an invoice, of its own."""
+    seen: dict[str, int] = {}
+    for number, job in book.jobs.values():
+        for name in filter(None, (job.lock, job.hash)):
+            first = seen.setdefault(name, number)
+            if first != number:
+                text = f"leaf {number} names the lock or the invoice that leaf {first} does"
+                yield Finding(Kind.DOUBLE_LOCK, text, evidence)
 
 
 def of_leaves(kind: Kind, text: str, numbers: Sequence[int], events: tuple[Event, ...]) -> Iterator[Finding]:

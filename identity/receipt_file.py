@@ -26,6 +26,7 @@ from identity.receipts import (
     ReviewLeaf,
     SpentCoin,
     SpentLock,
+    is_lock_of,
     parse_leaf,
     parse_review,
 )
@@ -330,7 +331,7 @@ def _check_review(
         _check_offer(checks, review.offer, review, event.pubkey)
     match review.evidence:
         case SpentLock(mint, coins):
-            _check_lock(checks, mint, coins, job)
+            _check_lock(checks, mint, coins, job, keys)
         case Preimage(_, preimage):
             is_it = sha256(bytes.fromhex(preimage)).hexdigest() == job.hash
             checks.say(is_it, "the preimage is that of the invoice that the log names")
@@ -348,16 +349,24 @@ def _check_offer(checks: _Checks, offer: Event, review: Review, customer: str) -
     )
     match review.evidence:
         case SpentLock(_, coins):
-            same = {offer.tag("lock")} == {_lock_key(coin.secret) for coin in coins}
-            checks.say(same, "it names the lock of these coins")
+            lock, signature = next((tag[1:3] for tag in offer.tags_named("lock") if len(tag) > 2), ("", ""))
+            same = {lock} == {_lock_key(coin.secret) for coin in coins}
+            claimed = is_lock_of(lock, signature, offer.pubkey, review.request_id)
+            checks.say(
+                same and claimed, "it names the lock of these coins, which is of this agent and request"
+            )
         case Preimage(bolt11, _):
             same = any(tag[2:3] == (bolt11,) for tag in offer.tags_named("amount"))
             checks.say(same, "it names the invoice")
 
 
-def _check_lock(checks: _Checks, mint: str, coins: Sequence[SpentCoin], job: JobLeaf) -> None:
+def _check_lock(
+    checks: _Checks, mint: str, coins: Sequence[SpentCoin], job: JobLeaf, keys: Sequence[str]
+) -> None:
     same = bool(job.lock) and {_lock_key(coin.secret) for coin in coins} == {job.lock}
     checks.say(same, "the coins are locked to the key that the log names for this job")
+    claimed = any(is_lock_of(job.lock, job.lock_sig, key, job.request) for key in keys)
+    checks.say(claimed, "that key signed that it is of this agent and job")
     shown = [coin for coin in coins if coin.witness]
     signed = all(_has_signed(job.lock[2:], coin) for coin in shown)
     checks.say(signed, f"that key signed for the coins whose spending is shown: {len(shown)} of {len(coins)}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from identity.audit import ANSWER_SECONDS, Audit, Receipt, Verdict
-from identity.receipts import RATING_MAX, Outcome
+from identity.receipts import RATING_MAX, JobLeaf, Outcome, Review, SpentLock, write_confidence
 
 WEIGHTS: Final[Mapping[str, float]] = {
     "completion": 0.25,
@@ -24,7 +24,7 @@ WEIGHTS: Final[Mapping[str, float]] = {
 HALF_LIFE_SECONDS: Final = 90 * 86_400
 PRIOR_WEIGHT: Final = 5.0  # jobs of nobody, that tell of nothing
 PRIOR: Final = 0.5
-OWN_WORD: Final = 0.25  # of a job that no customer stands behind
+OWN_WORD: Final = 0.25  # of a job that no customer stands behind, or one who may be the agent for nothing
 MONTH_SECONDS: Final = 30 * 86_400
 MONTHS: Final = 12
 CUSTOMERS_FULL: Final = 100
@@ -39,7 +39,7 @@ _COMPLETION: Final = {
     Outcome.REFUNDED: 0.0,
     Outcome.RETURNED: 0.0,
     None: 0.0,
-}  # not CANCELLED: it was not for the agent to complete
+}  # not CANCELLED nor SENT_BACK: it was not for the agent to complete
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Record:
     """A job as it counts. `outcome` is None for one that the agent's log keeps quiet about.
 
     `at` is in Unix seconds; `rating` is 1 … 5; `confidence`, 0 … 1, is what the agent stated before; `backed` says that
-    a customer's review with evidence that holds stands behind it.
+    a customer's review stands behind it whose payment a mint vouches for. A rating without it may be the agent's own.
     """
 
     at: int
@@ -110,7 +110,7 @@ def read_records(audit: Audit, now: int) -> list[Record]:
         settled = next((one for one in receipts if one.verdict is Verdict.SETTLED), None)
         job = receipts[0].job
         if settled is not None:
-            records.append(_backed(settled, is_whole=audit.is_whole, now=now))
+            records.append(_reviewed(settled, is_whole=audit.is_whole, now=now))
         elif job is not None and job.customer not in audit.chain:
             records.append(
                 Record(
@@ -125,7 +125,7 @@ def read_records(audit: Audit, now: int) -> list[Record]:
     return records
 
 
-def _backed(receipt: Receipt, *, is_whole: bool, now: int) -> Record:
+def _reviewed(receipt: Receipt, *, is_whole: bool, now: int) -> Record:
     """By the customer's word where it has one: the agent wrote its own when it knew how the job had ended."""
     review, event, job = receipt.review, receipt.review_event, receipt.job
     assert review is not None
@@ -135,8 +135,16 @@ def _backed(receipt: Receipt, *, is_whole: bool, now: int) -> Record:
         outcome = None
     return Record(
         max(event.created_at, job.at if job else 0), receipt.customer, outcome, job is not None and job.disputed,
-        review.amount_msat, review.rating, review.confidence, backed=True,
+        receipt.paid_msat, review.rating, _agreed(review, job), backed=isinstance(review.evidence, SpentLock),
     )  # fmt: skip
+
+
+def _agreed(review: Review, job: JobLeaf | None) -> float | None:
+    """The confidence that agent and customer say was stated: either of them, alone, could make it up afterwards."""
+    if job is None or job.confidence is None or review.confidence is None:
+        return None
+    is_same = write_confidence(job.confidence) == write_confidence(review.confidence)
+    return review.confidence if is_same else None
 
 
 # The factors -----------------------------------------------------------------------------------------------------
@@ -183,16 +191,22 @@ def _mean(found: Iterable[tuple[float, float]], prior: float) -> tuple[float, fl
 
 
 def _told(found: Iterable[tuple[float, _Weighed]]) -> list[tuple[float, float]]:
-    """Values and weights. The agent's word alone counts whole for what went wrong, and not at all for what went half
-    well; for what went well it counts less, and all of it together no more than what customers stand behind.
+    """Values and weights. The agent's word alone, and a rating that may be, counts whole and as all bad for what went
+    badly. For what went well it counts less, and all of it together no more than what customers stand behind; else not.
     """
     pairs = list(found)
     backed = math.fsum(one.weight for _, one in pairs if one.record.backed)
     own = OWN_WORD * math.fsum(one.weight for value, one in pairs if value == 1 and not one.record.backed)
-    of_own = {1.0: OWN_WORD * min(1.0, backed / own) if own else 0.0, 0.0: 1.0}
-    return [
-        (value, one.weight * (1.0 if one.record.backed else of_own.get(value, 0.0))) for value, one in pairs
-    ]
+    well = OWN_WORD * min(1.0, backed / own) if own else 0.0
+    told = []
+    for value, one in pairs:
+        if one.record.backed:
+            told.append((value, one.weight))
+        elif value < PRIOR:
+            told.append((0.0, one.weight))
+        elif value == 1:
+            told.append((1.0, well * one.weight))
+    return told
 
 
 def _completion(weighed: Iterable[_Weighed]) -> Factor:
@@ -206,11 +220,8 @@ def _completion(weighed: Iterable[_Weighed]) -> Factor:
 
 
 def _quality(weighed: Iterable[_Weighed]) -> Factor:
-    rated = [
-        (one.record.rating, one.weight) for one in weighed
-        if one.record.backed and one.record.rating is not None
-    ]  # fmt: skip
-    value, weight = _mean([(_share(rating), weight) for rating, weight in rated], PRIOR)
+    rated = [(one.record.rating, one) for one in weighed if one.record.rating is not None]
+    value, weight = _mean(_told((_share(rating), one) for rating, one in rated), PRIOR)
     mean = sum(rating for rating, _ in rated) / len(rated) if rated else 0
     return Factor(
         "quality", WEIGHTS["quality"], value, {"ratings": len(rated), "mean_rating": mean, "weight": weight}
@@ -293,7 +304,9 @@ def _calibration(weighed: Iterable[_Weighed]) -> Factor:
 
 
 def _outcome(record: Record) -> float | None:
-    """How well a job went, 0 … 1, by its customer; without a word of it, only that it failed is to be believed."""
-    if record.backed and record.rating is not None:
-        return _share(record.rating)
-    return 0.0 if _COMPLETION.get(record.outcome) == 0 else None
+    """How well a job went, 0 … 1, by its customer; without one behind it, only that it went badly is to be believed."""
+    rated = None if record.rating is None else _share(record.rating)
+    if record.backed and rated is not None:
+        return rated
+    went_badly = _COMPLETION.get(record.outcome) == 0 or (rated is not None and rated < PRIOR)
+    return 0.0 if went_badly else None

@@ -5,7 +5,7 @@ then. Whatever dies on the way, `complete_rotation` brings the files to what the
 """
 
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,6 +17,7 @@ from dvm.reputation.keys import begin_log, keys_of, log_of, next_key, record_rot
 from dvm.reputation.publisher import LogConflict, Publisher
 from identity import (
     EncryptedKey,
+    KeyFileError,
     Npub,
     SecretKey,
     Signer,
@@ -41,13 +42,15 @@ async def rotate(settings: Settings, post: Post, name: str, old: Key, to: Stored
     `old` is an `Npub` if it is lost or was stolen: then the new key signs alone. Returns the public key that the agent
     has now; that is recorded, and on relays or on its way. Killed anywhere it may be called again, and goes over once:
     nothing is done for a key that was handed on already, or came by that less than an hour ago.
-    Raises `RotationRefused`, `TradepostError` if no relay can be reached; nothing is changed then.
+    Raises `RotationRefused`, `ConfigError` if the lost key is not that agent's, `TradepostError` if no relay can be
+    reached; nothing is changed then.
     """
     await complete_rotation(settings, post.db, name)
     async with AsyncExitStack() as stack:
         signer = None
         if isinstance(old.value, Npub):
             public_key = old.value.public_key
+            await _check_whose(settings, post.db, name, public_key)
         else:
             signer = await stack.enter_async_context(open_signer(settings, old))
             public_key = signer.public_key
@@ -79,6 +82,31 @@ async def _is_done(post: Post, public_key: str, *, is_lost: bool) -> str | None:
         if new.until is None and (is_fresh or old.key == public_key):
             return new.key
     return None
+
+
+async def _check_whose(settings: Settings, db: Database, name: str, lost: str) -> None:
+    """Raise `ConfigError` if the lost key is not that agent's, as far as its log and bare key files tell: the new one
+    would come into the place of another's.
+    """
+    log = await log_of(db, lost)
+    rows, keys = await queries_keys.of_log(db, log), await keys_of(db, log)
+    path = settings.key_file(name)
+    bare: dict[str, str] = {}
+    for file in path.parent.glob(f"*{path.suffix}"):
+        with suppress(KeyFileError):  # it is of no agent, or told of when it is used
+            if isinstance(stored := read_key_file(file), SecretKey):
+                bare[file.stem] = stored.public_key
+    agents = {rows[-1].agent} if rows else {agent for agent, key in bare.items() if key in keys}
+    if agents and name not in agents:
+        agent = min(agents)
+        raise ConfigError(
+            f"{encode_npub(lost)} is a key of {agent}, not of {name}: `tradepost key rotate {agent} --lost …`"
+        )
+    if bare.get(name, lost) not in keys:
+        raise ConfigError(
+            f"the key of {name} ({path}) is {encode_npub(bare[name])}, and not of the log of {encode_npub(lost)}: name "
+            "the agent whose key was lost, or move that file away first"
+        )
 
 
 async def _make_ready(post: Post, publisher: Publisher, key: str, *, is_lost: bool) -> None:

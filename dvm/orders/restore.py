@@ -17,10 +17,12 @@ from dvm.nip90 import parse_result
 from dvm.orders.lifecycle import OrderState
 from dvm.post import Post
 from dvm.queries import OrderRow
+from dvm.queries_reputation import ReviewRow, insert_review
 from dvm.records import make_record
 from dvm.stored import REQUESTS, RESULTS, stored_events
-from identity import Event, IdentityError, check_public_key, parse_event
+from identity import Event, IdentityError, InvalidReceipt, check_public_key, parse_event
 from identity.nip40 import expiration
+from identity.receipts import NAMESPACE, REVIEW, parse_review
 from relay_bridge import Filter
 from wallet import Seed, Token, WalletError, encode_token, parse_token
 
@@ -96,7 +98,22 @@ async def restore_orders(post: Post, customer: str, records: Sequence[dict[str, 
                 total = replace(total, done=total.done + 1)
             elif row.state is OrderState.REQUESTED:
                 total = replace(total, waiting=total.waiting + 1)
+    await _restore_reviews(post, customer)
     return total
+
+
+async def _restore_reviews(post: Post, customer: str) -> None:
+    """What this customer has said of its jobs, so that it is not said once more in other words."""
+    mine = Filter(authors=(customer,), kinds=(REVIEW,), tags={"L": (NAMESPACE,)})
+    for event in reversed(await stored_events(post.pool, mine)):  # of a job the first one stays
+        try:
+            review = parse_review(event)
+        except InvalidReceipt as error:
+            log.info("review_ignored", review=event.id, reason=str(error))
+            continue
+        row = ReviewRow(event.id, review.provider, review.request_id, event, "", None, event.created_at)
+        async with post.db.transaction() as tx:
+            await insert_review(tx, row)
 
 
 async def _results(post: Post, customer: str) -> dict[str, list[Event]]:

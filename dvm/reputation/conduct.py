@@ -3,17 +3,17 @@
 Nothing counts of a key that was recovered from, which may be a thief's.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
+from dvm.kinds import DELETION
 from identity import Event, InvalidReceipt
 from identity.published import Finding, Kind, Shown, together
 from identity.roots import APP_DATA, LEAVES_NAME, ROOT_NAME, ROOT_REPLACEABLE, parse_root
 from identity.rotation import ROTATION_NAME, Chain, parse_rotation
 
-DELETION: Final = 5  # NIP-09
-_NAMES: Final = (ROOT_NAME, LEAVES_NAME, ROTATION_NAME)
+_NAMES: Final = (LEAVES_NAME, ROTATION_NAME)
 
 
 def check_conduct(chain: Chain, shown: Shown, events: Iterable[Event]) -> Iterator[Finding]:
@@ -37,7 +37,8 @@ def log_signed_by(key: str, event: Event) -> str | None:
     with suppress(InvalidReceipt):
         if event.pubkey == key and _is_root(event):
             return parse_root(event).log
-        if event.kind == APP_DATA and ("t", ROTATION_NAME) in event.tags and ("p", key) in event.tags:
+        is_named = event.pubkey == key or (event.content and ("p", key) in event.tags)  # else it did not sign
+        if is_named and event.kind == APP_DATA and ("t", ROTATION_NAME) in event.tags:
             rotation = parse_rotation(event)
             if key in (rotation.old, rotation.new) and (rotation.by_both or event.pubkey == key):
                 return rotation.log
@@ -50,20 +51,22 @@ def _is_root(event: Event) -> bool:
     )
 
 
-def _check_deletions(honest: set[str], chain: Chain, events: Iterable[Event]) -> Iterator[Finding]:
-    """Deletions of what is here are proven. Of what is not, nobody knows what it was: other programs use kind 78 too."""
-    events = list(events)
-    ours = {(event.id, event.pubkey) for event in events if any(("t", name) in event.tags for name in _NAMES)}
-    ours |= {(event.id, event.pubkey) for event in events if _is_root(event)}
+def _is_published(event: Event) -> bool:
+    return _is_root(event) or (event.kind == APP_DATA and any(("t", name) in event.tags for name in _NAMES))
+
+
+def _check_deletions(honest: set[str], chain: Chain, events: Sequence[Event]) -> Iterator[Finding]:
+    """Deletions of what is here are proven; of the rest nobody knows what it was: other programs use kind 78 too."""
+    ours = {(event.id, event.pubkey) for event in events if _is_published(event)}
     proven, doubtful = [], []
     for event in events:
         if event.kind != DELETION or event.pubkey not in chain:
             continue
-        named = any((id_, event.pubkey) in ours for id_ in event.tag_values("e"))
-        named |= f"{ROOT_REPLACEABLE}:{event.pubkey}:{ROOT_NAME}" in event.tag_values("a")
+        named = any((tag[1], event.pubkey) in ours for tag in event.tags if tag[0] == "e" and len(tag) > 1)
+        named |= ("a", f"{ROOT_REPLACEABLE}:{event.pubkey}:{ROOT_NAME}") in event.tags
         if named and event.pubkey in honest:
             proven.append(event)
-        elif named or str(APP_DATA) in event.tag_values("k"):
+        elif named or ("k", str(APP_DATA)) in event.tags:
             doubtful.append(event)
     yield from together(Kind.DELETED, "its own key asked relays to delete roots, leaves or rotations", proven)
     told = "relays were asked to delete events of kind 78: roots or leaves may be among them"

@@ -9,7 +9,10 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
-from dvm.stored import stored_pages
+import msgspec
+
+from dvm.kinds import DELETION
+from dvm.stored import PAGE_SECONDS_MAX, stored_pages
 from identity import Event, InvalidReceipt
 from identity.receipts import NAMESPACE, REVIEW
 from identity.roots import APP_DATA, LEAVES_NAME, ROOT_NAME, ROOT_REPLACEABLE, parse_root
@@ -23,7 +26,10 @@ RELAYS_NAMED_MAX: Final = 4  # besides the configured ones
 ROOTS_MAX: Final = 5_000  # each of these: of one key at one relay
 PAGES_MAX: Final = 2_000
 PAGES_AT_ONCE: Final = 200  # of 40 kB each: what exceeds 16 MB in one answer is not read
-ROTATIONS_MAX: Final = 500
+ROTATIONS_MAX: Final = 500  # by a key, and as many that strangers may have made of it
+DELETIONS_MAX: Final = 2_000  # an agent takes an announcement back each time it stops
+CROWD_MIN: Final = 100  # a page with so many of one second, and none of another, may have been cut off
+CROWD_MAX: Final = 5_000
 REVIEWS_MAX: Final = 10_000
 IDS_PER_QUESTION: Final = 100  # relays commonly refuse longer lists
 QUESTION_SECONDS_MAX: Final = 60.0  # with all its pages
@@ -92,16 +98,32 @@ class Gathering:
 
     async def _read(self, url: str, what: Filter, events_max: int) -> None:
         found: set[str] = set()
+        crowds: set[int] = set()
         async for page in stored_pages(self._pool, url, what, events_max=events_max):
-            found |= {event.id for event in page.events}
-            self.ids_at[url] |= found
-            for event in page.events:
-                self.events.setdefault(event.id, event)
+            found |= self._take(url, page.events)
+            if (second := _crowd(page.events)) and second not in crowds:
+                crowds.add(second)
+                found |= await self._read_crowd(url, what, second)
             if not page.complete:
                 health = self._pool.relay(url).health
                 self._give_up(url, "it did not answer to the end" if health.connected else health.last_error)
         if 1 < events_max <= len(found):
-            self.trouble[url] = f"it has {events_max} events of one kind or more; older ones were not read"
+            self.trouble[url] = f"it has {events_max} {_in_words(what)} or more; older ones were not read"
+
+    async def _read_crowd(self, url: str, what: Filter, second: int) -> set[str]:
+        """Pages go back in time, so of one second that fills a page the rest is in none: ask for more of it at once."""
+        of_second = msgspec.structs.replace(what, limit=CROWD_MAX).between(second, second)
+        more = await self._pool.relay(url).fetch([of_second], PAGE_SECONDS_MAX)
+        self.trouble[url] = (
+            f"it has {len(more.events)} {_in_words(what)} of one second, and perhaps not all were read"
+        )
+        return self._take(url, more.events)
+
+    def _take(self, url: str, events: Iterable[Event]) -> set[str]:
+        """Their ids."""
+        ids = {self.events.setdefault(event.id, event).id for event in events}
+        self.ids_at[url] |= ids
+        return ids
 
     def _give_up(self, url: str, reason: str) -> None:
         self._away.add(url)
@@ -110,6 +132,19 @@ class Gathering:
 
 def _is_called(event: Event, name: str) -> bool:
     return event.kind == APP_DATA and ("t", name) in event.tags
+
+
+def _crowd(events: Sequence[Event]) -> int | None:
+    """The second that fills this page."""
+    seconds = {event.created_at for event in events}
+    return seconds.pop() if len(events) >= CROWD_MIN and len(seconds) == 1 else None
+
+
+def _in_words(what: Filter) -> str:
+    """What was asked for: "events of kind 78 (tradepost:rotation, by anybody)"."""
+    kinds = ", ".join(map(str, what.kinds or ()))
+    names = [*what.tags.get("t", ()), *(() if what.authors else ("by anybody",))]
+    return f"events of kind {kinds}" + (f" ({', '.join(names)})" if names else "")
 
 
 def _questions(key: str) -> Sequence[tuple[Filter, int]]:
@@ -122,4 +157,5 @@ def _questions(key: str) -> Sequence[tuple[Filter, int]]:
         (Filter(kinds=(APP_DATA,), authors=mine, tags={"t": (LEAVES_NAME,)}, limit=PAGES_AT_ONCE), PAGES_MAX),
         (Filter(kinds=(APP_DATA,), authors=mine, tags={"t": (ROTATION_NAME,)}), ROTATIONS_MAX),
         (Filter(kinds=(APP_DATA,), tags={"t": (ROTATION_NAME,), "p": mine}), ROTATIONS_MAX),
+        (Filter(kinds=(DELETION,), authors=mine), DELETIONS_MAX),
     )

@@ -6,13 +6,18 @@ from dvm import queries_keys
 from dvm.errors import RotationRefused
 from dvm.post import Post
 from dvm.queries_keys import KeyRow
+from dvm.reputation.conduct import log_signed_by
 from identity import SecretKey, Signer, encode_npub
 from identity import log as logs
 from identity.receipts import KeyLeaf, parse_leaf, write_leaf
-from identity.roots import Head
+from identity.roots import APP_DATA, ROOT_NAME, ROOT_REPLACEABLE, Head
 from identity.rotation import KEYS_MAX, Rotation, commitment, parse_rotation
+from relay_bridge import Filter
 from store import Database, Transaction
 from wallet import Seed
+
+ROOTS_ASKED: Final = 10
+ASK_SECONDS_MAX: Final = 10.0
 
 _PURPOSE: Final = "log-key"
 
@@ -58,7 +63,8 @@ async def begin_log(post: Post, key: str) -> None:
 async def sign_rotation(post: Post, old: str, new: Signer, old_signer: Signer | None) -> Rotation:
     """The event by which the log of the key `old` goes over to that of `new`; without `old_signer` it is a recovery.
 
-    Nothing is written. Raises `RotationRefused` if there is nothing to go over from, or the log had that key before.
+    Nothing is written. Raises `RotationRefused` if there is nothing to go over from, or the new key has a log already:
+    this one before, or another one. Relays are asked for that.
     """
     log = await log_of(post.db, old)
     rows = await queries_keys.of_log(post.db, log)
@@ -71,6 +77,11 @@ async def sign_rotation(post: Post, old: str, new: Signer, old_signer: Signer | 
         raise RotationRefused(f"{encode_npub(new.public_key)} had this log before, and a key has it once")
     if len(keys) == KEYS_MAX:
         raise RotationRefused(f"a log has {KEYS_MAX} keys at most")
+    if await _has_other_log(post, new.public_key, log):
+        raise RotationRefused(
+            f"{encode_npub(new.public_key)} has a log already, and to be a key of two logs is held against an "
+            "agent: take a key that was never an agent's, or the next one of this post's words (leave --to out)"
+        )
     if old_signer is None and not await _is_committed(post, log):
         raise RotationRefused(
             f"the log of {encode_npub(old)} is not committed to a key of this post's words, so nobody could tell the "
@@ -86,6 +97,18 @@ async def sign_rotation(post: Post, old: str, new: Signer, old_signer: Signer | 
     if old_signer is not None:
         event = await old_signer.sign(rotation.countersigned(event))
     return parse_rotation(event)
+
+
+async def _has_other_log(post: Post, key: str, log: str) -> bool:
+    """Whether a key has a log besides this one, here or at relays, that it began or was handed on to."""
+    if await queries_keys.get(post.db, key) or (await logs.read_frontier(post.db, key)).size:
+        return True
+    roots = (
+        Filter(kinds=(ROOT_REPLACEABLE,), authors=(key,), tags={"d": (ROOT_NAME,)}),
+        Filter(kinds=(APP_DATA,), authors=(key,), tags={"t": (ROOT_NAME,)}, limit=ROOTS_ASKED),
+    )
+    found = await post.pool.query(roots, seconds_max=ASK_SECONDS_MAX)
+    return any(log_signed_by(key, event) not in (None, log) for event in found)
 
 
 async def _is_committed(post: Post, log: str) -> bool:

@@ -6,18 +6,19 @@ remembered where there is a database.
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from dvm import queries_reputation as queries
+from dvm.reputation.conduct import check_conduct, log_signed_by
 from dvm.reputation.gathering import Gathering
 from dvm.reputation.settlements import MintWitness, look
-from identity import Event, InvalidReceipt
-from identity.audit import Audit, Verdict, audit
+from identity import Event
+from identity.audit import Audit, Settlement, audit, candidates
 from identity.published import Finding, Shown, State, check_roots, read_book, read_state, sort_events
-from identity.receipts import REVIEW
+from identity.receipts import REVIEW, Review
 from identity.roots import Head
-from identity.rotation import KEYS_MAX, ROTATION_NAME, parse_rotation
+from identity.rotation import KEYS_MAX, ROTATION_NAME
 from relay_bridge import RelayPool
 from store import Clock, Database
 
@@ -83,14 +84,19 @@ class Reader:
         return Material(tuple(events.values()), shown, whole, _views(gathering, state), known)
 
     async def _follow(self, gathering: Gathering, agent: str) -> State:
-        """The log that the agent's key is of. Relays are asked for each key that it comes upon."""
+        """The log that the agent's key is of: the one that it began, if it did. Others that it signed for do not hide
+        that one, and are a finding. Relays are asked for each key that it comes upon.
+        """
         for _ in range(ROUNDS_MAX):
             logs = _logs_of(agent, gathering.called(ROTATION_NAME))
             states = [await self._state(log, gathering) for log in logs]
             keys = dict.fromkeys(key for state in states for key in state.chain.keys)
             if not await gathering.ask_of(list(keys)[:KEYS_MAX]):
                 break
-        return next(state for state in states if agent in state.chain.keys)
+        *others, own = states
+        if _has_begun(agent, sort_events(agent, gathering.events.values())):
+            return own
+        return max((one for one in others if agent in one.chain), key=_size, default=own)
 
     async def _state(self, log: str, gathering: Gathering) -> State:
         shown = sort_events(log, gathering.events.values())
@@ -106,42 +112,47 @@ class Reader:
             await queries.note_seen_root(tx, state.chain.log, root.head.size, event, refuted)
 
     def check_roots(self, material: Material) -> tuple[Finding, ...]:
-        """What is wrong with the published roots."""
-        return tuple(check_roots(material.shown, material.state, self._clock.now()))
+        """What is wrong with the published roots, and with what the log's keys did besides."""
+        roots = check_roots(material.shown, material.state, self._clock.now())
+        return (*roots, *_conduct(material))
 
     async def judge(self, material: Material) -> Audit:
-        """What it all amounts to. Mints are asked only about payments that decide what becomes of a receipt."""
-        log, now = material.state.chain.log, self._clock.now()
-        settlements = {event.id: look(review) for event, review in material.shown.reviews}
-        asked: set[str] = set()
-        while True:
-            judged = await asyncio.to_thread(audit, log, material.events, settlements, now, material.known)
-            if self._witness is None:
-                return judged
-            doubtful = {
-                receipt.review_event.id: receipt.review
-                for receipt in judged.receipts
-                if receipt.verdict is Verdict.UNASKED and receipt.review_event and receipt.review
-            }
-            if doubtful.keys() <= asked:
-                return judged
-            asked |= doubtful.keys()
-            found = await asyncio.gather(*(self._witness.look(review) for review in doubtful.values()))
-            settlements |= dict(zip(doubtful, found, strict=True))
+        """What it all amounts to. Evidence is looked at, and mints are asked, only where that can matter; once."""
+        log, now, known = material.state.chain.log, self._clock.now(), material.known
+        chosen = await asyncio.to_thread(candidates, log, material.events, now, known)
+        if self._witness is None:
+            settlements = await asyncio.to_thread(_look_at, chosen)
+        else:
+            found = await asyncio.gather(*(self._witness.look(review) for _, review in chosen))
+            settlements = {event.id: one for (event, _), one in zip(chosen, found, strict=True)}
+        judged = await asyncio.to_thread(audit, log, material.events, settlements, now, known)
+        conduct = await asyncio.to_thread(_conduct, material)
+        return replace(judged, findings=(*judged.findings, *conduct))
+
+
+def _conduct(material: Material) -> list[Finding]:
+    return list(check_conduct(material.state.chain, material.shown, material.events))
+
+
+def _look_at(reviews: Iterable[tuple[Event, Review]]) -> dict[str, Settlement]:
+    return {event.id: look(review) for event, review in reviews}
 
 
 def _logs_of(agent: str, rotations: Iterable[Event]) -> list[str]:
     """The logs that a key may be of, its own one last: those that it names itself, in a rotation."""
-    logs = []
-    for event in rotations:
-        try:
-            rotation = parse_rotation(event)
-        except InvalidReceipt:
-            continue
-        if agent in (rotation.old, rotation.new) and (rotation.by_both or event.pubkey == agent):
-            logs.append(rotation.log)
-    others = sorted(set(logs) - {agent})
+    named = {log_signed_by(agent, event) for event in rotations}
+    others = sorted(log for log in named if log not in (None, agent))
     return [*others[:LOGS_MAX], agent]
+
+
+def _has_begun(agent: str, shown: Shown) -> bool:
+    """Whether the key published roots, or the first leaves, of a log that is named by it."""
+    roots = any(event.pubkey == agent for event, _ in shown.roots)
+    return roots or any(event.pubkey == agent and page.first == 0 for event, page in shown.pages)
+
+
+def _size(state: State) -> int:
+    return state.head.size if state.head else 0
 
 
 def _views(gathering: Gathering, state: State) -> tuple[RelayView, ...]:

@@ -5,7 +5,7 @@ whom we believe. Asking needs no wallet and writes nothing. What each class of e
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Final, Self
@@ -22,6 +22,7 @@ from wallet.proofs import SAT, Dleq, Lock, Proof
 
 NO_EVIDENCE: Final = Settlement(frozenset(), 0, doubt="the review shows no payment")
 NOT_OURS: Final = "not one of your mints"
+LOOKED_AT_ONCE: Final = 8  # reviews, each in a thread while it is computed
 
 
 class MintWitness:
@@ -39,6 +40,7 @@ class MintWitness:
         self._listed: dict[str, list[KeysetAnswer]] = {}
         self._keysets: dict[tuple[str, str], Keyset] = {}
         self._turns = {url: asyncio.Lock() for url in self._clients}
+        self._room = asyncio.Semaphore(LOOKED_AT_ONCE)
 
     async def __aenter__(self) -> Self:
         return self
@@ -52,7 +54,11 @@ class MintWitness:
 
         `asked` stays empty where the mint was not asked or did not answer: see `unasked`.
         """
-        found = look(review)
+        async with self._room:
+            return await self._look(review)
+
+    async def _look(self, review: Review) -> Settlement:
+        found = await asyncio.to_thread(look, review)
         if found.doubt or not isinstance(review.evidence, SpentLock):
             return found
         try:
@@ -66,7 +72,7 @@ class MintWitness:
         try:
             await self._check_signed(client, review.evidence.coins)
             states = await client.check_state(sorted(found.marks))
-            _check_taken(review.evidence.coins, states)
+            await asyncio.to_thread(_check_taken, review.evidence.coins, states)
         except (MintUnavailable, MintError) as error:
             self.unasked[review.evidence.mint] = str(error)
             return found
@@ -75,13 +81,10 @@ class MintWitness:
         checks = f"{mint}: signed these coins, and they are spent with a signature of that key"
         return replace(found, asked=(checks,))
 
-    async def _check_signed(self, client: MintClient, coins: Iterable[SpentCoin]) -> None:
+    async def _check_signed(self, client: MintClient, coins: Sequence[SpentCoin]) -> None:
         """Raises `InvalidProof`, `InvalidKeyset` unless the mint made these coins, and `MintUnavailable`."""
-        for coin in coins:
-            keyset = await self._keyset(client, coin.keyset_id)
-            proof = Proof(coin.amount, keyset.id, coin.secret, coin.C, Dleq(coin.e, coin.s, coin.r))
-            if keyset.unit != SAT or not verify_dleq_proof(proof, keyset.key(coin.amount)):
-                raise InvalidProof("the mint did not make these coins, or not of sats")
+        keysets = [await self._keyset(client, coin.keyset_id) for coin in coins]
+        await asyncio.to_thread(_check_made, list(zip(coins, keysets, strict=True)))
 
     async def _keyset(self, client: MintClient, keyset_id: str) -> Keyset:
         """A keyset of the mint, whole or short id, whose keys hash to its id. Asked for once."""
@@ -146,6 +149,14 @@ def _lock_of(coin: SpentCoin) -> Lock:
 
 def _is_signed(secret: str, witness: str | None, key: str) -> bool:
     return bool(signers(secret, witness, (key,)))
+
+
+def _check_made(coins: Iterable[tuple[SpentCoin, Keyset]]) -> None:
+    """Raises `InvalidProof` unless each coin is of sats and signed by its keyset."""
+    for coin, keyset in coins:
+        proof = Proof(coin.amount, keyset.id, coin.secret, coin.C, Dleq(coin.e, coin.s, coin.r))
+        if keyset.unit != SAT or not verify_dleq_proof(proof, keyset.key(coin.amount)):
+            raise InvalidProof("the mint did not make these coins, or not of sats")
 
 
 def _check_taken(coins: Iterable[SpentCoin], states: dict[str, ProofStateAnswer]) -> None:

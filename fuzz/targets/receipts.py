@@ -6,9 +6,10 @@ from typing import Final
 
 from fuzz.kit import ALICE, BOB, NOW, as_json, as_verified, signed, text_of
 from identity import merkle
-from identity.audit import Settlement, audit
+from identity.audit import Settlement, audit, candidates
 from identity.errors import InvalidEvent, InvalidReceipt
 from identity.event import Event, EventTemplate, make_rumor, make_template, parse_rumor, sign_event
+from identity.keys import SecretKey
 from identity.receipts import (
     LEAF_BYTES_MAX,
     REVIEW,
@@ -20,6 +21,7 @@ from identity.receipts import (
     ReviewLeaf,
     SpentCoin,
     SpentLock,
+    claim_lock,
     parse_leaf,
     parse_review,
     write_leaf,
@@ -29,7 +31,9 @@ from identity.rotation import Rotation, commitment, parse_rotation
 from identity.scores import read_records, score
 
 _ID: Final = "ab" * 32
-_LOCK: Final = "02" + "cd" * 32
+_LOCK_KEY: Final = SecretKey(b"\xcd" * 32)
+_LOCK: Final = _LOCK_KEY.compressed_public_key
+_CLAIM: Final = claim_lock(_LOCK_KEY, ALICE.public_key, _ID)
 _EVENTS_MAX: Final = 40
 
 
@@ -114,6 +118,9 @@ def _audit(data: bytes) -> None:
     }
     found = audit(ALICE.public_key, events, settlements, NOW)
     assert audit(ALICE.public_key, events[::-1], settlements, NOW) == found
+    asked = candidates(ALICE.public_key, events, NOW)
+    assert asked == candidates(ALICE.public_key, events[::-1], NOW)
+    assert len({event.id for event, _ in asked}) == len(asked)
     assert 0 <= score(read_records(found, NOW), NOW).value <= 1
 
 
@@ -121,7 +128,7 @@ CHECKS = {
     "review": _review, "leaf": _leaf, "root": _root, "page": _page, "rotation": _rotation, "audit": _audit,
 }  # fmt: skip
 _COIN: Final = SpentCoin(5, "00ad268c4d1f5826", "secret", _LOCK, *(_ID,) * 3, witness='{"signatures":[]}')
-_OFFER: Final = signed(7000, "", [["e", _ID], ["p", BOB.public_key], ["lock", _LOCK]])
+_OFFER: Final = signed(7000, "", [["e", _ID], ["p", BOB.public_key], ["lock", _LOCK, _CLAIM]])
 _PLAIN: Final = Review(
     request_id=_ID, provider=ALICE.public_key, kind=5050, method="escrow", amount_msat=5000, rating=4
 )
@@ -145,7 +152,7 @@ _LEAVES: Final = tuple(
         KeyLeaf(key=ALICE.public_key, next=commitment(BOB.public_key), at=NOW),
         JobLeaf(
             request=_ID, customer=BOB.public_key, kind=5050, method="escrow", outcome=Outcome.PAID, amount_msat=5000,
-            at=NOW, disputed=True, confidence=0.5, lock=_LOCK, hash=_ID, result=_ID,
+            at=NOW, disputed=True, confidence=0.5, lock=_LOCK, lock_sig=_CLAIM, hash=_ID, result=_ID,
         ),
         ReviewLeaf(review=_REVIEWS[0].id, request=_ID, at=NOW, answer="thanks"),
     )

@@ -20,6 +20,7 @@ from identity.receipts import (
     ReviewLeaf,
     SpentCoin,
     SpentLock,
+    claim_lock,
     write_leaf,
 )
 from identity.roots import Head, Root
@@ -33,10 +34,11 @@ OTHER_KEY = SecretKey(bytes([6]) * 32).compressed_public_key
 REQUEST, RESULT = "aa" * 32, "bb" * 32
 PREIMAGE = "cc" * 32
 HASH = sha256(bytes.fromhex(PREIMAGE)).hexdigest()
+CLAIM = claim_lock(LOCK, AGENT.public_key, REQUEST)
 FIRST_LEAF = KeyLeaf(key=AGENT.public_key, next=commitment(NEXT.public_key), at=NOW - 5000)
 JOB = JobLeaf(
     request=REQUEST, customer=CUSTOMER.public_key, kind=5050, method="escrow", outcome=Outcome.PAID,
-    amount_msat=3000, at=NOW - 3000, result=RESULT, confidence=0.85, lock=LOCK_KEY,
+    amount_msat=3000, at=NOW - 3000, result=RESULT, confidence=0.85, lock=LOCK_KEY, lock_sig=CLAIM,
 )  # fmt: skip
 INVOICED = JobLeaf(
     request=REQUEST, customer=CUSTOMER.public_key, kind=5050, method="invoice", outcome=Outcome.PAID,
@@ -72,7 +74,8 @@ def offer(
     """The agent's offer, which names the lock, or the invoice."""
     tags: list[tuple[str, ...]] = [("status", "payment-required"), ("e", request), ("p", customer.public_key)]
     invoice = told.get("invoice")
-    tags.append(("amount", "3000", invoice) if invoice else ("lock", told.get("lock", LOCK_KEY)))
+    lock = ("lock", told.get("lock", LOCK_KEY), told.get("claim", CLAIM))
+    tags.append(("amount", "3000", invoice) if invoice else lock)
     return sign_event(make_template(7000, tags=tags, created_at=NOW - 4000), by)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -19,6 +20,7 @@ from identity.receipts import (
     ReviewLeaf,
     SpentCoin,
     SpentLock,
+    claim_lock,
     write_leaf,
 )
 from identity.roots import LEAVES_NAME, Head, Root, make_pages
@@ -41,9 +43,20 @@ def an_id(name: object) -> str:
     return sha256(str(name).encode()).hexdigest()
 
 
+def lock_key(name: object) -> SecretKey:
+    """A one-job key."""
+    return SecretKey(sha256(str(name).encode()).digest())
+
+
 def point(name: object) -> str:
-    """A key as it is in locks."""
-    return "02" + an_id(name)
+    """The public one, as it is in locks."""
+    return lock_key(name).compressed_public_key
+
+
+@cache
+def claim(name: object, by: SecretKey, request: str) -> str:
+    """What that key signs to be an agent's, for a job: signatures differ each time, and leaves must not."""
+    return claim_lock(lock_key(name), by.public_key, request)
 
 
 def coin(name: object, amount: int = 5) -> SpentCoin:
@@ -56,13 +69,16 @@ def first_leaf() -> KeyLeaf:
     return KeyLeaf(key=AGENT.public_key, next=commitment(NEXT.public_key), at=NOW - 400 * DAY)
 
 
-def job(number: int, **other: Any) -> JobLeaf:
-    """Job number so-and-so, of the customer with that number, for 5 sat under a lock."""
+def job(number: int, lock: object = None, by: SecretKey = AGENT, **other: Any) -> JobLeaf:
+    """Job number so-and-so, of the customer with that number, for 5 sat under a lock: its own, that of the name, or none."""
     told: dict[str, Any] = {
         "request": an_id(f"request {number}"), "customer": customer(number).public_key, "kind": 5050, "method": "escrow",
-        "outcome": Outcome.PAID, "amount_msat": 5000, "at": NOW - 10 * DAY + number, "lock": point(f"lock {number}"),
-    }  # fmt: skip
-    return JobLeaf(**(told | other))
+        "outcome": Outcome.PAID, "amount_msat": 5000, "at": NOW - 10 * DAY + number,
+    } | other  # fmt: skip
+    if lock != "":
+        name = lock or f"lock {number}"
+        told = {"lock": point(name), "lock_sig": claim(name, by, told["request"])} | told
+    return JobLeaf(**told)
 
 
 def offer(number: int, by: SecretKey = AGENT, **other: str) -> Event:
@@ -70,7 +86,7 @@ def offer(number: int, by: SecretKey = AGENT, **other: str) -> Event:
     said = {
         "request": an_id(f"request {number}"),
         "customer": customer(number).public_key,
-        "lock": point(f"lock {number}"),
+        "lock": f"lock {number}",
     }
     said |= other
     tags: list[tuple[str, ...]] = [
@@ -78,7 +94,8 @@ def offer(number: int, by: SecretKey = AGENT, **other: str) -> Event:
         ("e", said["request"]),
         ("p", said["customer"]),
     ]
-    tags += [("amount", "5000", said["bolt11"]) if "bolt11" in said else ("lock", said["lock"])]
+    lock = ("lock", point(said["lock"]), claim(said["lock"], by, said["request"]))
+    tags.append(("amount", "5000", said["bolt11"]) if "bolt11" in said else lock)
     return sign_event(make_template(7000, tags=tags, created_at=NOW - 11 * DAY), by)
 
 

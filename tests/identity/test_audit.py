@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from identity.audit import Kind, Settlement, Verdict, audit
-from identity.event import Event, make_template, sign_event
+from identity.audit import Kind, Settlement, Verdict, audit, candidates
+from identity.event import Event, EventTemplate, make_template, sign_event
 from identity.keys import SecretKey
 from identity.receipts import KeyLeaf, Outcome, Preimage, ReviewLeaf, parse_review, write_leaf
 from identity.roots import DETOURS_MAX, Page, Root, find_leaves, make_pages
@@ -83,8 +83,48 @@ def test_the_amount_of_an_invoice_that_only_the_log_names_is_the_logs() -> None:
     made_up = Settlement(frozenset({payment_hash(0)}), 9_000_000, hash=payment_hash(0))
     world.tell(review(0, evidence=preimage(0), amount_msat=9_000_000), made_up)
     receipt = only(world.judge())
-    assert receipt.verdict is Verdict.NO_PAYMENT
-    assert "9000000 msat are claimed, and 5000 msat were paid" in receipt.reason
+    assert (receipt.verdict, receipt.paid_msat) == (Verdict.SETTLED, 5000)
+
+
+def test_a_log_with_too_low_an_amount_is_rid_of_no_review() -> None:
+    world = World()
+    world.log(job(0, lock="", hash=payment_hash(0), amount_msat=4999), job(1, amount_msat=4999))
+    world.publish()
+    found = Settlement(frozenset({payment_hash(0)}), 5000, hash=payment_hash(0))
+    signed = offer(0, bolt11=preimage(0).bolt11)
+    world.tell(review(0, rating=1, evidence=preimage(0), offer=signed), found)
+    world.tell(review(1, rating=1), settled(1))
+    assert [(one.verdict, one.paid_msat) for one in world.judge().receipts] == [(Verdict.SETTLED, 5000)] * 2
+
+
+def test_a_log_that_calls_the_money_lost_is_rid_of_no_review() -> None:
+    world = World()
+    world.log(job(0, outcome=Outcome.LOST))
+    world.publish()
+    world.tell(review(0, rating=1), settled(0))
+    assert only(world.judge()).verdict is Verdict.SETTLED
+
+
+@pytest.mark.parametrize("other", [{"kind": 5051}, {"result_id": an_id("another")}])
+def test_a_review_of_another_kind_or_result_than_the_log_has(other: dict[str, Any]) -> None:
+    world = World()
+    world.log(job(0, result=an_id("result")), job(1, lock="", hash=payment_hash(1), result=an_id("result")))
+    world.publish()
+    found = Settlement(frozenset({payment_hash(1)}), 5000, hash=payment_hash(1))
+    world.tell(review(0, **other), settled(0))
+    world.tell(review(1, evidence=preimage(1), **other), found)
+    receipts = world.judge().receipts
+    assert [one.verdict for one in receipts] == [Verdict.NO_PAYMENT] * 2
+    assert "another kind or result" in receipts[0].reason
+
+
+@pytest.mark.parametrize("other", [{"kind": 5051}, {"result_id": an_id("another")}])
+def test_a_log_of_another_kind_or_result_is_rid_of_no_review_with_an_offer(other: dict[str, Any]) -> None:
+    world = World()
+    world.log(job(0, result=an_id("result")))
+    world.publish()
+    world.tell(review(0, rating=1, offer=offer(0), **other), settled(0))
+    assert only(world.judge()).verdict is Verdict.SETTLED
 
 
 @pytest.mark.parametrize(
@@ -128,7 +168,7 @@ def test_an_invoice_that_the_offer_does_not_name_or_that_was_not_paid(
     assert "paid for something else" in receipt.reason
 
 
-@pytest.mark.parametrize("outcome", [Outcome.REFUNDED, Outcome.RETURNED, Outcome.LOST])
+@pytest.mark.parametrize("outcome", [Outcome.REFUNDED, Outcome.RETURNED, Outcome.SENT_BACK])
 def test_money_that_the_agent_did_not_keep_settles_nothing(outcome: Outcome) -> None:
     world = World()
     world.log(job(0, outcome=outcome, amount_msat=0))
@@ -222,7 +262,7 @@ def test_an_offer_that_the_agent_did_not_sign_for_this_names_nobody(made_up: Eve
 
 def test_an_offer_of_another_lock_settles_nothing() -> None:
     world = honest(1)
-    world.tell(review(7, offer=offer(7, lock=point("another"))), settled(7))
+    world.tell(review(7, offer=offer(7, lock="another")), settled(7))
     assert verdicts(world.judge()) == [Verdict.SILENT, Verdict.NO_PAYMENT]
 
 
@@ -247,7 +287,7 @@ def test_the_time_to_answer_begins_when_the_job_has_ended() -> None:
 def test_a_log_that_gives_a_job_to_another_customer_contradicts_its_offer() -> None:
     world = World()
     puppet = customer(99)
-    world.log(job(0, customer=puppet.public_key, lock=point("puppet")))
+    world.log(job(0, customer=puppet.public_key, lock="puppet"))
     good = world.tell(
         review(0, by=puppet), settled(0, lock=point("puppet"), marks=frozenset({an_id("Y puppet")}))
     )
@@ -298,15 +338,88 @@ def test_a_review_that_was_seen_first_and_answered_later() -> None:
     assert kinds(world.judge()) == [Kind.DOUBLE_ANSWER]
 
 
-def test_one_payment_in_the_reviews_of_two_jobs() -> None:
+@pytest.mark.parametrize("ratings", [(5, 5), (1, 5), (5, 1)])
+def test_one_payment_in_the_reviews_of_two_jobs(ratings: tuple[int, int]) -> None:
+    """An agent that moves a customer's coins to a puppet's job keeps the worse one of the two words."""
     world = World()
-    world.log(job(0), job(1, lock=point("lock 0")))
+    world.log(job(0), job(1, lock="lock 0"))
     world.publish()
-    first = world.tell(review(0), settled(0))
-    second = world.tell(review(1), settled(0))
+    first = world.tell(review(0, rating=ratings[0]), settled(0))
+    second = world.tell(review(1, rating=ratings[1]), settled(0))
     found = world.judge()
-    assert verdicts(found) == [Verdict.SETTLED, Verdict.NO_PAYMENT]
+    expected = [Verdict.SETTLED, Verdict.NO_PAYMENT]
+    assert verdicts(found) == (expected[::-1] if ratings == (5, 1) else expected)
     assert the(found, Kind.DOUBLE_PAYMENT).events == (first, second)
+    assert the(found, Kind.DOUBLE_LOCK).is_proven
+
+
+def test_one_payment_in_the_review_of_a_dropped_job_and_of_a_puppets() -> None:
+    world = World()
+    world.log(job(0, lock="lock 7"))
+    world.publish()
+    world.tell(review(0), settled(7))
+    world.tell(review(7, rating=1, offer=offer(7)), settled(7))
+    assert verdicts(world.judge()) == [Verdict.NO_PAYMENT, Verdict.SETTLED]
+
+
+def test_one_invoice_in_the_log_for_two_jobs() -> None:
+    world = World()
+    world.log(*(job(number, lock="", hash=payment_hash(0)) for number in range(2)))
+    world.publish()
+    assert (
+        "leaf 2 names the lock or the invoice that leaf 1 does" in the(world.judge(), Kind.DOUBLE_LOCK).text
+    )
+
+
+def test_a_second_customer_of_one_job_that_the_agent_signed_for_as_well() -> None:
+    world = World()
+    world.log(job(0))
+    world.publish()
+    puppet = customer(99)
+    world.tell(review(0, by=puppet, offer=offer(0, customer=puppet.public_key)), settled(0))
+    bad = world.tell(review(0, rating=1), settled(0))
+    elsewhere = settled(0, asked=(), marks=frozenset({an_id("elsewhere")}))
+    world.tell(
+        review(0, by=customer(98), rating=1, offer=offer(0, customer=customer(98).public_key)), elsewhere
+    )
+    found = world.judge()
+    assert [one.review_event for one in found.receipts if one.verdict is Verdict.SETTLED] == [bad]
+    assert Kind.CONTRADICTION in kinds(found)
+
+
+def test_coins_of_another_agents_job_pay_for_nothing() -> None:
+    """Its review is public; a log can repeat its lock, and so can an offer: the key itself never signed that."""
+    world = World()
+    theirs = job(0, by=STRANGER)
+    mine = job(1, request=an_id("request 2"))
+    world.log(theirs, structs.replace(mine, request=an_id("request 1")), job(3, lock_sig=""))
+    world.publish()
+    copied = structs.replace(offer(7), tags=offer(7, by=STRANGER).tags)
+    told = {"kind": 7000, "content": "", "tags": copied.tags, "created_at": copied.created_at}
+    world.tell(review(7, offer=sign_event(EventTemplate(**told), AGENT)), settled(7))
+    for number in (0, 1, 3):
+        world.tell(review(number), settled(number))
+    found = world.judge()
+    assert verdicts(found) == [Verdict.NO_PAYMENT] * 4
+    assert all("paid for something else" in one.reason for one in found.receipts)
+
+
+# -- whom a mint is asked about
+
+
+def test_only_reviews_that_can_count_are_candidates() -> None:
+    world = honest(2)
+    mine = [event for event in world.events if event.kind == 1985]
+    many = [world.tell(review(0, rating=1, at=NOW - 500 + number)) for number in range(9)]
+    dropped = world.tell(review(7, rating=1, offer=offer(7)))
+    world.tell(review(7))
+    world.tell(review(0, by=STRANGER))
+    world.tell(review(0, by=AGENT))
+    world.tell(review(1, evidence=None))
+    world.tell(review(1, at=NOW + 901))
+    found = candidates(AGENT.public_key, world.events[::-1], NOW)
+    assert [event for event, _ in found] == [*mine, *many[:3], dropped]
+    assert all(parse_review(event) == told for event, told in found)
 
 
 def test_a_review_copied_by_another_key_pays_for_nothing() -> None:
@@ -682,15 +795,21 @@ def recovered(world: World, at: int = NOW - 6 * DAY) -> None:
     world.publish(at=at + 60, by=NEXT)
 
 
-def test_who_stole_a_key_makes_no_jobs_by_offers_of_it() -> None:
+def test_who_stole_a_key_makes_no_jobs_by_offers_of_it_and_nobody_hides_a_job_by_calling_it_stolen() -> None:
     world = honest(2)
-    world.tell(review(7, rating=1, offer=offer(7)), settled(7))
+    bad = world.tell(review(7, rating=1, offer=offer(7)), settled(7))
     assert verdicts(world.judge())[-1] is Verdict.SETTLED
     recovered(world)
     found = world.judge()
     assert found.chain.keys == (AGENT.public_key, NEXT.public_key)
-    assert found.findings == ()
+    dropped = the(found, Kind.DROPPED)
+    assert not dropped.is_proven
+    assert dropped.events == (bad,)
+    assert "only a lost key signed" in dropped.text
     assert verdicts(found)[-1] is Verdict.NEVER_PAID
+    assert bad in [event for event, _ in candidates(AGENT.public_key, world.events, NOW)]
+    world.settlements[bad.id] = settled(7, asked=())
+    assert world.judge().findings == ()
 
 
 def test_an_offer_by_a_key_that_does_not_count_yet() -> None:
@@ -735,7 +854,7 @@ def everything() -> World:
     for rating in (1, 2):
         one.tell(review(1, rating=rating, at=NOW - 5 * DAY), settled(1))
     one.tell(review(7, offer=offer(7)), settled(7))
-    one.tell(review(8, offer=offer(8, lock=point("lock 7"))), settled(7))
+    one.tell(review(8, offer=offer(8, lock="lock 7")), settled(7))
     one.tell(review(12, at=NOW + 3000), settled(12))
     handed_on(one)
     return one

@@ -33,7 +33,7 @@ from identity.receipt_file import (
     make_file,
     parse_file,
 )
-from identity.receipts import SpentLock, write_leaf
+from identity.receipts import SpentLock, claim_lock, write_leaf
 from identity.roots import Head
 from tests.identity.receipt_files import (
     AGENT,
@@ -66,6 +66,8 @@ from tests.identity.receipt_files import (
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "verify_receipt.py"
 ME = AGENT.public_key
+CLAIM_OF_ANOTHER = claim_lock(LOCK, THIEF.public_key, REQUEST)
+CLAIM_FOR_ANOTHER_JOB = claim_lock(LOCK, ME, RESULT)
 
 
 def load_example() -> Any:
@@ -190,6 +192,12 @@ def rotated(*, by_both: bool) -> ReceiptFile:
     return log_of(review).rotate(AGENT, NEXT, by_both=by_both).add(JOB).file(review=review, by=NEXT)
 
 
+def claimed_by_a_later_key() -> ReceiptFile:
+    review = signed(replace(REVIEW, offer=None))
+    job = structs.replace(JOB, lock_sig=claim_lock(LOCK, NEXT.public_key, REQUEST))
+    return log_of(review, job).rotate(AGENT, NEXT, by_both=True).file(review=review, by=NEXT)
+
+
 def handed_twice() -> ReceiptFile:
     review = signed(REVIEW)
     log = log_of(review).rotate(AGENT, NEXT, by_both=True).publish().rotate(NEXT, THIEF, by_both=False)
@@ -226,6 +234,7 @@ def as_late_as_can_be() -> ReceiptFile:
         (replaceable, "relay"),
         (handed_on, "relay"),
         (recovered, "relay"),
+        (claimed_by_a_later_key, "relay"),
         (handed_twice, "relay"),
         (bare_root, "relay"),
         (first_root, "relay"),
@@ -405,6 +414,10 @@ def review_of(**changes: Any) -> Callable[[], ReceiptFile]:
     return lambda: with_review(signed(replace(REVIEW, offer=None, **changes)))
 
 
+def job_with(**changes: Any) -> Callable[[], ReceiptFile]:
+    return lambda: with_review(signed(replace(REVIEW, offer=None)), structs.replace(JOB, **changes))
+
+
 def coins_of(*coins: Any) -> Callable[[], ReceiptFile]:
     return review_of(evidence=SpentLock(COINS.mint, coins))
 
@@ -520,7 +533,11 @@ KEPT: dict[str, list[Callable[[], ReceiptFile]]] = {
         coins_of(coin(4, secret("01", key=OTHER_KEY, kind="HTLC"))), coins_of(coin(4, secret("01", kind="P2BK"))),
         coins_of(coin(3, secret("01")), coin(1, secret("02", key=OTHER_KEY))),
     ],
-    "that key signed": [
+    "signed that it is of this agent": [
+        job_with(lock_sig=""), job_with(lock_sig=CLAIM_OF_ANOTHER), job_with(lock_sig=CLAIM_FOR_ANOTHER_JOB),
+        job_with(lock_sig=claim_lock(THIEF, ME, REQUEST)),
+    ],
+    "that key signed for": [
         coins_of(coin(4, secret("01"), signer=THIEF)), coins_of(replace(coin(4, secret("01")), witness="{}")),
         coins_of(replace(coin(4, secret("01")), witness="[1]")),
         coins_of(replace(coin(4, secret("01")), witness='{"signatures":["zz"]}')),
@@ -545,6 +562,7 @@ def test_no_forgery_passes(why: str, make: Callable[[], ReceiptFile]) -> None:
     "false",
     [
         offer(request="ff" * 32), offer(customer=THIEF), offer(by=THIEF), offer(lock=OTHER_KEY),
+        offer(claim=""), offer(claim=CLAIM_OF_ANOTHER),
         resigned(offer(), AGENT, kind=1), replace_event(offer(), content="other words"),
     ],
 )  # fmt: skip

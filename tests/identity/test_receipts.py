@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from identity import InvalidReceipt, make_template, parse_event, sign_event
 from identity.event import Event, Tag
+from identity.keys import SecretKey
 from identity.receipts import (
     AMOUNT_MSAT_MAX,
     COINS_MAX,
@@ -28,6 +29,8 @@ from identity.receipts import (
     ReviewLeaf,
     SpentCoin,
     SpentLock,
+    claim_lock,
+    is_lock_of,
     parse_leaf,
     parse_review,
     read_confidence,
@@ -60,11 +63,12 @@ reviews = st.builds(
     text=texts,
 )  # fmt: skip
 shares = st.none() | st.floats(0, 1)
+signatures = st.binary(min_size=64, max_size=64).map(bytes.hex)
 leaves = (
     st.builds(
         JobLeaf, request=ids, customer=ids, kind=amounts, method=words, outcome=st.sampled_from(Outcome),
         amount_msat=amounts, at=amounts, disputed=st.booleans(), result=st.none() | ids, confidence=shares,
-        lock=st.just("") | points, hash=st.none() | ids,
+        lock=st.just("") | points, lock_sig=st.just("") | signatures, hash=st.none() | ids,
     )
     | st.builds(ReviewLeaf, review=ids, request=ids, at=amounts, answer=texts)
     | st.builds(KeyLeaf, key=ids, next=ids, at=amounts, rotation=texts)
@@ -194,7 +198,7 @@ def with_members(leaf: Leaf, **members: Any) -> str:
         *(with_members(JOB, confidence=value) for value in (-0.1, 1.1, "0.5")),
         *(with_members(JOB, **{name: value}) for name, value in (
             ("type", "other"), ("outcome", "won"), ("method", "two words"), ("method", "a\n"), ("disputed", 1),
-            ("lock", "04" + "aa" * 32), ("besides", 1),
+            ("lock", "04" + "aa" * 32), ("lock_sig", "aa" * 32), ("lock_sig", "AA" * 64), ("besides", 1),
         )),
         with_members(INVOICED, hash="aa"), with_members(FIRST_LEAF, next="left out"), with_members(FIRST_LEAF, key="aa"),
         with_members(ReviewLeaf(review="aa" * 32, request="bb" * 32, at=1), answer="x" * (TEXT_CHARS_MAX + 1)),
@@ -213,3 +217,16 @@ def test_a_leaf_has_a_limit() -> None:
     assert parse_leaf(write_leaf(most)) == most
     with pytest.raises(ValueError, match="bytes at most"):
         write_leaf(msgspec.structs.replace(most, rotation=most.rotation + "x"))
+
+
+def test_a_lock_is_of_the_agent_and_the_job_that_its_own_key_signed_for() -> None:
+    key, agent, request = SecretKey(b"\x05" * 32), CUSTOMER.public_key, "aa" * 32
+    lock, signature = key.compressed_public_key, claim_lock(key, agent, request)
+    assert is_lock_of(lock, signature, agent, request)
+    for wrong in (
+        (lock, signature, agent, "bb" * 32), (lock, signature, key.public_key, request), ("", signature, agent, request),
+        (CUSTOMER.compressed_public_key, signature, agent, request), (lock, "", agent, request), (lock, "00" * 64, agent, request),
+        (lock[2:], signature, agent, request), (lock, signature.upper(), agent, request), (lock, signature + "00", agent, request),
+        ("02" + "ff" * 32, signature, agent, request),
+    ):  # fmt: skip
+        assert not is_lock_of(*wrong)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from identity.audit import Settlement
 from identity.receipts import Outcome
 from identity.scores import WEIGHTS, Factor, Record, Score, read_records, score
 from tests.identity.receipts_made import (
@@ -22,6 +23,8 @@ from tests.identity.receipts_made import (
     honest,
     job,
     offer,
+    payment_hash,
+    preimage,
     review,
     settled,
 )
@@ -37,9 +40,9 @@ def record(who: str = "a", days: float = 1, **other: object) -> Record:
     return replace(well, **other)  # type: ignore[arg-type]  # the names are the tests' own
 
 
-def silent(who: str = "a", **other: object) -> Record:
-    """A job that only the agent tells of."""
-    return record(who, **({"rating": None, "backed": False} | other))  # type: ignore[arg-type]  # as above
+def silent(who: str = "a", days: float = 1, **other: object) -> Record:
+    """A job that only the agent tells of, or one with a rating that nobody need have paid for."""
+    return record(who, days, **({"rating": None, "backed": False} | other))
 
 
 def factor(found: Score, name: str) -> Factor:
@@ -249,9 +252,34 @@ def test_of_more_than_a_hundred_at_once_the_same_count_in_any_order() -> None:
     assert score(jobs, NOW) == score(jobs[::-1], NOW)
 
 
-def test_a_rating_without_a_payment_behind_it_says_nothing() -> None:
-    told = silent(rating=1, confidence=1.0)
-    assert score([told], NOW) == score([silent(confidence=1.0)], NOW)
+def test_good_ratings_that_cost_nothing_are_worth_no_more_than_an_agents_own_word() -> None:
+    own = [silent(str(number), 30 * (number % 12) + 1, rating=5, confidence=1.0) for number in range(1000)]
+    assert score(own, NOW).value == pytest.approx(NEW)
+    ten = [record(f"x{number}") for number in range(10)]
+    known, boasting = score(ten, NOW), score([*ten, *own], NOW)
+    assert factor(boasting, "quality").numbers["weight"] <= 20
+    for name in ("longevity", "volume", "calibration"):
+        assert factor(boasting, name).value == factor(known, name).value
+
+
+@pytest.mark.parametrize("rating", [1, 2])
+def test_bad_ratings_that_cost_nothing_count_whole(rating: int) -> None:
+    ten = [record(f"x{number}") for number in range(10)]
+    told = [*ten, silent(rating=rating, confidence=1.0)]
+    assert factor(score(told, NOW), "quality").value == pytest.approx(12.5 / 16, abs=0.01)
+    for name in ("quality", "calibration"):
+        confident = [replace(one, confidence=1.0) for one in ten]
+        bad = factor(score([*confident, told[-1]], NOW), name).value
+        assert bad < factor(score(confident, NOW), name).value
+
+
+def test_nobody_mends_a_bad_name_by_ratings_that_cost_nothing() -> None:
+    bad = [record(f"x{number}", rating=1) for number in range(10)]
+    for rating in (2, 3, 4):
+        made_up = [silent(str(number), rating=rating) for number in range(100)]
+        assert (
+            factor(score([*bad, *made_up], NOW), "quality").value <= factor(score(bad, NOW), "quality").value
+        )
 
 
 def test_own_success_says_nothing_of_confidence_and_own_failure_does() -> None:
@@ -300,12 +328,24 @@ def test_a_review_that_nobody_asked_about_leaves_the_agents_own_record() -> None
     assert (found.backed, found.rating) == (False, None)
 
 
-def test_the_confidence_is_the_customers_word_and_not_what_the_log_says_later() -> None:
+def test_a_confidence_counts_that_agent_and_customer_agree_on() -> None:
     world = World()
-    world.log(job(0, confidence=0.0), job(1, confidence=0.25))
+    stated = (0.854, None, 0.0, 0.9)
+    world.log(*(job(number, confidence=one) for number, one in enumerate(stated)), job(4, confidence=0.25))
     world.publish()
-    world.tell(review(0, rating=1, confidence=0.99), settled(0))
-    assert [one.confidence for one in read_records(world.judge(), NOW)] == [0.99, 0.25]
+    for number, told in enumerate((0.85, 0.99, 0.99, None)):
+        world.tell(review(number, rating=1, confidence=told), settled(number))
+    assert [one.confidence for one in read_records(world.judge(), NOW)] == [0.85, None, None, None, 0.25]
+
+
+def test_a_preimage_backs_nothing_and_brings_its_rating() -> None:
+    world = World()
+    world.log(job(0, lock="", hash=payment_hash(0), confidence=0.9))
+    world.publish()
+    shown = Settlement(frozenset({payment_hash(0)}), 9000, hash=payment_hash(0))
+    world.tell(review(0, rating=2, evidence=preimage(0), amount_msat=9000, confidence=0.9), shown)
+    [found] = read_records(world.judge(), NOW)
+    assert (found.backed, found.rating, found.amount_msat, found.confidence) == (False, 2, 5000, 0.9)
 
 
 def test_a_dropped_job_counts_against_the_agent_once_it_is_old() -> None:

@@ -56,6 +56,9 @@ async def test_a_review_is_answered_once(cli_beside: "AsyncCli", job: JobRow) ->
         row = await reviews.review_of(db, AGENT, job.id)
     assert row is not None
     assert (row.answer, row.leaf) == ("sorry", None)  # it comes into the log again
+    shown = (await cli_beside("job", job.id)).out
+    assert "2 of 5, evidence none: late" in " ".join(shown.split())
+    assert "sorry" in shown
     again = await cli_beside("answer", job.id[:12], "or not")
     assert (again.code, "is answered already" in again.err) == (1, True)
 

@@ -234,6 +234,36 @@ async def test_a_file_of_a_log_that_was_forked(
     assert "does not begin with the 2 leaves" in str(failed)
 
 
+async def test_what_is_not_shown_leaves_a_receipt_unchecked_and_does_not_refute_it(
+    pool: RelayPool, cli_beside: "AsyncCli"
+) -> None:
+    """A relay hides one of the two forms of the root, and the review of another job."""
+    agent = fresh()
+    silent, other = Sold(agent), Sold(agent)
+    agent.append(silent.leaf(), other.leaf(), other.answer(other.review()))
+    await put(pool, [event for event in agent.publish() if event.kind != ROOT_REPLACEABLE])
+    ran = await cli_beside("reputation", "verify", encode_npub(agent.log), silent.request, "--json")
+    assert ran.code == 0, ran.err
+    unchecked = [step["what"] for step in ran.lines if step["verdict"] == "not checked"]
+    assert any("as kind 30078 none over more than 0" in check for check in unchecked)
+    assert any("reviews that the log names are not shown" in check for check in unchecked)
+
+
+async def test_a_key_that_signed_for_two_logs_vouches_for_neither(
+    pool: RelayPool, cli_beside: "AsyncCli"
+) -> None:
+    notorious, washed = fresh(), fresh()
+    await put(pool, notorious.publish())
+    washed.next_key = notorious.key
+    await put(pool, washed.publish())
+    after, rotation = handed_on(washed)
+    await put(pool, [rotation, *after.publish()])
+    for command in ("root", "audit", "verify"):
+        ran = await cli_beside("reputation", command, encode_npub(notorious.log))
+        assert ran.code == 1
+        assert "signed for this log, and for another one" in " ".join((ran.out + ran.err).split())
+
+
 def test_what_cannot_be_verified(home: Path, cli: "Cli") -> None:
     ran = cli("reputation", "verify", "missing.json")
     assert ran.code == 1

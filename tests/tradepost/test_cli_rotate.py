@@ -64,6 +64,31 @@ async def test_a_stolen_key_is_given_up_by_the_words_alone(
     assert last.log == first.lines[0]["pubkey"]
 
 
+async def test_a_lost_key_is_not_given_up_in_the_name_of_another_agent(
+    on_relay: str, home: Path, tmp_path: Path, cli_beside: "AsyncCli"
+) -> None:
+    """The new key would come into that one's place."""
+    shop = (await cli_beside("key", "new", "shop", "--json")).lines[0]["npub"]
+    await cli_beside("key", "new", "other")
+    before = read_key_file(home / "keys" / "other.nsec")
+
+    async def refused(name: str, lost: str) -> str:
+        ran = await cli_beside("key", "rotate", name, "--lost", lost)
+        assert (ran.code, ran.out) == (1, "")
+        return " ".join(ran.err.split())
+
+    for name in ("other", "shpo"):
+        assert "is a key of shop" in await refused(name, shop)
+    stranger = encode_npub(SecretKey.generate().public_key)
+    assert "or move that file away first" in await refused("other", stranger)
+    rotated = (await cli_beside("key", "rotate", "shop", "--json")).lines[0]["npub"]
+    (home / "keys" / "shop.nsec").unlink()
+    assert "`tradepost key rotate shop --lost" in await refused("other", rotated)
+    assert read_key_file(home / "keys" / "other.nsec") == before
+    assert not (home / "keys" / "shpo.nsec").exists()
+    assert len(await rotations(on_relay)) == 1
+
+
 async def test_an_encrypted_key_is_handed_on_and_the_new_one_is_told_to_be_bare(
     on_relay: str, home: Path, cli_beside: "AsyncCli", monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dvm import Agent, OrderState
+from dvm import Agent, BadRequest, OrderState
 from dvm.nip90 import Offer, Status, make_feedback
 from dvm.queries import get_order
 from identity import SecretKey, sign_event, write_key_file
@@ -108,7 +108,9 @@ async def test_a_result_that_came_meanwhile_ends_the_order(market: Market, agent
         free = await customer.ask(provider.public_key, "QUIET", kind=5002)
         for order in (paid, private, free):
             await order.result()
+        said = await customer.review(free.id, 4, "quiet indeed")
         left_sat = await sats(post)
+        await post.outbox.flush(5)
     report = await restore(market, "me", lose(market, "me"))
     assert (report.balance_sat, report.orders.done, report.orders.paid) == (left_sat, 3, 0)
     async with life(market, "me") as post, open_customer(market.settings("me"), post) as customer:
@@ -117,6 +119,9 @@ async def test_a_result_that_came_meanwhile_ends_the_order(market: Market, agent
         assert row.result is not None
         assert (row.state, row.price_sat, row.result.content) == (OrderState.DONE, 21, "LOUD")
         assert await customer.open_orders() == []
+        assert await customer.review(free.id, 4, "quiet indeed") == said
+        with pytest.raises(BadRequest, match="you have reviewed"):
+            await customer.review(free.id, 1, "second thoughts")
         assert (await post.wallet.audit(ask_mints=True)).ok
 
 

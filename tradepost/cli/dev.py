@@ -159,6 +159,8 @@ class _Show:
             "tradepost wallet balance",
         )
         if price:
+            _tell("\nOr rate it, and look at what its receipts say of the agent:\n")
+            _print_commands(f"{ask} --rate 4", f"tradepost reputation audit {agent['npub']}")
             _tell("\nOr read the result before you pay; it says how to accept or dispute:\n")
             _print_commands(f"{ask} --settle escrow --review")
             _tell(

@@ -218,9 +218,10 @@ async def _find(prefix: str) -> list[Row]:
             payments = await queries.payments_of(db, sold.agent, sold.id)
             paid = [{"state": p.state, "amount_sat": p.amount_sat, "reason": p.reason} for p in payments]
             tags = None if scheme_of(sold.request) else sold.request.tags
-            rows.append(
-                {**await _sold(db, sold), "payments": paid, "request": sold.request.to_dict(), "tags": tags}
-            )
+            known = await review_of(db, sold.agent, sold.id)
+            told = reviewed(known.event) | {"answer": known.answer} if known else None
+            more: Row = {"payments": paid, "request": sold.request.to_dict(), "tags": tags, "review": told}
+            rows.append({**await _sold(db, sold), **more})
         for order in await queries.find_orders(db, prefix):
             asked = await _clear(order.request, order)
             answer = await _clear(order.result, order) if order.result else None
@@ -269,6 +270,7 @@ def _print_details(row: Row) -> None:
         "private": "yes" if row["private"] else "",
         "confidence": "" if row["confidence"] is None else f"{row['confidence']:.2f}, says the agent",
         "review": review_words(row["review"]) if row.get("review") else "",
+        "answer": (row.get("review") or {}).get("answer", ""),
         "input": shortened("\n\n".join(tag_values(row["tags"], "i"))),
         "params": "\n".join(tag_values(row["tags"], "param")),
     }

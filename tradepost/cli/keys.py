@@ -241,12 +241,21 @@ def rotate(
         async with open_post(settings) as post:
             return await rotate_key(settings, post, name, old, given)
 
-    before = _how(_stored(name)) if _path(name).exists() else ""
+    was = _stored(name) if _path(name).exists() else None
+    before = _how(was) if was else ""
     public_key = asyncio.run(go_over())
     stored = _stored(name)
+    if isinstance(stored, SecretKey) and stored.public_key != public_key:
+        npub = encode_npub(public_key)
+        raise TradepostError(
+            f"{name} was handed on to {npub}, and {_path(name)} holds another key: nothing was done. "
+            f"`tradepost restore` brings that key back, and `tradepost key rotate {name} --lost {npub}` goes over to "
+            "the next one"
+        )
     _print(name, public_key, stored, as_json=as_json)
-    if isinstance(old.value, SecretKey) and old.value.public_key == public_key:
-        say(f"{quoted(name)} came to this key less than an hour ago: nothing was done")
+    if isinstance(was, SecretKey) and was.public_key == public_key:
+        when = "was handed on to this key already" if lost else "came to this key less than an hour ago"
+        say(f"{quoted(name)} {when}: nothing was done")
         return
     served = "under it" if lost else "under it, and for an hour under the old one"
     say(f"stored in {quoted(str(_path(name)))}; `tradepost up` serves {served}")

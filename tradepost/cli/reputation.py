@@ -162,10 +162,15 @@ def verify(
         say(f"[dim]asked: {', '.join(asked) or 'nobody'}[/]")
     if failed := [step for step in steps if step.verdict is Verdict.FAILED]:
         raise TradepostError(f"this does not hold: {counted(len(failed), 'check')} failed")
+    if not as_json:
+        passed = sum(step.verdict is Verdict.OK for step in steps)
+        say(f"[green]● it holds[/]: {counted(passed, 'check')} passed, {len(steps) - passed} not made")
 
 
 def _is_file(source: str, job: str | None) -> bool:
-    if Path(source).is_file() and job is None:
+    if Path(source).is_file():
+        if job is not None:
+            raise TradepostError(f"{source} has its job in it: leave {job} out")
         return True
     if source.endswith(".json") or "/" in source:
         raise TradepostError(f"there is no file {source}")
@@ -202,6 +207,10 @@ def score(agent: Agent, mint: Mints = None, no_mints: NoMints = False, as_json: 
         print_json({"npub": npub} | found.to_dict() | {"findings": len(reading.audit.findings)})
     else:
         print_score(found)
+        if not found.backed:
+            say(
+                "[dim]no payment is known that holds, so this says nothing of it: everybody begins near a third[/]"
+            )
         print_gaps(reading)
         if reading.audit.findings:
             told = counted(len(reading.audit.findings), "finding")

@@ -139,6 +139,8 @@ def _row(receipt: Receipt) -> tuple[str, ...]:
     standing = receipt.verdict.replace("_", " ")
     told = standing if receipt.verdict is Standing.SETTLED else f"{standing}: {receipt.reason}"
     colour = "green" if receipt.verdict is Standing.SETTLED else "dim"
+    said = f"\n“{quoted(review.text)}”" if review and review.text else ""
+    said += f"\n[dim]answered:[/] “{quoted(receipt.answer)}”" if receipt.answer else ""
     return (
         "–" if receipt.leaf_number is None else str(receipt.leaf_number),
         receipt.request[:12],
@@ -146,7 +148,7 @@ def _row(receipt: Receipt) -> tuple[str, ...]:
         f"{amount_msat // 1000:,}",
         (job.outcome + (", disputed" if job.disputed else "")) if job else "–",
         f"{review.rating}/5" if review else "–",
-        f"[{colour if receipt.verdict in _NO_DOUBT else 'yellow'}]{quoted(told)}[/]",
+        f"[{colour if receipt.verdict in _NO_DOUBT else 'yellow'}]{quoted(told)}[/]{said}",
     )
 
 

@@ -88,7 +88,13 @@ async def open_stage(base: Path, project: Path | None, mint_python: Path) -> Asy
             relay=relay.url,
             mint=mint,
             arbiter=arbiter,
-            agent=Settings(relays=(relay.url,), mints=(mint.url,), arbiters=(arbiter,), data=folder / AGENT),
+            agent=Settings(
+                relays=(relay.url,),
+                mints=(mint.url,),
+                arbiters=(arbiter,),
+                data=folder / AGENT,
+                root_seconds=1,
+            ),
             customer_sat=await _fund(customer, mint.url),
         )
 

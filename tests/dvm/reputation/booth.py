@@ -20,6 +20,7 @@ from identity.receipts import (
     ReviewLeaf,
     SpentCoin,
     SpentLock,
+    claim_lock,
     write_leaf,
 )
 from identity.roots import Head, Root, make_pages
@@ -90,17 +91,22 @@ class Sold:
         self.bolt11 = invoice(self.preimage, 1000 * SAT, booth.now)
         self.request = secrets.token_hex(32)
 
+    @property
+    def claim(self) -> str:
+        """The lock's own word on whose it is."""
+        return claim_lock(self.lock, self.booth.key.public_key, self.request)
+
     def leaf(self, method: str = "prepaid", outcome: Outcome = Outcome.PAID) -> JobLeaf:
         return JobLeaf(
             request=self.request, customer=self.customer.public_key, kind=5001, method=method, outcome=outcome,
-            amount_msat=1000 * SAT, at=self.booth.now, lock=self.lock.compressed_public_key,
+            amount_msat=1000 * SAT, at=self.booth.now, lock=self.lock.compressed_public_key, lock_sig=self.claim,
             hash=sha256(self.preimage).hexdigest(), confidence=0.8,
         )  # fmt: skip
 
     def offer(self) -> Event:
         tags = [
             ("e", self.request), ("p", self.customer.public_key), ("status", "payment-required"),
-            ("lock", self.lock.compressed_public_key), ("amount", str(1000 * SAT), self.bolt11),
+            ("lock", self.lock.compressed_public_key, self.claim), ("amount", str(1000 * SAT), self.bolt11),
         ]  # fmt: skip
         return sign_event(make_template(7000, tags=tags, created_at=self.booth.now), self.booth.key)
 

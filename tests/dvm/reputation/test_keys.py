@@ -8,9 +8,10 @@ from dvm import Post, queries_keys
 from dvm.errors import RotationRefused
 from dvm.queries_keys import KeyRow
 from dvm.reputation import keys
-from identity import LocalSigner, SecretKey
+from identity import LocalSigner, SecretKey, sign_event
 from identity import log as logs
 from identity.receipts import KeyLeaf, parse_leaf
+from identity.roots import Head, Root
 from identity.rotation import KEYS_MAX, commitment
 from tradepost.testing import Market
 from wallet import Seed
@@ -113,3 +114,19 @@ async def test_a_log_has_so_many_keys_at_most(post: Post) -> None:
     last = (await keys.keys_of(post.db, LOG))[-1]
     with pytest.raises(RotationRefused, match="at most"):
         await keys.sign_rotation(post, last, LocalSigner(NEW), LocalSigner(OLD))
+
+
+async def test_a_key_that_has_a_log_of_its_own_is_not_gone_over_to(post: Post) -> None:
+    """Here, as one of another log here, or as relays know it: else its reputation would be left behind with it."""
+    await keys.begin_log(post, LOG)
+    here, handed_on, elsewhere = (SecretKey(bytes([number]) * 32) for number in (4, 5, 6))
+    await keys.begin_log(post, here.public_key)
+    async with post.db.transaction() as tx:
+        await queries_keys.put(tx, KeyRow(handed_on.public_key, OTHER.public_key, 1, "other"))
+    root = Root(elsewhere.public_key, Head(1, "ab" * 32), None, (), ())
+    for template in root.to_templates(post.clock.now()):
+        await post.pool.publish(sign_event(template, elsewhere))
+    for key in (here, handed_on, elsewhere):
+        with pytest.raises(RotationRefused, match="has a log already"):
+            await keys.sign_rotation(post, LOG, LocalSigner(key), LocalSigner(OLD))
+    assert (await keys.sign_rotation(post, LOG, LocalSigner(NEW), LocalSigner(OLD))).new == NEW.public_key
