@@ -86,6 +86,7 @@ def bent(name: str, *values: tuple[str, ...], kind: int = APP_DATA) -> Event:
         ("prev", [("aa" * 32,)]), ("prev", [("aa" * 32, "5", "")]), ("prev", [("aa" * 32, "5")] * 2),
         ("prev", [("aa", "5")]), ("prev", [("aa" * 32, "five")]), ("prev", [()]),
         ("consistency", [("aa",)]), ("consistency", [("AA" * 32,)]), ("consistency", [(), ()]),
+        ("expiration", [(str(NOW + 60),)]),
     ],
 )  # fmt: skip
 def test_a_root_of_another_form_is_refused(name: str, values: list[tuple[str, ...]]) -> None:

@@ -12,10 +12,10 @@ from dvm import Agent, Customer, Provider, ProviderLimits, queries
 from dvm import queries_reputation as logged
 from dvm.jobs.lifecycle import PaymentState
 from dvm.orders.order import Order
-from dvm.reputation.publisher import ROOT_LEAVES
-from identity import Event, LocalSigner, SecretKey, sign_event
+from dvm.reputation.publisher import FIRST_SECONDS, ROOT_LEAVES, Publisher
+from identity import Event, LocalSigner, SecretKey, make_template, sign_event
 from identity import log as logs
-from identity.receipts import JobLeaf, KeyLeaf, Leaf, Outcome, Review, ReviewLeaf, parse_leaf
+from identity.receipts import JobLeaf, KeyLeaf, Leaf, Outcome, Review, ReviewLeaf, parse_leaf, write_leaf
 from identity.roots import Page, Root, find_contradictions, find_leaves, parse_page, parse_root
 from tests.dvm.conftest import Trade, eventually
 from tests.dvm.deaths import Dead, Fate, fund, life
@@ -219,6 +219,44 @@ async def test_a_relay_that_is_new_is_given_what_there_was(
     market.relay.published.clear()
     await publisher.publish_if_due()
     assert published(market) == ([], [])
+
+
+async def test_under_a_new_key_all_relays_are_given_all(
+    market: Market, customer: Customer, provider: Provider
+) -> None:
+    publisher = provider._books._publisher
+    assert publisher is not None
+    await buy(customer, provider)
+    await provider._books.look()
+    head = await publisher.publish()
+    assert not await publisher.has_news()
+    rotation = sign_event(make_template(78, created_at=market.clock.now()), SecretKey.generate())
+    leaf = KeyLeaf(key="ab" * 32, next="cd" * 32, at=1, rotation=rotation.to_json().decode())
+    async with provider._post.db.transaction() as tx:
+        await logs.append(tx, provider.public_key, [write_leaf(leaf)])
+    await publisher.publish()
+    await eventually(lambda: len(published(market)[0]) == 4)
+    market.relay.published.clear()
+    heir = Publisher(provider._post, LocalSigner(SecretKey.generate()), provider.public_key, 300)
+    assert await heir.has_news()
+    assert (await heir.publish()).size == head.size + 1
+    await eventually(lambda: len(published(market)[0]) == 2)
+    roots, pages = published(market)
+    assert find_leaves(pages, roots[0][1].head, frozenset()) is not None
+    await eventually(lambda: rotation in market.relay.published)
+
+
+async def test_a_first_root_waits_for_relays_that_are_away(
+    market: Market, customer: Customer, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(market.clock, ManualClock)
+    monkeypatch.setattr(Publisher, "_away", lambda _publisher: ["ws://down.test"])
+    await buy(customer, provider)
+    await provider._books.look()
+    assert await leaves(provider) == []
+    await market.clock.advance(FIRST_SECONDS)
+    await provider._books.look()
+    assert len(await leaves(provider)) == 2
 
 
 async def test_many_leaves_do_not_wait(
