@@ -61,9 +61,9 @@ def check_file(file: dict, agent: str, now: float) -> Iterator[tuple[bool | None
     [[log]], [[root]], [[size]], [[method]] = (tags(event, name) for name in ("log", "root", "size", "alg"))
     [[old_root, old_size]], [proof] = tags(event, "prev") or [["", "0"]], tags(event, "consistency") or [[]]
     name = {78: ["t", "tradepost:root"], 30078: ["d", "tradepost:root"]}[event["kind"]]
-    good = is_signed(event) and name in event["tags"] and method == "rfc9162-sha256"
-    good &= event["created_at"] <= now + 900 and file["format"] == "tradepost-receipt-1"
-    yield good, f"the root over {size} leaves is signed, and not dated in the future"
+    good = is_signed(event) and name in event["tags"] and not tags(event, "expiration")
+    good &= method == "rfc9162-sha256" and event["created_at"] <= now + 900
+    yield good and file["format"] == "tradepost-receipt-1", f"the root over {size} leaves is signed and dated"
     size, root, before, path, keys = int(size), unhex(root), int(old_size), [*map(unhex, proof)], [log]
     if before and (before == size or before & (before - 1) == 0):
         path.insert(0, unhex(old_root))

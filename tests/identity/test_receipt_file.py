@@ -349,6 +349,11 @@ def other_algorithm() -> ReceiptFile:
     return with_tag(honest(), "alg", "sha1")
 
 
+def vanishing_root() -> ReceiptFile:
+    root = honest().root
+    return replace(honest(), root=resigned(root, AGENT, tags=(*root.tags, ("expiration", "1900000000"))))
+
+
 def other_kind() -> ReceiptFile:
     return replace(honest(), root=resigned(honest().root, AGENT, kind=30078))
 
@@ -510,7 +515,7 @@ KEPT: dict[str, list[Callable[[], ReceiptFile]]] = {
     "the log grew out of": [
         other_root_of_the_same_size, rewritten_history, shrunken_log, unproved_growth,
     ],
-    "well-formed": [idle_proof, other_algorithm, other_kind],
+    "well-formed": [idle_proof, other_algorithm, other_kind, vanishing_root],
     "is under the root": [leaf_of_another_place, leaf_with_another_proof, leaf_that_is_not_there],
     "begins with its first key": [beginning_by_another, rotation_at_the_very_beginning],
     "by the old key, or with no overlap by the new": [
