@@ -6,6 +6,7 @@ have of the log: what they know and we do not (a folder brought back from an old
 ours again, and a log that contradicts theirs is neither added to nor published.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Final
@@ -151,7 +152,11 @@ class Publisher:
         await self._post.pool.up()
         self._asked_since = self._asked_since or self._post.clock.now()
         is_first = not (await self._last()).head.size
-        if is_first and self._post.clock.now() < self._asked_since + FIRST_SECONDS and (away := self._away()):
+        if (
+            is_first
+            and self._post.clock.now() < self._asked_since + FIRST_SECONDS
+            and (away := await self._away())
+        ):
             raise LogConflict(
                 f"{', '.join(away)} cannot be asked whether there is a log of this agent already; the first root waits "
                 "for that, half an hour at most"
@@ -172,9 +177,11 @@ class Publisher:
                 for url in self._post.pool.urls:  # who had not all of it cannot be told from who had
                     await logged.note_given(tx, self._name, self._key, url, root.head.size)
 
-    def _away(self) -> list[str]:
-        health = self._post.pool.health()
-        return [url for url in self._post.pool.urls if not health[url].connected]
+    async def _away(self) -> list[str]:
+        """Those of our relays that are not there, once each was tried: one may only be slower than another."""
+        relays = [self._post.pool.relay(url) for url in self._post.pool.urls]
+        came = await asyncio.gather(*(relay.tried() for relay in relays))
+        return [relay.url for relay, is_there in zip(relays, came, strict=True) if not is_there]
 
     async def _check_beginning(self, theirs: Head) -> None:
         root = await logs.read_root(self._post.db, self._name, theirs.size)

@@ -17,6 +17,7 @@ from identity import Event, LocalSigner, SecretKey, make_template, sign_event
 from identity import log as logs
 from identity.receipts import JobLeaf, KeyLeaf, Leaf, Outcome, Review, ReviewLeaf, parse_leaf, write_leaf
 from identity.roots import Page, Root, find_contradictions, find_leaves, parse_page, parse_root
+from relay_bridge import Socket
 from tests.dvm.conftest import Trade, eventually
 from tests.dvm.deaths import Dead, Fate, fund, life
 from tradepost.post import own_key
@@ -250,12 +251,36 @@ async def test_a_first_root_waits_for_relays_that_are_away(
     market: Market, customer: Customer, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert isinstance(market.clock, ManualClock)
-    monkeypatch.setattr(Publisher, "_away", lambda _publisher: ["ws://down.test"])
+
+    async def away(_publisher: Publisher) -> list[str]:
+        return ["ws://down.test"]
+
+    monkeypatch.setattr(Publisher, "_away", away)
     await buy(customer, provider)
     await provider._books.look()
     assert await leaves(provider) == []
     await market.clock.advance(FIRST_SECONDS)
     await provider._books.look()
+    assert len(await leaves(provider)) == 2
+
+
+async def test_a_relay_that_is_only_slower_than_another_is_not_away(
+    market: Market, customer: Customer, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, asked, may_come = provider._post.pool, asyncio.Event(), asyncio.Event()
+
+    async def connect_slowly(url: str) -> Socket:
+        asked.set()
+        await may_come.wait()
+        return await market.relay.connect(url)
+
+    await buy(customer, provider)
+    monkeypatch.setattr(pool, "_connect_own", connect_slowly)
+    pool.set_urls([*pool.urls, "ws://slower.test"])
+    looking = asyncio.create_task(provider._books.look())
+    await asyncio.wait_for(asked.wait(), 10)
+    may_come.set()
+    await looking
     assert len(await leaves(provider)) == 2
 
 
