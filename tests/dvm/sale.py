@@ -76,10 +76,13 @@ async def text_of(order: Order) -> str:
     return await asyncio.wait_for(order.result(), 30)
 
 
-def holds_back(sale: Sale, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The provider does not take coins."""
+def holds_back(sale: Sale, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """The provider does not take coins. The event says that it would take some now, so that this may be undone."""
+    would = asyncio.Event()
 
     async def wait(*_: Any, **__: Any) -> None:
+        would.set()
         await asyncio.Event().wait()
 
     monkeypatch.setattr(sale.provider._desk, "_claim", wait)
+    return would

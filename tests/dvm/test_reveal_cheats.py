@@ -43,10 +43,11 @@ async def test_a_provider_that_does_not_claim_gets_nothing(
 async def test_near_the_locktime_the_mint_is_not_told_the_key(
     sale: Sale, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    holds_back(sale, monkeypatch)
+    would_claim = holds_back(sale, monkeypatch)
     order = await sale.ask()
     row = await sale.reach(Role.PROVIDER, order, Stage.CLAIMING)
     await sale.reach(Role.CUSTOMER, order, Stage.HELD)
+    await would_claim.wait()
     monkeypatch.undo()
     await sale.pass_time(row.terms.claim_until - sale.market.clock.now())
     swaps = sale.market.mint.asked["/v1/swap"]
@@ -58,13 +59,14 @@ async def test_near_the_locktime_the_mint_is_not_told_the_key(
 
 
 async def test_a_key_is_not_sold_for_a_part_of_its_price(sale: Sale, monkeypatch: pytest.MonkeyPatch) -> None:
-    holds_back(sale, monkeypatch)
+    would_claim = holds_back(sale, monkeypatch)
     order = await sale.ask()
     row = await sale.reach(Role.PROVIDER, order, Stage.CLAIMING)
     escrows = sale.provider._desk.escrows
     coins = (await escrows.coins(row)).proofs
     assert len(coins) > 1
     sale.market.mint.spent[proof_y(coins[0].secret)] = coins[0]
+    await would_claim.wait()
     monkeypatch.undo()
     sale.provider._desk.watch(order.id)
     await sale.reach(Role.PROVIDER, order, Stage.VOID, every=30)
