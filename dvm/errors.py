@@ -11,10 +11,36 @@ DvmError(message, action)
 └── NoAgentFound            no live agent announces the capability
 """
 
+from enum import StrEnum
+
+from store.errors import CodedError
 from wallet.errors import Action
 
 
-class DvmError(Exception):
+class Trouble(StrEnum):
+    """Kinds of trouble with a job that no class of error stands for; codes of 7000 feedback and of `OrderFailed`."""
+
+    # What an agent says.
+    TOO_MANY_REQUESTS = "too_many_requests"
+    FORBIDDEN = "forbidden"
+    WORK_PROOF_MISSING = "work_proof_missing"
+    REQUEST_EXPIRED = "request_expired"
+    NO_ARBITER = "no_arbiter"
+    PAYMENT_REFUSED = "payment_refused"
+    PAYMENT_TOO_LOW = "payment_too_low"
+    PAYMENT_NOT_NEEDED = "payment_not_needed"
+    CANCELLED = "cancelled"
+    # What its customer finds.
+    NO_ANSWER = "no_answer"
+    NO_RESULT = "no_result_in_time"
+    OFFER_REFUSED = "offer_refused"
+    PAYMENT_FAILED = "payment_failed"
+    COINS_GONE = "coins_gone"
+    FALSE_SEAL = "false_seal"
+    GIVEN_UP = "given_up"
+
+
+class DvmError(CodedError):
     """Base of this package's errors: a sentence for people and an `action` for programs."""
 
     def __init__(self, message: str, *, action: Action = Action.GIVE_UP) -> None:
@@ -35,10 +61,14 @@ class JobTimeout(JobFailed):
 
 
 class OrderFailed(DvmError):  # noqa: N818
-    """An order ended without a result. `state` is the order's last one, `money` says in words where the sats are."""
+    """An order ended without a result. `state` is the order's last one, `money` says in words where the sats are.
 
-    def __init__(self, reason: str, *, state: str, money: str, action: Action) -> None:
+    `code` is the agent's if it sent one; else it is a `Trouble`, or `order_failed`.
+    """
+
+    def __init__(self, reason: str, *, state: str, money: str, action: Action, code: str = "") -> None:
         super().__init__(f"{reason}; {money}", action=action)
+        self.code = code or self.code
         self.state = state
         self.money = money
 

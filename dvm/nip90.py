@@ -1,9 +1,10 @@
 """NIP-90 on the wire: requests, feedback and results as plain values, both ways. No sockets, no state.
 
 Everything of ours that NIP-90 does not know is in tags that other clients ignore (`settle`, `mint`, `lock`,
-`locktime`, `creq`, `action`, `refund`, `confidence`); the table is in docs/architecture.md.
+`locktime`, `creq`, `action`, `code`, `refund`, `confidence`); the table is in docs/architecture.md.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -32,6 +33,7 @@ ENVELOPE_BYTES: Final = 1_500  # of these for all but the content and what is pu
 TAG_BYTES_MAX: Final = 1024  # strfry refuses events with a longer value in a tag of one letter
 INPUTS_MAX: Final = 100
 RELAYS_MAX: Final = 8
+_CODE: Final = re.compile("[a-z][a-z_]{0,39}")
 _ARBITER_RELAYS: Final = "arbiter_relays"
 
 Said = Event | EventTemplate  # an event, or what was encrypted in one
@@ -269,6 +271,7 @@ class Feedback:
     content: str
     offer: Offer | None
     action: str | None
+    code: str = ""  # of an error, as it says; "" if it is none of the form of one
 
 
 @dataclass(frozen=True)
@@ -384,6 +387,7 @@ def parse_feedback(event: Event, clear: EventTemplate | None = None) -> Feedback
         content=said.content,
         offer=_parse_offer(said) if status == Status.PAYMENT_REQUIRED else None,
         action=said.tag("action"),
+        code=code if _CODE.fullmatch(code := said.tag("code") or "") else "",
     )
 
 

@@ -103,6 +103,7 @@ class OrderRow:
     heard_in: str = ""  # the state it was in when the agent last said that it is at work
     paid_sat: int = 0  # what left the wallet for it, fees included, once that is known
     returned_sat: int = 0  # what came back, less the fee
+    code: str = ""  # of `reason`, for programs
 
     @property
     def confidence(self) -> float | None:
@@ -349,6 +350,7 @@ _ORDER_COLUMNS = frozenset(
         "offer",
         "result",
         "reason",
+        "code",
         "deadline_at",
         "heard_in",
         "paid_sat",
@@ -447,7 +449,7 @@ def read_order(row: Row) -> OrderRow:
         reason=row["reason"], deadline_at=row["deadline_at"], version=row["version"],
         created_at=row["created_at"], updated_at=row["updated_at"], review=bool(row["review"]),
         guarantee_id=row["guarantee_id"], heard_in=row["heard_in"], paid_sat=row["paid_sat"],
-        returned_sat=row["returned_sat"],
+        returned_sat=row["returned_sat"], code=row["code"],
     )  # fmt: skip
 
 

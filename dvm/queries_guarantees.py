@@ -1,9 +1,10 @@
 """The SQL of guarantees, and of what agents of ours spend by them. The rest of dvm's is in queries.py."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from dvm.orders.guarantee_lifecycle import DROPPED, QUICKER, SILENT, GuaranteeState
+from dvm.orders.guarantee_lifecycle import CALLED_OFF, DROPPED, QUICKER, SILENT, GuaranteeState
 from dvm.orders.lifecycle import NOT_NEEDED
 from dvm.queries import OrderRow, read_order
 from store import Database, Row, Transaction
@@ -76,9 +77,22 @@ async def open_guarantees(db: Database, customer: str) -> list[GuaranteeRow]:
     rows = await db.all(
         "SELECT * FROM guarantees WHERE customer = ? AND state = 'open' UNION"
         " SELECT g.* FROM orders o JOIN guarantees g ON g.id = o.guarantee_id WHERE o.customer = ?"
-        " AND o.state IN ('requested', 'paying', 'paid') AND (g.state = 'done' OR g.reason = ?)"
+        " AND o.state IN ('requested', 'paying', 'paid') AND (g.state = 'done' OR g.reason IN (?, ?))"
         " ORDER BY created_at, id",
-        customer, customer, DROPPED,
+        customer, customer, DROPPED, CALLED_OFF,
+    )  # fmt: skip
+    return [_guarantee(row) for row in rows]
+
+
+async def guarantees_for(
+    db: Database, allowance: str, before: tuple[int, str], limit: int
+) -> list[GuaranteeRow]:
+    """The newest that were begun for somebody, older than `before`: when one of them began, and its id."""
+    created_at, guarantee_id = before
+    rows = await db.all(
+        "SELECT * FROM guarantees WHERE allowance = ? AND created_at <= ? AND (created_at < ? OR id < ?)"
+        " ORDER BY created_at DESC, id DESC LIMIT ?",
+        allowance, created_at, created_at, guarantee_id, limit,
     )  # fmt: skip
     return [_guarantee(row) for row in rows]
 
@@ -121,6 +135,44 @@ async def orders_of(source: Database | Transaction, guarantee_id: str) -> list[O
     return [read_order(row) for row in rows]
 
 
+async def orders_of_all(db: Database, guarantee_ids: Sequence[str]) -> dict[str, list[OrderRow]]:
+    """As `orders_of`, of some guarantees, by their ids."""
+    found: dict[str, list[OrderRow]] = {guarantee_id: [] for guarantee_id in guarantee_ids}
+    marks = ", ".join("?" * len(guarantee_ids))
+    for row in await db.all(
+        f"SELECT * FROM orders WHERE guarantee_id IN ({marks}) ORDER BY created_at, id",  # noqa: S608 - question marks
+        *guarantee_ids,
+    ):
+        found[row["guarantee_id"]].append(read_order(row))
+    return found
+
+
+async def is_at_rest(source: Database | Transaction, guarantee_id: str) -> bool:
+    """Whether a guarantee has ended and nothing is waited for by any of its orders; a late refund may still come."""
+    row = await source.one(
+        "SELECT 1 FROM guarantees g WHERE g.id = ? AND g.state <> 'open' AND NOT EXISTS"
+        " (SELECT 1 FROM orders o WHERE o.guarantee_id = g.id AND o.state IN"
+        " ('requested', 'paying', 'paid', 'awaiting_refund'))",
+        guarantee_id,
+    )
+    return row is not None
+
+
+async def cost_of(source: Database | Transaction, guarantee_id: str) -> int:
+    """What the orders of a guarantee cost in sat, or still may: all fees included, less what came back."""
+    row = await source.one(
+        f"SELECT COALESCE(SUM({_COST}), 0) AS sat FROM orders o WHERE o.guarantee_id = ?",  # noqa: S608 - constants
+        guarantee_id,
+    )
+    return int(row["sat"]) if row else 0
+
+
+async def cost_of_order(source: Database | Transaction, order_id: str) -> int:
+    """As `cost_of`, of one order alone."""
+    row = await source.one(f"SELECT {_COST} AS sat FROM orders o WHERE o.id = ?", order_id)  # noqa: S608 - constants
+    return int(row["sat"]) if row else 0
+
+
 async def is_needed(tx: Transaction, order_id: str, now: int) -> bool:
     """Whether the result of an order that is being paid is here already, or still waited for.
 
@@ -158,8 +210,8 @@ async def disappointing(db: Database, customer: str, since: int) -> frozenset[st
     rows = await db.all(
         "SELECT provider, state FROM orders WHERE created_at >= ? AND customer = ? AND (state IN"
         " ('done', 'failed', 'expired', 'awaiting_refund', 'refunded', 'lost') OR (state = 'cancelled' AND reason = ?))"
-        " AND reason NOT IN (?, ?, ?) ORDER BY created_at DESC, id LIMIT ?",
-        since, customer, SILENT, DROPPED, QUICKER, NOT_NEEDED, ORDERS_MAX,
+        " AND reason NOT IN (?, ?, ?, ?) ORDER BY created_at DESC, id LIMIT ?",
+        since, customer, SILENT, DROPPED, CALLED_OFF, QUICKER, NOT_NEEDED, ORDERS_MAX,
     )  # fmt: skip
     last = {row["provider"]: row["state"] for row in reversed(rows)}
     return frozenset(provider for provider, state in last.items() if state != "done")

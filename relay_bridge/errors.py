@@ -17,9 +17,10 @@ RelayBridgeError
 """
 
 from identity.errors import InvalidEvent, SignerUnavailable
+from store.errors import CodedError
 
 
-class RelayBridgeError(Exception):
+class RelayBridgeError(CodedError):
     """Base of this package's errors."""
 
 

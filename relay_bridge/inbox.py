@@ -153,6 +153,11 @@ class Following:
         """Whether all that is on disk was handled, but for what failed and is put off."""
         return self._dispatcher.idle.is_set()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether some relay has told all that it had stored, and tells now what is new."""
+        return any(feed.is_current for feed in self._feeds)
+
     async def read(self, *, patience_seconds: float) -> bool:
         """Have all that relays stored so far on disk, and handled.
 
@@ -163,7 +168,7 @@ class Following:
         except TimeoutError:
             return False
         put_off_to = await queries.next_delivery(self._db, self.name, self._clock.now())
-        return (put_off_to is None or put_off_to >= _NEVER) and any(feed.is_current for feed in self._feeds)
+        return (put_off_to is None or put_off_to >= _NEVER) and self.is_current
 
     async def _read(self) -> None:
         await self.caught_up()

@@ -75,7 +75,7 @@ class StormyTransport:
             raise MintUnavailable("the answer was lost")
         if method == "POST" and office.chance(weather.lies):
             if office.chance(0.5):
-                raise MintError(code=11003, detail="no")
+                raise MintError(mint_code=11003, detail="no")
             return {"signatures": "<html>", "states": 7}
         await asyncio.sleep(office.draw.random() * weather.mint_late_seconds)
         return answer

@@ -2,7 +2,7 @@
 
 from store.clock import Clock, SystemClock
 from store.database import Database
-from store.errors import MigrationError, StoreError
+from store.errors import CodedError, MigrationError, StoreError
 from store.migrations import Migration, load_migrations
 from store.snapshot import Snapshot
 from store.transaction import Also, Row, Transaction
@@ -11,6 +11,7 @@ from store.turns import Turns
 __all__ = [
     "Also",
     "Clock",
+    "CodedError",
     "Database",
     "Migration",
     "MigrationError",

@@ -1,4 +1,4 @@
-"""A copy of the database before its schema changes, so that an earlier release can be gone back to."""
+"""Copies of the database: for a backup, and before its schema changes, to go back to an earlier release."""
 
 import os
 import sqlite3
@@ -36,6 +36,17 @@ def back_up(path: Path, migrations: Iterable[Migration]) -> Path | None:
     for old in copies[:-COPIES_MAX]:
         old.unlink(missing_ok=True)
     return copy
+
+
+def copy_database(path: Path, copy: Path) -> None:
+    """Copy the database at `path`, whole and as of one moment, while others write. Raises `StoreError`."""
+    try:
+        with closing(sqlite3.connect(path, timeout=5)) as source:
+            _write(source, copy)
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(
+            f"{path} could not be copied: {error}; make room on the disk, then try again"
+        ) from None
 
 
 def is_of_earlier_release(path: Path, migrations: Iterable[Migration]) -> bool:

@@ -6,6 +6,7 @@ A part that is not installed skips the tests that need it, with the command that
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -126,6 +127,15 @@ def sandbox() -> None:
         check_sandbox()
     except RunnerUnusable as error:
         _missing(f"the sandbox ({error})", "apt-get install bubblewrap")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """A browser to use the page with: Debian's Chromium. Playwright's own are not fetched."""
+    found = shutil.which("chromium")
+    if found is None:
+        _missing("Chromium", "apt-get install chromium")
+    return Path(found)
 
 
 @pytest.fixture

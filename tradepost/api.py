@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ from identity import LocalSigner, Signer
 from relay_bridge.tasks import Tasks
 from tradepost.ending import ending
 from tradepost.errors import ConfigError, expected
-from tradepost.gateway import open_gateway
-from tradepost.lightning_orders import open_lightning_orders
+from tradepost.facade.server import open_facade
 from tradepost.logs import ensure_logs
 from tradepost.post import limits_of, open_post, own_key
 from tradepost.rails import SalesRail
@@ -141,8 +141,13 @@ async def _open_providers(
         signer = await stack.enter_async_context(open_signer(settings, key))
         if retires_at is None:
             await check_current(post.db, agent.slug, signer)
-        purse = purse_of(settings, customer, agent, signer, post) if customer else None
-        return Provider(agent, signer, post, limits_of(settings, agent.slug), purse, retires_at=retires_at)
+        limits, purse = limits_of(settings, agent.slug), None
+        if (
+            customer
+        ):  # the post's own, who is no stranger to its agents: the desk bounds those whom it asks for
+            limits = replace(limits, allowed=(*limits.allowed, customer.public_key))
+            purse = purse_of(settings, customer, agent, signer, post)
+        return Provider(agent, signer, post, limits, purse, retires_at=retires_at)
 
     agents = [(agent, await current_key(settings, post.db, key)) for agent, key in found]
     retired = await retired_keys(settings, post, [agent for agent, _ in agents])
@@ -180,10 +185,7 @@ async def serve(
         )
         everybody = [*providers, *retiring]
         if settings.gateway_url and customer:
-            own = [provider.public_key for provider in everybody]
-            orders = await stack.enter_async_context(open_lightning_orders(settings, post, customer, own=own))
-            names = [agent.slug for agent in agents]
-            await stack.enter_async_context(open_gateway(settings, post, orders, names=names))
+            await stack.enter_async_context(open_facade(settings, post, customer, everybody))
         arbiter = _arbiter(settings, post) if settings.arbiter else None
         with ending() as told_to_end:
             if arbiter is not None:

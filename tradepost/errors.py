@@ -1,14 +1,21 @@
 """Errors of the doors.
 
 TradepostError
+├── BackupUnusable      a backup that does not open, or holds no post
 ├── ConfigError         the configuration lacks something or contradicts itself
 ├── GatewayRefused      what the gateway does not do for strangers
 └── PostBusy            another process runs this post
 """
 
+from store.errors import CodedError
 
-class TradepostError(Exception):
+
+class TradepostError(CodedError):
     """Something a person at the terminal has to mend; the message says how."""
+
+
+class BackupUnusable(TradepostError):  # noqa: N818
+    """A backup that does not open, or holds no post."""
 
 
 class ConfigError(TradepostError):

@@ -18,7 +18,8 @@ from aiohttp import web
 import wallet.queries
 from dvm import DvmError, Post
 from tradepost.errors import GatewayRefused
-from tradepost.gateway_limits import RateLimit
+from tradepost.facade.callers.limits import Limits
+from tradepost.facade.web.problems import TooManyRequests
 from tradepost.lightning_orders import KEEP, LightningOrders, find_order
 from tradepost.settings import Settings
 from wallet import (
@@ -38,19 +39,16 @@ from wallet.invoice import INVOICE_CHARS_MAX, parse_invoice
 from wallet.lnurl import Payable, PayRequest, SuccessAction, Verification, WithdrawRequest, make_metadata
 from wallet.queries_lnurl import InvoiceRow, LightningOrder, Withdrawal
 
-BODY_BYTES_MAX: Final = 65_536
-LINE_BYTES_MAX: Final = 8190
 COMMENT_CHARS_MAX: Final = 280
 PAYER_CHARS_MAX: Final = 1024
 UNPAID_INVOICES_MAX: Final = 1000
 CLAIM_SECONDS: Final = 2.0
 CLAIM_FOR_SECONDS: Final = 3600  # then `Wallet.recover` goes on asking, once a minute
-COSTLY_SHARE: Final = 6  # of so many requests, one may ask a mint or a relay
-CLIENTS: Final = 20  # so many may use up their share at the same time
 PAYER_FIELDS: Final = {"name": False, "identifier": False, "pubkey": False}
 #: Errors whose words are for strangers; others may tell what our wallet holds.
 _TOLD: Final = (
     GatewayRefused, DvmError, InvalidLnurl, InvalidRequest, LimitExceeded, LnurlRefused, LnurlUnavailable,
+    TooManyRequests,
 )  # fmt: skip
 
 log = structlog.get_logger(__name__)
@@ -72,26 +70,29 @@ class Gateway:
     """Serves one post's wallet under `settings.gateway_url`. Use `open_gateway`."""
 
     def __init__(
-        self, settings: Settings, post: Post, orders: LightningOrders, *, url: str, names: Collection[str]
+        self,
+        settings: Settings,
+        post: Post,
+        orders: LightningOrders,
+        limits: Limits,
+        *,
+        url: str,
+        names: Collection[str],
     ) -> None:
         self.url = url
         self.names = tuple(names)
         self.orders = orders
         self._post = post
         self._settings = settings
-        each = settings.gateway_requests_per_minute_max
-        self._cheap = RateLimit(post.clock, each_max=each, all_max=each * CLIENTS)
-        costly = max(1, each // COSTLY_SHARE)
-        self._costly = RateLimit(post.clock, each_max=costly, all_max=costly * CLIENTS)
+        self._limits = limits
 
     @property
     def addresses(self) -> list[str]:
         """The Lightning addresses that fund this wallet."""
         return [f"{name}@{urlsplit(self.url).netloc}" for name in self.names]
 
-    def app(self) -> web.Application:
-        """The routes."""
-        app = web.Application(client_max_size=BODY_BYTES_MAX)
+    def add_routes(self, app: web.Application) -> None:
+        """Serve Lightning wallets, too."""
         for path, ask in (
             ("/.well-known/lnurlp/{name}", self._pay_name),
             ("/lnurl/tip/{name}", self._pay_name_callback),
@@ -104,7 +105,6 @@ class Gateway:
         ):
             app.router.add_get(path, partial(self._answer, ask))
         app.router.add_post("/orders", partial(self._answer, self._order))
-        return app
 
     async def claim_for_ever(self) -> None:
         """Turn paid invoices into coins soon after they are paid; those of orders are watched by their orders."""
@@ -137,7 +137,7 @@ class Gateway:
         if len(comment) > COMMENT_CHARS_MAX:
             raise GatewayRefused(f"the comment has more than {COMMENT_CHARS_MAX} characters")
         _check_payer(payer)
-        self._spend(request)
+        await self._limits.count(None, request, costly=True)
         now = self._post.clock.now()
         if (
             len(await queries.open_invoices(self._post.db, since=now - CLAIM_FOR_SECONDS))
@@ -192,7 +192,7 @@ class Gateway:
         if len(bolt11) > INVOICE_CHARS_MAX:
             raise GatewayRefused("that is no invoice")
         await self.orders.withdrawals.find(k1)
-        self._spend(request)
+        await self._limits.count(None, request, costly=True)
         await self.orders.withdrawals.begin(k1, bolt11)
         self.orders.finish_payout(k1)
         return {"status": "OK"}
@@ -204,7 +204,7 @@ class Gateway:
             wish = msgspec.json.decode(await request.read(), type=OrderWish)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise GatewayRefused(f"not an order: {str(error)[:200]}") from None
-        self._spend(request)
+        await self._limits.count(None, request, costly=True)
         row = await self.orders.create(
             wish.agent, wish.text, kind=wish.kind, max_sat=wish.max_sat, params=wish.params,
             refund_to=wish.refund_to,
@@ -244,8 +244,7 @@ class Gateway:
     async def _answer(self, ask: Ask, request: web.Request) -> web.Response:
         status, headers = 200, {"Access-Control-Allow-Origin": "*", "Cache-Control": "no-store"}
         try:
-            if not self._cheap.allows(self._client(request)):
-                raise GatewayRefused("too many requests; try again in a minute")
+            await self._limits.count(None, request)
             told = await ask(request)
         except web.HTTPException as error:  # a body that is too large
             status, told = error.status, _error(error.reason)
@@ -261,18 +260,6 @@ class Gateway:
             log.exception("gateway_failed", route=request.path.split("/")[1:3])
             told = _error("this gateway cannot do that now; try again later")
         return web.json_response(told, status=status, headers=headers)
-
-    def _spend(self, request: web.Request) -> None:
-        """Count a request that asks a mint or others. Raises `GatewayRefused` beyond the limit."""
-        if not self._costly.allows(self._client(request)):
-            raise GatewayRefused("too many requests; try again in a minute")
-
-    def _client(self, request: web.Request) -> str:
-        if (
-            self._settings.gateway_behind_proxy
-        ):  # the last entry is the proxy's own; those before anybody can write
-            return request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
-        return request.remote or ""
 
     def _name(self, request: web.Request) -> str:
         name = request.match_info["name"].lower()
@@ -313,23 +300,20 @@ def custody(row: LightningOrder, cap_sat: int) -> str:
 
 @asynccontextmanager
 async def open_gateway(
-    settings: Settings, post: Post, orders: LightningOrders, *, names: Collection[str] = ()
+    settings: Settings, post: Post, orders: LightningOrders, limits: Limits, *, names: Collection[str] = ()
 ) -> AsyncIterator[Gateway]:
-    """Listen and serve while the context lasts. `orders` is started already. Raises `OSError` if the port is taken."""
-    url = settings.gateway_url or f"http://{settings.gateway_host}:{settings.gateway_port}"
-    gateway = Gateway(settings, post, orders, url=url, names=(*settings.gateway_names, *names))
-    runner = web.AppRunner(
-        gateway.app(), access_log=None, max_line_size=LINE_BYTES_MAX, handler_cancellation=False
-    )
-    await runner.setup()
+    """The gateway, whose paid invoices are claimed while the context lasts; whoever opens it serves its `app`.
+
+    `orders` is started already.
+    """
+    names = (*settings.gateway_names, *names)
+    gateway = Gateway(settings, post, orders, limits, url=settings.gateway_address, names=names)
     claiming = asyncio.create_task(gateway.claim_for_ever())
     try:
-        await web.TCPSite(runner, settings.gateway_host, settings.gateway_port).start()
         yield gateway
     finally:
         claiming.cancel()
         await asyncio.wait([claiming])
-        await runner.cleanup()
 
 
 def _error(reason: str) -> dict[str, str]:

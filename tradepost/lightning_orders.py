@@ -33,8 +33,9 @@ from wallet import queries_lnurl as queries
 from wallet.invoice import parse_invoice
 from wallet.queries_lnurl import OPEN_STAGES, InvoiceRow, LightningOrder, Stage, Withdrawal
 from wallet.quotes import QUOTE_GRACE_SECONDS
+from wallet.sweep import payable_sat
 from wallet.terms import Method
-from wallet.withdrawals import Withdrawals, payable_sat
+from wallet.withdrawals import Withdrawals
 
 INPUT_BYTES_MAX: Final = 32_768
 OPEN_ORDERS_MAX: Final = 200

@@ -12,6 +12,8 @@ from tradepost.errors import ConfigError, TradepostError
 PASSWORD: Final = "TRADEPOST_PASSWORD"  # noqa: S105 - its name
 #: The same for the one that is to come, when a password is changed.
 NEW_PASSWORD: Final = "TRADEPOST_NEW_PASSWORD"  # noqa: S105 - its name
+#: The same for backups.
+BACKUP_PASSWORD: Final = "TRADEPOST_BACKUP_PASSWORD"  # noqa: S105 - its name
 
 _TRIES: Final = 3
 _FILE_BYTES_MAX: Final = 4096
@@ -46,6 +48,12 @@ def choose_password(whose: str, variable: str = PASSWORD) -> str:
     if not password:
         raise TradepostError("an empty password protects nothing; nothing was changed")
     return password
+
+
+def known_password(whose: str, variable: str) -> str:
+    """The password of something that has one, from the environment or asked for once. Raises `TradepostError`."""
+    given = _given(variable)
+    return ask_hidden(f"Password of {whose}: ", or_else=variable) if given is None else given
 
 
 def ask_hidden(prompt: str, *, or_else: str) -> str:

@@ -29,13 +29,14 @@ from wallet.sweep import GetInvoice, sweep
 FLUSH_SECONDS_MAX = 5.0
 RECOVER_SECONDS_MAX = 10.0
 RECOVER_EVERY_SECONDS = 60.0
+STALE = "stale"  # a file in the folder of a post that came from a backup and has not caught up
 
 log = structlog.get_logger(__name__)
 
 
 def all_migrations() -> list[Migration]:
     """The whole schema of a post."""
-    packages = ("identity", "relay_bridge", "wallet", "dvm")
+    packages = ("identity", "relay_bridge", "wallet", "dvm", "tradepost")
     return [step for package in packages for step in load_migrations(package)]
 
 
@@ -46,15 +47,17 @@ async def open_post(
     clock: Clock | None = None,
     connect: Connect | None = None,
     transport: Callable[[str], MintTransport] = HttpTransport,
+    catching_up: bool = False,
 ) -> AsyncIterator[Post]:
     """Open the post of `settings`; made new if it is not there yet. Money of an earlier process is looked after.
 
-    Raises `PostBusy` if another process has it open, `ConfigError` if there are no relays.
+    `catching_up`: also one that came from a backup and does not know what happened since. Raises `PostBusy` if another
+    process has it open, `ConfigError` if there are no relays.
     """
     if not settings.relays:
         raise ConfigError("no relays: name some in tradepost.yaml or in TRADEPOST_RELAYS")
     clock = clock or SystemClock()
-    with _only_process(settings.data):
+    with _only_process(settings.data, catching_up=catching_up):
         seed = read_seed(settings)
         async with (
             await open_database(settings) as db,
@@ -167,13 +170,17 @@ async def read_database(settings: Settings) -> AsyncIterator[Database]:
         yield db
 
 
-def wallet_on(settings: Settings, db: Database) -> Wallet:
+def wallet_on(
+    settings: Settings, db: Database, *, transport: Callable[[str], MintTransport] = HttpTransport
+) -> Wallet:
     """The post's wallet, for reading; whoever moves money opens the post or `open_wallet`.
 
     Where there is no post yet, it is nobody's, and makes no files.
     """
     seed = read_seed(settings) if settings.database.exists() else Seed.generate()
-    return Wallet.open(db, seed, clock=SystemClock(), mints=settings.mints, caps=settings.caps)
+    return Wallet.open(
+        db, seed, clock=SystemClock(), mints=settings.mints, transport=transport, caps=settings.caps
+    )
 
 
 def limits_of(settings: Settings, agent: str) -> ProviderLimits:
@@ -293,8 +300,13 @@ def _write_once(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _only_process(folder: Path) -> Iterator[None]:
+def _only_process(folder: Path, *, catching_up: bool = False) -> Iterator[None]:
     make_private(folder)
+    if (folder / STALE).exists() and not catching_up:
+        raise ConfigError(
+            f"the post in {folder} is of a backup, and has not caught up with what happened since, so nothing may be "
+            "spent or done from it: run `tradepost restore`"
+        )
     with (folder / "lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -137,10 +137,12 @@ class Reputation:
     async def root(self, agent: str) -> RootReport:
         """The newest root of an agent's log. Mints are not asked. Raises `NoAgentFound`."""
         key, relays = await self.find(agent)
-        reader = Reader(self._pool, self._clock, db=self._db)
-        material = await reader.read(key, relays)
+        return self.root_of(await Reader(self._pool, self._clock, db=self._db).read(key, relays))
+
+    def root_of(self, material: Material) -> RootReport:
+        """The newest root by what was read."""
         event, root = material.state.roots[-1] if material.state.roots else (None, None)
-        findings = reader.check_roots(material)
+        findings = Reader(self._pool, self._clock).check_roots(material)
         return RootReport(material.state.chain, event, root, material.relays, findings)
 
     async def read(self, agent: str, *, held: Sequence[Event] = ()) -> Reading:
@@ -199,8 +201,9 @@ class Reputation:
         reading = await self.read(checked.root.log, held=[*filter(None, (parsed.root, parsed.review))])
         is_there = checked.job and any(one.request == checked.job.request for one in reading.audit.receipts)
         receipt = reading.receipt(checked.job.request) if checked.job and is_there else None
+        current = encode_npub(reading.audit.chain.current)
         doubt = (
-            f"whether {encode_npub(reading.audit.chain.current)} is the agent that you mean: say so with --of"
+            f"whether {current} is the agent that you mean: say whose it is to be (--of; over HTTP, agent)"
         )
         unsaid = [] if agent else [Step(Verdict.NOT_CHECKED, Asked.NOBODY, doubt)]
         return [*reading.steps(steps, receipt), *unsaid]

@@ -6,7 +6,7 @@ Every step adds only what is not there, so all of it may be killed and run again
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -20,13 +20,15 @@ from dvm.jobs.restore import JobsRestored, restore_jobs
 from dvm.orders.restore import OrdersRestored, restore_orders
 from dvm.queries_keys import KeyRow
 from dvm.records import make_record, read_records
-from dvm.reputation.keys import next_key
+from dvm.reputation.keys import log_of, next_key
+from dvm.reputation.publisher import LogConflict, Publisher
 from identity import IdentityError, LocalSigner, SecretKey, read_key_file
 from relay_bridge import Connect, RelayPool
 from store import Clock, SystemClock
 from tradepost.errors import ConfigError
+from tradepost.facade.callers.queries_sessions import Ended, end_all_sessions
 from tradepost.key_files import keep_next, put_in_place
-from tradepost.post import is_of_words, open_post, own_key, put_seed, reach, read_seed
+from tradepost.post import STALE, is_of_words, open_post, own_key, put_seed, reach, read_seed
 from tradepost.settings import Settings
 from wallet import HttpTransport, MintTransport, Seed, UnknownMint
 from wallet.mint import normalise_mint_url
@@ -35,6 +37,10 @@ from wallet.seed import CUSTOMER
 NAMES_MAX: Final = 100
 _NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _WEEK_SECONDS: Final = 7 * 86400
+_STILL_STALE: Final = (
+    "what came from a backup is not opened before a relay and each of its mints has answered: run `tradepost restore` "
+    "again, or take a mint that is gone for good off `mints`"
+)
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +65,18 @@ class Report:
     orders: OrdersRestored
     balance_sat: int
     troubles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What mints and relays had. `is_current`: nobody who was asked can know of more that concerns money."""
+
+    mints: tuple[wallet.Restored, ...]
+    orders: OrdersRestored
+    jobs: dict[str, JobsRestored]
+    log_troubles: tuple[str, ...]
+    balance: dict[str, int]
+    is_current: bool
 
 
 @dataclass(frozen=True)
@@ -130,29 +148,53 @@ async def restore_post(
     signers = {name: signer for name in names if (signer := _signer(settings, name))}
     trusted = tuple(dict.fromkeys([*settings.mints, *named, *kept.mints]))
     async with open_post(
-        settings.model_copy(update={"mints": trusted}), clock=clock, connect=connect, transport=transport
-    ) as post:
-        async with post.db.transaction() as tx:
-            for row in kept.handed_on:
-                await queries_keys.put(tx, row)
-        found = await asyncio.gather(*(post.wallet.restore(mint) for mint in trusted))
-        for signer in signers.values():
-            post.pool.add_signer(signer)
-        orders = OrdersRestored()
-        for customer in _customers(signers, kept.records):
-            orders += await restore_orders(post, customer, kept.records)
-        jobs = {
-            name: await restore_jobs(post, signer) for name, signer in signers.items() if name != CUSTOMER
-        }
-        balance = await post.wallet.balance()
+        settings.model_copy(update={"mints": trusted}), clock=clock, connect=connect, transport=transport,
+        catching_up=True,
+    ) as post:  # fmt: skip
+        found = await _look(settings, post, kept, signers, trusted)
+    troubles = [*kept.troubles, *_troubles(keys, found.mints, found.jobs, found.orders), *found.log_troubles]
+    if found.is_current:
+        (settings.data / STALE).unlink(missing_ok=True)
+    elif (settings.data / STALE).exists():
+        troubles.append(_STILL_STALE)
     return Report(
         keys=tuple(keys),
+        mints=found.mints,
+        untrusted=tuple(mint for mint in found.balance if mint not in settings.mints),
+        jobs=found.jobs,
+        orders=found.orders,
+        balance_sat=sum(found.balance.values()),
+        troubles=tuple(troubles),
+    )
+
+
+async def _look(
+    settings: Settings, post: Post, kept: _Kept, signers: Mapping[str, LocalSigner], mints: Sequence[str]
+) -> _Found:
+    """Ask mints for coins, relays for orders, jobs and logs, and write down what is not here."""
+    async with post.db.transaction() as tx:
+        for row in kept.handed_on:
+            await queries_keys.put(tx, row)
+        if (settings.data / STALE).exists():
+            await end_all_sessions(tx, Ended.RESTORED)
+    found = await asyncio.gather(*(post.wallet.restore(mint) for mint in mints))
+    for signer in signers.values():
+        post.pool.add_signer(signer)
+    orders = OrdersRestored()
+    for customer in _customers(signers, kept.records):
+        orders += await restore_orders(post, customer, kept.records)
+    agents = {name: signer for name, signer in signers.items() if name != CUSTOMER}
+    jobs = {name: await restore_jobs(post, signer) for name, signer in agents.items()}
+    has_relay = not await reach(post.pool)
+    # Without a relay, which is told already, they would wait for one.
+    logs = [await _catch_up_log(post, name, signer) for name, signer in agents.items() if has_relay]
+    return _Found(
         mints=tuple(found),
-        untrusted=tuple(mint for mint in balance if mint not in settings.mints),
-        jobs=jobs,
         orders=orders,
-        balance_sat=sum(balance.values()),
-        troubles=(*kept.troubles, *_troubles(keys, found, jobs, orders)),
+        jobs=jobs,
+        log_troubles=tuple(filter(None, logs)),
+        balance=await post.wallet.balance(),
+        is_current=has_relay and not any(one.trouble for one in found if one.mint in settings.mints),
     )
 
 
@@ -254,7 +296,18 @@ def _restore_key(settings: Settings, seed: Seed, name: str, known: str) -> KeyRe
     return KeyRestored(name, here)
 
 
-def _customers(signers: dict[str, LocalSigner], records: Sequence[dict[str, Any]]) -> list[str]:
+async def _catch_up_log(post: Post, name: str, signer: LocalSigner) -> str:
+    """Take the leaves of an agent's log that the relays have into ours; returns why that could not be, "" if it was."""
+    public_key = signer.public_key
+    publisher = Publisher(post, signer, await log_of(post.db, public_key), root_seconds=0)
+    try:
+        await publisher.catch_up()
+    except LogConflict as error:
+        return f"the log of {name}: {error}"
+    return ""
+
+
+def _customers(signers: Mapping[str, LocalSigner], records: Sequence[dict[str, Any]]) -> list[str]:
     """Under which keys this post asked for work: the customer's, and those that its records name."""
     named = [str(record["customer"]) for record in records if record.get("customer")]
     own = [signers[CUSTOMER].public_key] if CUSTOMER in signers else []

@@ -6,6 +6,7 @@ is the user's own one, in TRADEPOST_HOME (default: the XDG data folder).
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
@@ -42,11 +43,23 @@ _SAID: Final = {
     "tuple_type": "expected a list, like [one, two], or lines that begin with -",
     "dict_type": "expected names and values, like {name: value}",
     "model_type": "expected names and values, like {name: value}",
+    "dataclass_type": "expected names and values, like {name: value}",
+    "unexpected_keyword_argument": "there is no such name",
 }
 
 Urls = Annotated[tuple[str, ...], NoDecode]
 Positive = Annotated[int, Field(gt=0)]
 FeeBps = Annotated[int, Field(ge=0, le=FEE_BPS_MAX)]
+
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """Requests within a minute: of an address, of an account, of one that paid; of all together who never did."""
+
+    anonymous: Positive = 120
+    authenticated: Positive = 300
+    paying: Positive = 1200
+    unpaid: Positive = 6000
 
 
 class Settings(BaseSettings):
@@ -122,19 +135,41 @@ class Settings(BaseSettings):
     gateway_url: str | None = None
     gateway_host: str = "127.0.0.1"
     gateway_port: Annotated[int, Field(gt=0, lt=65536)] = 8790
+    #: Further addresses under which callers reach the same desk through proxies, https://host: what they may sign.
+    http_origins: Urls = ()
     #: Lightning addresses NAME@host that fund this wallet, besides those of the agents.
     gateway_names: Urls = ("tips",)
     #: Whether clients are told apart by X-Forwarded-For, which a server in front of us writes.
     gateway_behind_proxy: bool = False
-    gateway_requests_per_minute_max: Positive = 120
-    #: The most that is held for anybody who orders a job with a Lightning wallet.
+    #: Requests within a minute, by tier of callers; one that asks a mint or a relay counts for six.
+    http_requests_per_minute: RequestLimits = RequestLimits()
+    #: Connections that are open at a time: in all, and of one address (not behind a proxy, where all are the proxy's).
+    gateway_connections_max: Positive = 1000
+    gateway_connections_each_max: Positive = 100
+    #: Whether the log says from which address a request came.
+    log_addresses: bool = False
+    #: npubs that may ask the front desk how the post is.
+    operators: Urls = ()
+    #: Where Prometheus reads metrics, at /metrics: a port for the operator alone. Without one there are none.
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, Field(gt=0, lt=65536)] | None = None
+    #: The most that is held for anybody who orders a job with a Lightning wallet, or calls over HTTP.
     custodial_sat_max: Positive = 10_000
     tip_sat_max: Positive = 100_000
 
     _loaded: tuple[Path, dict[str, Any]] | None = PrivateAttr(None)
 
     @field_validator(
-        "relays", "mints", "rails", "gateway_names", "arbiters", "blocked", "allowed", mode="before"
+        "relays",
+        "mints",
+        "rails",
+        "gateway_names",
+        "http_origins",
+        "arbiters",
+        "blocked",
+        "allowed",
+        "operators",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -168,7 +203,7 @@ class Settings(BaseSettings):
             raise ValueError(str(error)) from None
         return text
 
-    @field_validator("arbiters", "blocked", "allowed")
+    @field_validator("arbiters", "blocked", "allowed", "operators")
     @classmethod
     def _check_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
         try:
@@ -186,13 +221,12 @@ class Settings(BaseSettings):
     @field_validator("gateway_url")
     @classmethod
     def _check_gateway(cls, url: str | None) -> str | None:
-        parts = urlsplit(url or "")
-        is_local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")
-        if url is None or (
-            parts.netloc and parts.path in ("", "/") and (parts.scheme == "https" or is_local)
-        ):
-            return url and url.rstrip("/")
-        raise ValueError("the gateway's address is https://host, without a path: wallets follow no other")
+        return url and _origin(url)
+
+    @field_validator("http_origins")
+    @classmethod
+    def _check_origins(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(_origin(url) for url in urls))
 
     @field_validator("gateway_names")
     @classmethod
@@ -224,6 +258,11 @@ class Settings(BaseSettings):
         settings = settings.model_copy(update={"data": data, "code": str(folder / settings.code)})
         settings._loaded = (folder, given)
         return settings
+
+    @property
+    def gateway_address(self) -> str:
+        """Where callers reach this post, without a slash at the end."""
+        return self.gateway_url or f"http://{self.gateway_host}:{self.gateway_port}"
 
     @property
     def file(self) -> Path | None:
@@ -268,6 +307,15 @@ class Settings(BaseSettings):
     def retired_key_file(self, public_key: str) -> Path:
         """Where a key of an agent is kept that has gone over to another one."""
         return self.data / "keys" / "retired" / f"{public_key}.nsec"
+
+
+def _origin(url: str) -> str:
+    """An address of this post, without a slash at the end. Raises `ValueError`."""
+    parts = urlsplit(url)
+    is_local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")
+    if parts.netloc and parts.path in ("", "/") and (parts.scheme == "https" or is_local):
+        return url.rstrip("/")
+    raise ValueError("the gateway's address is https://host, without a path: wallets follow no other")
 
 
 def make_private(folder: Path) -> None:

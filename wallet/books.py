@@ -121,9 +121,10 @@ async def _check_books(rows: Snapshot, accounts: dict[str, int]) -> list[Finding
     )  # fmt: skip
     problems += _named(
         await queries.oversettled(rows),
-        "operations of which too much was settled",
+        "operations of which too much was settled or credited",
         lambda row: Finding(
-            f"of operation {row['op_id']} {row['msat']} msat were settled, and it brought {row['received_sat']} sat",
+            f"of operation {row['op_id']} {row['msat']} msat were settled or credited, and it brought "
+            f"{row['received_sat']} sat",
             _RESTORE, posting=row["op_id"], job=row["job_id"],
         ),
     )  # fmt: skip

@@ -19,9 +19,9 @@ WalletError                     `.action` says what to do next
 ├── AlreadySpent                coins that somebody spent before us                               fund
 ├── RailCannot                  what none of our Lightning rails can do, said before money moves  give_up
 ├── PaidBefore                  an invoice that we have paid, or are paying, already              wait
-├── RailRefused                 the wallet behind a rail understood and refused: `.code`          by code
+├── RailRefused                 the wallet behind a rail understood and refused: `.nwc_code`      by code
 ├── RailUnavailable             the wallet behind a rail does not answer; nothing is known        retry_after
-├── MintError                   the mint understood and refused: `.code`, `.detail`               by code
+├── MintError                   the mint understood and refused: `.mint_code`, `.detail`          by code
 └── MintUnavailable             the mint cannot be reached or answers rubbish; nothing is known   retry_after
 
 No message ever holds a secret, a token, a proof or a preimage.
@@ -29,6 +29,8 @@ No message ever holds a secret, a token, a proof or a preimage.
 
 from enum import StrEnum
 from typing import ClassVar, Final
+
+from store.errors import CodedError
 
 
 class Action(StrEnum):
@@ -42,7 +44,7 @@ class Action(StrEnum):
     GIVE_UP = "give_up"
 
 
-class WalletError(Exception):
+class WalletError(CodedError):
     """Base of this package's errors."""
 
     default_action: ClassVar[Action] = Action.GIVE_UP
@@ -179,11 +181,13 @@ class MintError(WalletError):
     The code never decides about money: mints use one code for different things, so ask NUT-07 and NUT-09.
     """
 
-    def __init__(self, *, code: int, detail: str) -> None:
+    def __init__(self, *, mint_code: int, detail: str) -> None:
         """`detail` is the mint's own text; it is cut to 200 characters."""
-        self.code = code
+        self.mint_code = mint_code
         self.detail = detail[:200]
-        super().__init__(f"the mint refused ({code}): {self.detail}", action=_ACTION_BY_CODE.get(code))
+        super().__init__(
+            f"the mint refused ({mint_code}): {self.detail}", action=_ACTION_BY_CODE.get(mint_code)
+        )
 
 
 _ACTION_BY_NWC_CODE: Final = {
@@ -194,12 +198,12 @@ _ACTION_BY_NWC_CODE: Final = {
 
 
 class RailRefused(WalletError):  # noqa: N818
-    """The wallet behind a rail understood and refused; `.code` is a word of NIP-47."""
+    """The wallet behind a rail understood and refused; `.nwc_code` is a word of NIP-47."""
 
-    def __init__(self, *, code: str, detail: str) -> None:
+    def __init__(self, *, nwc_code: str, detail: str) -> None:
         """`detail` is the wallet's own text; it is cut to 200 characters."""
-        self.code = code[:40]
+        self.nwc_code = nwc_code[:40]
         self.detail = detail[:200]
         super().__init__(
-            f"the wallet refused ({self.code}): {self.detail}", action=_ACTION_BY_NWC_CODE.get(code)
+            f"the wallet refused ({self.nwc_code}): {self.detail}", action=_ACTION_BY_NWC_CODE.get(nwc_code)
         )

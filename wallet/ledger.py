@@ -13,6 +13,9 @@ Accounts, an asset's increase positive:
     outside            what came from nowhere in particular (below zero) or went there
     lost               what somebody else spent of ours, or is at a mint that was given up
     restored           below zero: what was found again by the seed
+    caller/<id>        below zero: what somebody who calls over HTTP has here, and may take away
+    held/<id>          below zero: what of theirs is kept for jobs and withdrawals under way
+    callers            below zero: what callers paid for jobs
 
 What we have, and what is gone, is above zero; where it came from is below; all together is zero.
 Amounts are whole sats but for the post's cut and what it leaves the agent: counted in msat, and no coin moves.
@@ -35,6 +38,9 @@ FEES_LIGHTNING: Final = "fees/lightning"
 LOST: Final = "lost"
 RESTORED: Final = "restored"
 OUTSIDE: Final = "outside"
+CALLER_PREFIX: Final = "caller/"
+HELD_PREFIX: Final = "held/"
+CALLERS: Final = "callers"
 
 
 class Cause(StrEnum):
@@ -48,6 +54,11 @@ class Cause(StrEnum):
     ABANDONED = "abandoned"  # a mint was given up
     RETURNED = "returned"  # a mint that was given up answers again
     LIGHTNING = "lightning"  # money moved in a wallet outside of the mints
+    DEPOSIT = "deposit"  # what an operation brought is a caller's
+    HOLD = "hold"  # sats of a caller are kept for a job, or a withdrawal
+    CHARGE = "charge"  # what a job cost its caller; the rest of what was kept is free again
+    CREDIT = "credit"  # what came back later for a job that was charged
+    WITHDRAWAL = "withdrawal"  # sats of a caller are gone; the rest of what was kept is free again
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,29 @@ def escrow_account(escrow_id: str) -> str:
 def agent_account(public_key: str) -> str:
     """The account of what an agent earned."""
     return f"agent/{public_key}"
+
+
+def caller_account(caller_id: str) -> str:
+    """The account of what a caller has here."""
+    return CALLER_PREFIX + caller_id
+
+
+def held_account(caller_id: str) -> str:
+    """The account of what is kept of a caller's sats."""
+    return HELD_PREFIX + caller_id
+
+
+def caller_entries(caller_id: str, *, free_sat: int, held_sat: int, counter: str) -> dict[str, int]:
+    """The entries that give a caller so much more, or less, to dispose of, and keep so much more of theirs, or less.
+
+    `counter` is the other side. Empty if nothing changes.
+    """
+    entries = {
+        caller_account(caller_id): -free_sat,
+        held_account(caller_id): -held_sat,
+        counter: free_sat + held_sat,
+    }
+    return {account: 1000 * sat for account, sat in entries.items() if sat}
 
 
 def coin_entries(

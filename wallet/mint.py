@@ -151,7 +151,7 @@ def _judge(url: str, status: int, raw: bytes) -> Any:
     ):
         code, detail = answer.get("code"), answer["detail"]
         raise MintError(
-            code=code if isinstance(code, int) else 0,
+            mint_code=code if isinstance(code, int) else 0,
             # Mints echo what they were sent, and errors are shown and logged.
             detail=_LIKE_A_SECRET.sub("…", detail) if isinstance(detail, str) else "no reason given",
         )

@@ -72,7 +72,8 @@ class Plan:
     """An operation that is prepared and not yet decided: give it to `Wallet.record` or `Wallet.release`.
 
     `send_sat` is the face value of the token it will make, `keep_sat` what comes back to us (change included),
-    `fee_sat` what the mint takes: inputs = send + keep + fee.
+    `fee_sat` what the mint takes: inputs = send + keep + fee. Of a payment's `keep_sat` routing may cost up to
+    `reserve_sat`.
     """
 
     op_id: str
@@ -83,6 +84,7 @@ class Plan:
     keep_sat: int
     fee_sat: int
     outputs: tuple[Output, ...] = field(repr=False)
+    reserve_sat: int = 0
 
 
 @dataclass(frozen=True)

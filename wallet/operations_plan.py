@@ -161,7 +161,17 @@ class Planner:
                 outputs = make_outputs(
                     self._desk.seed, keyset.id, wanted, first_counter=counter, attempt=0, lock=request.lock
                 )
-                plan = Plan(request.op_id, plan_id, request.kind, request.mint, send, keep, fee, outputs)
+                plan = Plan(
+                    request.op_id,
+                    plan_id,
+                    request.kind,
+                    request.mint,
+                    send,
+                    keep,
+                    fee,
+                    outputs,
+                    request.reserve_sat,
+                )
                 if request.record:
                     await self.record(tx, plan)
         except BaseException as error:

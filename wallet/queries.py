@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -10,6 +10,8 @@ from store import Database, Row, Transaction
 from wallet.keysets import Keyset
 from wallet.operations import HistoryEntry, Kind, Output, Quote, Role, State
 from wallet.proofs import Dleq, Proof
+
+EXPIRED_LATELY_SECONDS: Final = 120  # ago an invoice expired that is still asked for with those that are good
 
 
 @dataclass(frozen=True)
@@ -440,13 +442,18 @@ async def quote(db: Database, quote_id: str) -> tuple[Quote, str] | None:
     return Quote(*(row[name] for name in names)), row["op_id"]
 
 
-async def open_quotes(db: Database, *, of_jobs: bool = False) -> list[str]:
-    """Ids of quotes that may still be paid and claimed; `of_jobs`: those made for jobs too."""
+async def open_quotes(db: Database, *, of_jobs: bool = False, due_at: int | None = None) -> list[str]:
+    """Ids of quotes that may still be paid and claimed; `of_jobs`: those made for jobs too.
+
+    With `due_at` (unix), for whoever looks every minute: those whose invoices have expired are due every half hour.
+    """
+    due = "" if due_at is None else " AND (expiry IS NULL OR expiry >= ? OR created_at % 30 = ?)"
+    times = () if due_at is None else (due_at - EXPIRED_LATELY_SECONDS, due_at // 60 % 30)
     rows = await db.all(
-        "SELECT quote_id FROM wallet_quotes WHERE state = 'open' AND (job_id IS NULL OR ? = 1)"
-        " AND mint NOT IN (SELECT mint FROM wallet_abandoned)",
-        int(of_jobs),
-    )
+        "SELECT quote_id FROM wallet_quotes WHERE state = 'open' AND (job_id IS NULL OR ? = 1)"  # noqa: S608 - constants
+        f" AND mint NOT IN (SELECT mint FROM wallet_abandoned){due}",
+        int(of_jobs), *times,
+    )  # fmt: skip
     return [row["quote_id"] for row in rows]
 
 

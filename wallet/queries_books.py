@@ -54,6 +54,16 @@ async def balance_msat(source: Source, account: str) -> int:
     return 0 if row is None else int(row["balance_msat"])
 
 
+async def owed_to_callers_msat(source: Source) -> int:
+    """What callers have here, and what is kept of theirs: not ours."""
+    row = await source.one(
+        "SELECT COALESCE(-SUM(balance_msat), 0) AS msat FROM accounts"
+        " WHERE (account >= 'caller/' AND account < 'caller0') OR (account >= 'held/' AND account < 'held0')"
+    )
+    assert row is not None
+    return int(row["msat"])
+
+
 # --- mints that were given up -----------------------------------------------------------------------------------------
 
 
@@ -192,11 +202,13 @@ async def orphans(source: Source) -> list[Row]:
 
 
 async def oversettled(source: Source) -> list[Row]:
-    """Operations of which more was settled than they brought: op_id, job_id, msat, received_sat."""
+    """Operations of which more was settled, or credited to callers, than they brought: op_id, job_id, msat,
+    received_sat.
+    """
     return await source.all(
         "SELECT p.op_id, MAX(p.job_id) AS job_id, SUM(l.amount_msat) AS msat, o.received_sat"
         " FROM postings p JOIN ledger l ON l.posting_id = p.id JOIN wallet_operations o ON o.op_id = p.op_id"
-        " WHERE p.cause = 'settlement' AND l.amount_msat > 0"
+        " WHERE p.cause IN ('settlement', 'deposit') AND l.amount_msat > 0"
         " GROUP BY p.op_id, o.received_sat HAVING SUM(l.amount_msat) > 1000 * o.received_sat LIMIT ?",
         NAMED_MAX + 1,
     )

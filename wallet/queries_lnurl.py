@@ -12,6 +12,7 @@ class Withdrawal(StrEnum):
     OPEN = "open"  # its k1 is good
     PAYING = "paying"  # one melt has it, and decides
     PAID = "paid"
+    VOID = "void"  # taken back by whoever promised it
 
 
 class Stage(StrEnum):
@@ -169,6 +170,14 @@ async def lower_withdrawal(tx: Transaction, k1: str, pay_sat: int) -> None:
         "UPDATE lnurl_withdrawals SET pay_sat = ? WHERE k1 = ? AND state = 'open' AND pay_sat > ?",
         pay_sat, k1, pay_sat,
     )  # fmt: skip
+
+
+async def void_withdrawal(tx: Transaction, k1: str) -> int | None:
+    """open → void; returns the sat that were owed, None if it was withdrawn, or is being."""
+    row = await tx.one(
+        "UPDATE lnurl_withdrawals SET state = 'void' WHERE k1 = ? AND state = 'open' RETURNING owed_sat", k1
+    )
+    return None if row is None else int(row["owed_sat"])
 
 
 # --- orders -----------------------------------------------------------------------------------------------------------

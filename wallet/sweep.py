@@ -1,4 +1,4 @@
-"""Sending to Lightning what is more at a mint than we want to have there."""
+"""Sending to Lightning what is more at a mint than we want to have there, and is ours: not what callers have here."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 GetInvoice = Callable[[int], Awaitable[str]]
 
 SWEEP_SAT_MIN: Final = 100  # less is not worth the fee
+_RESERVE_SAT_MIN: Final = 3  # two for the mint's Lightning, one for its swap
 ASKS_MAX: Final = 4
 
 log = structlog.get_logger(__name__)
@@ -34,14 +35,24 @@ class Swept:
     error: str | None = None
 
 
+def payable_sat(owed_sat: int) -> int:
+    """What is paid out of `owed_sat`: less what mints usually reserve for fees, a hundredth. Below 1 it is nothing."""
+    return owed_sat - max(_RESERVE_SAT_MIN, 1 - (-owed_sat // 100))
+
+
 async def sweepable(desk: Desk) -> dict[str, int]:
     """See `Wallet.sweepable`."""
+    free = await queries.spendable(desk.db)
+    owed_sat = -(-await queries_books.owed_to_callers_msat(desk.db) // 1000)
+    # The fee must not come out of what is owed.
+    ours_sat = payable_sat(sum(free.values()) - owed_sat) if owed_sat else sum(free.values())
     surplus = {}
-    for mint, free_sat in (await queries.spendable(desk.db)).items():
-        above_sat = min(free_sat, await exposure_sat(desk.db, mint) - desk.caps.level(mint))
+    for mint, free_sat in free.items():
+        above_sat = min(free_sat, await exposure_sat(desk.db, mint) - desk.caps.level(mint), ours_sat)
         # A payment that hangs may be an earlier sweep: what it holds is as good as gone, or comes back by itself.
         if above_sat >= SWEEP_SAT_MIN and not await queries_books.is_melting(desk.db, mint):
             surplus[mint] = above_sat
+            ours_sat -= above_sat
     return surplus
 
 

@@ -111,7 +111,8 @@ class Wallet:
         limit = asyncio.Semaphore(RECOVERIES_MAX)
         live = await queries.live_operations(self._desk.db, State.OPEN)
         open_ids = [op.op_id for op in live if op.mint not in self._desk.keyring.abandoned]
-        quote_ids = await queries.open_quotes(self._desk.db, of_jobs=is_first)
+        due_at = None if is_first else self._desk.clock.now()
+        quote_ids = await queries.open_quotes(self._desk.db, of_jobs=is_first, due_at=due_at)
         settled = await asyncio.gather(*(self._try(limit, self.settle(op_id), op_id) for op_id in open_ids))
         await asyncio.gather(*(self._try(limit, self.claim(quote_id), "claim") for quote_id in quote_ids))
         return [op_id for op_id, done in zip(open_ids, settled, strict=True) if not done]

@@ -16,17 +16,12 @@ from wallet.errors import InvalidLnurl, LimitExceeded, MintUnavailable
 from wallet.invoice import parse_invoice
 from wallet.operations import State
 from wallet.queries_lnurl import Withdrawal, WithdrawalRow
+from wallet.sweep import payable_sat
 from wallet.wallet import Wallet
 
 RETRY_SECONDS: Final = 15.0
-_RESERVE_SAT_MIN: Final = 3  # two for the mint's Lightning, one for its swap
 
 log = structlog.get_logger(__name__)
-
-
-def payable_sat(owed_sat: int) -> int:
-    """What is paid out of `owed_sat`: less what mints usually reserve for fees, a hundredth. Below 1 it is nothing."""
-    return owed_sat - max(_RESERVE_SAT_MIN, 1 - (-owed_sat // 100))
 
 
 class Withdrawals:
@@ -45,6 +40,10 @@ class Withdrawals:
         )  # fmt: skip
         await queries.insert_withdrawal(tx, row)
         return k1
+
+    async def take_back(self, tx: Transaction, k1: str) -> int | None:
+        """Make a promise void; returns what was owed in the end, None if it was withdrawn, or is being."""
+        return await queries.void_withdrawal(tx, k1)
 
     async def find(self, k1: str) -> WithdrawalRow:
         """What a k1 is good for. Raises `InvalidLnurl` if there is none of that name."""

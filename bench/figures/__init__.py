@@ -10,6 +10,7 @@ from bench.figures import (
     encryption,
     escrow,
     growth,
+    http,
     ingestion,
     jobs,
     ledger,
@@ -33,4 +34,5 @@ FIGURES: dict[str, Callable[[int], Figure]] = {
     "ledger": ledger.measure,
     "audit": audit.measure,
     "receipts": receipts.measure,
+    "http": http.measure,
 }

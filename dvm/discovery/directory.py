@@ -14,6 +14,7 @@ import msgspec
 
 from dvm.kinds import FEEDBACK, NAMES, check_request_kind, folded, is_request_kind, name_of
 from dvm.nip90 import parse_feedback, parse_result, repeated_request
+from dvm.schemas import Param
 from identity import Event
 from identity.nip40 import is_expired
 
@@ -25,6 +26,8 @@ NAME_CHARS_MAX: Final = 60
 ABOUT_CHARS_MAX: Final = 280
 KINDS_MAX: Final = 50
 WORDS_MAX: Final = 50
+PARAMS_MAX: Final = 50
+_PICTURE: Final = re.compile(r"https?://[!-~]{1,500}")
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class Listing:
     """An announced agent, as read from relays. Of prices that say nothing we can read, None is left.
 
     `price_msat` is the least of the kinds that were searched for. `alive`: it sent a heartbeat lately, at `beat_at`.
-    `deposit_msat`: what a job costs a customer at least who never paid it.
+    `deposit_msat`, `pow_bits`, `refuses_strangers`: what a job costs a customer at least who never paid it, what work
+    its request needs, and whether the agent takes it at all. `params` are those of all its kinds together.
     """
 
     public_key: str
@@ -61,6 +65,10 @@ class Listing:
     beat_at: int | None
     announced_at: int
     deposit_msat: int = 0
+    pow_bits: int = 0
+    refuses_strangers: bool = False
+    picture: str = ""
+    params: tuple[Param, ...] = ()
     answers: Answers = field(default=Answers())
 
 
@@ -201,11 +209,13 @@ def _read(event: Event, searched: frozenset[int]) -> Listing:
     known = [
         price for kind, price in prices.items() if price is not None and (kind in searched or not searched)
     ]
-    deposits = [
-        _msat(tag[2]) for tag in event.tags_named("strangers") if tag[1:2] == ("amount",) and len(tag) > 2
-    ]
+    picture = content.get("picture") or content.get("image")
     return Listing(
-        deposit_msat=max((deposit for deposit in deposits if deposit), default=0),
+        deposit_msat=_demanded(event, "amount"),
+        pow_bits=_demanded(event, "pow"),
+        refuses_strangers=any(tag[1:2] == ("refused",) for tag in event.tags_named("strangers")),
+        picture=picture if isinstance(picture, str) and _PICTURE.fullmatch(picture) else "",
+        params=tuple(_params(content.get("nip90Params"))),
         public_key=event.pubkey,
         slug=one_line(event.tag("d"), NAME_CHARS_MAX),
         name=one_line(told["name"], NAME_CHARS_MAX),
@@ -218,6 +228,27 @@ def _read(event: Event, searched: frozenset[int]) -> Listing:
         beat_at=None,
         announced_at=event.created_at,
     )  # fmt: skip
+
+
+def _demanded(event: Event, what: str) -> int:
+    """The most that is asked of strangers in the tags `["strangers", what, number]`."""
+    tags = [tag for tag in event.tags_named("strangers") if tag[1:2] == (what,) and len(tag) > 2]
+    return max((_msat(tag[2]) or 0 for tag in tags), default=0)
+
+
+def _params(announced: object) -> Iterable[Param]:
+    """As nostrdvm announces them: by name, whether each is required, and what it may be."""
+    for name, told in list(announced.items())[:PARAMS_MAX] if isinstance(announced, dict) else ():
+        said = told if isinstance(told, dict) else {}
+        values = said.get("values")
+        yield Param(
+            one_line(name, NAME_CHARS_MAX),
+            one_line(said.get("description"), ABOUT_CHARS_MAX),
+            tuple(one_line(value, NAME_CHARS_MAX) for value in values[:WORDS_MAX] if isinstance(value, str))
+            if isinstance(values, list)
+            else (),
+            required=said.get("required") is True,
+        )
 
 
 def _numbers(event: Event, name: str) -> Iterable[int]:

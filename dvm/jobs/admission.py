@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from dvm.errors import Trouble
 from dvm.limits import ProviderLimits
 from identity import Event
 from identity.event import Tag, Tags
@@ -33,6 +34,7 @@ class Refusal:
 
     reason: str
     action: Action
+    code: str = Trouble.TOO_MANY_REQUESTS
 
 
 @dataclass(frozen=True)
@@ -202,10 +204,12 @@ class Admission:
         """What a stranger's request lacks, however seldom it asks."""
         limits, bits = self._limits, self._limits.stranger_pow_bits
         if not limits.stranger_requests_per_minute_max:
-            return Refusal("restricted: this agent works for customers it knows", Action.GIVE_UP)
+            return Refusal(
+                "restricted: this agent works for customers it knows", Action.GIVE_UP, Trouble.FORBIDDEN
+            )
         if bits and committed_difficulty(event) < bits:
             reason = f"pow: {bits} bits of proof of work (NIP-13) are asked of new customers"
-            return Refusal(reason, Action.GIVE_UP)
+            return Refusal(reason, Action.GIVE_UP, Trouble.WORK_PROOF_MISSING)
         return None
 
     def _is_crowded(self, own: Bucket, now: int) -> bool:

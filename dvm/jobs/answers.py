@@ -127,7 +127,8 @@ class Answers:
     def _feedback(self, job: JobRow, say: Say, content: str = "") -> EventTemplate:
         return make_feedback(
             job.request, say.status, now=self._post.clock.now(), content=content, relay=job.relay,
-            message=say.message, tags=[("action", str(say.action))] if say.action else [],
+            message=say.message,
+            tags=[(name, str(told)) for name, told in (("action", say.action), ("code", say.code)) if told],
         )  # fmt: skip
 
     async def _offer(self, job: JobRow, request: JobRequest) -> EventTemplate:

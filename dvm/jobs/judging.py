@@ -110,24 +110,24 @@ class PaymentJudging:
         except (MintUnavailable, MintError) as error:  # neither says what the coins are
             is_ours_alone = self._is_ours_alone(token, payment)
             if isinstance(error, MintError) and not is_ours_alone:
-                await self._book.refuse(payment, job, str(error), error.action)
+                await self._book.refuse(payment, job, str(error), error.action, error.code)
                 return
             if now < payment.created_at + self._limits.payment_check_seconds_max:
                 raise
             reason = "the mint could not be reached to check the payment"
             if not is_ours_alone:
-                await self._book.refuse(payment, job, reason, Action.RETRY_AFTER)
+                await self._book.refuse(payment, job, reason, Action.RETRY_AFTER, error.code)
                 return
             if job is not None:  # it ends, and nobody but us can ever give the coins back
                 ends_job = payment.payer == job.customer
-                await self._book.apply(job, PaymentRefused(reason, Action.RETRY_AFTER, ends_job))
+                await self._book.apply(job, PaymentRefused(reason, Action.RETRY_AFTER, ends_job, error.code))
             raise
         except WrongLock as error:
             await self._return_misfit(payment, job, token, error)
         except AlreadySpent as error:
             await self._judge_spent(payment, job, token, error)
         except WalletError as error:
-            await self._book.refuse(payment, job, str(error), error.action)
+            await self._book.refuse(payment, job, str(error), error.action, error.code)
         else:
             if returning:
                 plan, told = returning
@@ -158,7 +158,7 @@ class PaymentJudging:
             purpose="return a payment", job_id=payment.job_id, ask_first=False,
         )  # fmt: skip
         ends_job = job is not None and payment.payer == job.customer
-        return plan, PaymentReturning(verdict.reason, verdict.action, ends_job)
+        return plan, PaymentReturning(verdict.reason, verdict.action, ends_job, verdict.code)
 
     async def _plan_taking(
         self, payment: PaymentRow, job: JobRow, token: Token, keys: tuple[SecretKey, ...], change_sat: int
@@ -263,7 +263,7 @@ class PaymentJudging:
             or net_sat is None
             or net_sat < job.price_sat - await self._post.wallet.least_fee(token.mint, job.price_sat)
         ):
-            await self._book.refuse(payment, job, str(error), error.action)
+            await self._book.refuse(payment, job, str(error), error.action, error.code)
             return
         kept_sat = min(net_sat, job.price_sat)
 
@@ -292,10 +292,10 @@ class PaymentJudging:
         except MintUnavailable:
             raise
         except WalletError:
-            await self._book.refuse(payment, job, str(error), error.action)
+            await self._book.refuse(payment, job, str(error), error.action, error.code)
             return
         ends_job = job is not None and payment.payer == job.customer
-        told = PaymentReturning(str(error), error.action, ends_job)
+        told = PaymentReturning(str(error), error.action, ends_job, error.code)
         await self._book.record(payment, PaymentState.RETURNING, plan, job, told)
 
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from dvm.errors import BadRequest, JobFailed, Trouble
 from dvm.nip90 import Status
 from wallet.errors import Action
 
@@ -80,6 +81,7 @@ class Say:
     status: Status
     message: str = ""
     action: Action | None = None
+    code: str = ""  # of an error, see docs/errors.md
 
 
 # Inputs to a job. ------------------------------------------------------------------------------------------------
@@ -107,6 +109,7 @@ class NotArranged:
     """No arbiter serves, and the customer wants no other way."""
 
     reason: str
+    code: str = Trouble.NO_ARBITER
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ class Refused:
 
     reason: str
     action: Action = Action.GIVE_UP
+    code: str = BadRequest.code
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,7 @@ class PaymentRefused:
     reason: str
     action: Action
     ends_job: bool
+    code: str = Trouble.PAYMENT_REFUSED
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,7 @@ class PaymentLost:
     reason: str
     action: Action
     ends_job: bool
+    code: str = Trouble.PAYMENT_REFUSED
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,7 @@ class PaymentReturning:
     reason: str
     action: Action
     ends_job: bool
+    code: str = Trouble.PAYMENT_REFUSED
 
 
 @dataclass(frozen=True)
@@ -210,6 +217,7 @@ class WorkFailed:
 
     reason: str
     paid: bool
+    code: str = JobFailed.code
 
 
 @dataclass(frozen=True)
@@ -280,8 +288,8 @@ def _new(event: JobInput) -> Decision | None:
             return Decision(JobState.ARRANGING)
         case Arrived():
             return Decision(JobState.OFFERED, offer=True)
-        case Refused(reason=reason, action=action):
-            return Decision(JobState.FAILED, Say(Status.ERROR, reason, action))
+        case Refused(reason=reason, action=action, code=code):
+            return Decision(JobState.FAILED, Say(Status.ERROR, reason, action, code))
         case _:
             return None
 
@@ -291,17 +299,17 @@ def _for_sale(state: JobState, event: JobInput) -> Decision | None:
     match state, event:
         case JobState.ARRANGING, Arranged():
             return Decision(JobState.OFFERED, offer=True)
-        case JobState.ARRANGING, NotArranged(reason=reason):
-            return Decision(JobState.FAILED, Say(Status.ERROR, reason, Action.GIVE_UP))
+        case JobState.ARRANGING, NotArranged(reason=reason, code=code):
+            return Decision(JobState.FAILED, Say(Status.ERROR, reason, Action.GIVE_UP, code))
 
         case ((JobState.OFFERED | JobState.EXPIRED), PaymentAccepted()):
             return Decision(JobState.PAYING)  # a good payment that crossed the end of its offer is taken too
         case JobState.OFFERED, OfferLapsed():
             return Decision(JobState.EXPIRED)
-        case JobState.OFFERED, PaymentReturning(reason=reason, action=action, ends_job=True):
-            return Decision(JobState.FAILED, Say(Status.ERROR, f"{reason}; {_ON_ITS_WAY}", action))
-        case JobState.OFFERED, PaymentRefused(reason=reason, action=action, ends_job=True):
-            return Decision(JobState.FAILED, Say(Status.ERROR, f"{reason}; nothing was taken", action))
+        case JobState.OFFERED, PaymentReturning(reason=reason, action=action, ends_job=True, code=code):
+            return Decision(JobState.FAILED, Say(Status.ERROR, f"{reason}; {_ON_ITS_WAY}", action, code))
+        case JobState.OFFERED, PaymentRefused(reason=reason, action=action, ends_job=True, code=code):
+            return Decision(JobState.FAILED, Say(Status.ERROR, f"{reason}; nothing was taken", action, code))
 
         case ((JobState.OFFERED | JobState.EXPIRED), CoinsHeld(sealed=True)):
             return Decision(JobState.PAYING)
@@ -314,8 +322,8 @@ def _for_sale(state: JobState, event: JobInput) -> Decision | None:
             return Decision(JobState.QUEUED, then=Next.WORK)
         case ((JobState.OFFERED | JobState.EXPIRED | JobState.PAYING), PaymentRedeemed()):
             return Decision(JobState.QUEUED, then=Next.WORK)
-        case JobState.PAYING, PaymentLost(reason=reason, action=action, ends_job=True):
-            return Decision(JobState.FAILED, Say(Status.ERROR, f"{reason}; nothing was taken", action))
+        case JobState.PAYING, PaymentLost(reason=reason, action=action, ends_job=True, code=code):
+            return Decision(JobState.FAILED, Say(Status.ERROR, f"{reason}; nothing was taken", action, code))
         case JobState.PAYING, PaymentLost():
             return Decision(JobState.OFFERED)
         case _:
@@ -332,11 +340,11 @@ def _in_work(state: JobState, event: JobInput) -> Decision | None:
             return Decision(JobState.DONE, result=True)
         case JobState.RUNNING, WorkSealed():
             return Decision(JobState.OFFERED, offer=True)
-        case _, WorkFailed(reason=reason, paid=True):
-            told = Say(Status.ERROR, f"{reason}; {_ON_ITS_WAY}", Action.WAIT)
+        case _, WorkFailed(reason=reason, paid=True, code=code):
+            told = Say(Status.ERROR, f"{reason}; {_ON_ITS_WAY}", Action.WAIT, code)
             return Decision(JobState.RETURNING, told, Next.RETURN)
-        case _, WorkFailed(reason=reason):
-            return Decision(JobState.FAILED, Say(Status.ERROR, reason, Action.GIVE_UP))
+        case _, WorkFailed(reason=reason, code=code):
+            return Decision(JobState.FAILED, Say(Status.ERROR, reason, Action.GIVE_UP, code))
         case _:
             return None
 
@@ -344,17 +352,21 @@ def _in_work(state: JobState, event: JobInput) -> Decision | None:
 def _cancelled(state: JobState | None, paid: bool) -> Decision | None:
     match state:
         case None | JobState.ARRANGING | JobState.OFFERED | JobState.EXPIRED:
-            return Decision(JobState.CANCELLED, Say(Status.ERROR, f"{CANCELLED}; nothing was taken"))
+            return Decision(JobState.CANCELLED, _say_cancelled("; nothing was taken"))
         case JobState.QUEUED if paid:
-            told = f"{CANCELLED} before the work began; {_ON_ITS_WAY}"
-            return Decision(JobState.RETURNING, Say(Status.ERROR, told, Action.WAIT), Next.RETURN)
+            told = _say_cancelled(f" before the work began; {_ON_ITS_WAY}", Action.WAIT)
+            return Decision(JobState.RETURNING, told, Next.RETURN)
         case JobState.RUNNING if paid:
-            told = f"{CANCELLED} when the work was under way; what you paid is not returned"
-            return Decision(JobState.CANCELLED, Say(Status.ERROR, told), Next.STOP)
+            told = _say_cancelled(" when the work was under way; what you paid is not returned")
+            return Decision(JobState.CANCELLED, told, Next.STOP)
         case JobState.QUEUED | JobState.RUNNING:
-            return Decision(JobState.CANCELLED, Say(Status.ERROR, CANCELLED), Next.STOP)
+            return Decision(JobState.CANCELLED, _say_cancelled(), Next.STOP)
         case _:
             return None
+
+
+def _say_cancelled(more: str = "", action: Action | None = None) -> Say:
+    return Say(Status.ERROR, CANCELLED + more, action, Trouble.CANCELLED)
 
 
 CANCELLED: Final = "cancelled by you"  # what a job's reason begins with when its customer took it back
@@ -386,6 +398,7 @@ class Verdict:
     state: PaymentState
     reason: str = ""
     action: Action = Action.GIVE_UP
+    code: str = Trouble.PAYMENT_NOT_NEEDED
 
 
 def judge_payment(
@@ -405,8 +418,8 @@ def judge_payment(
         )
         return Verdict(PaymentState.RETURNING, reason)
     if expired:
-        return Verdict(PaymentState.RETURNING, "the request has expired")
+        return Verdict(PaymentState.RETURNING, "the request has expired", code=Trouble.REQUEST_EXPIRED)
     if net_sat < price_sat - least_fee_sat:
         reason = f"the price is {price_sat} sat, but only {net_sat} sat arrived after the mint's fee"
-        return Verdict(PaymentState.RETURNING, reason, Action.TOP_UP)
+        return Verdict(PaymentState.RETURNING, reason, Action.TOP_UP, Trouble.PAYMENT_TOO_LOW)
     return Verdict(PaymentState.REDEEMING)

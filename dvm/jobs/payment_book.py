@@ -75,7 +75,9 @@ class PaymentBook:
             await self._post.wallet.release(plan)
             raise
 
-    async def refuse(self, payment: PaymentRow, job: JobRow | None, reason: str, action: Action) -> None:
+    async def refuse(
+        self, payment: PaymentRow, job: JobRow | None, reason: str, action: Action, code: str
+    ) -> None:
         """Nothing is taken: the payment ends, and with it the job, if its customer sent it.
 
         It is forgotten if it was for no job of ours, or one of many for a job.
@@ -94,7 +96,7 @@ class PaymentBook:
         # Only the payment that was accepted, the one in REDEEMING, moves a job that is PAYING.
         tell = PaymentLost if payment.state is PaymentState.REDEEMING else PaymentRefused
         ends_job = job is not None and payment.payer == job.customer
-        await self.write(job, tell(reason, action, ends_job), write)
+        await self.write(job, tell(reason, action, ends_job, code), write)
 
     async def post_settlement(self, tx: Transaction, payment: PaymentRow, amount_sat: int) -> None:
         """What came for a job becomes the agent's, less the post's cut. Written with the payment's end, and once."""

@@ -25,6 +25,7 @@ from typing import Final
 import structlog
 
 from dvm import queries
+from dvm.errors import Trouble
 from dvm.escrow.desk import Overtaken
 from dvm.escrow.parties import ProviderDesk
 from dvm.jobs.gate import RequestGate
@@ -228,7 +229,7 @@ class Payments:
         outcome = await self._settle(payment)
         if outcome.state != "done":
             reason = outcome.error or "the mint did not take the coins"
-            await self._book.refuse(payment, job, reason, Action.FUND)
+            await self._book.refuse(payment, job, reason, Action.FUND, Trouble.PAYMENT_REFUSED)
             return
         change = await self._returns.wrap(payment, outcome.token, "change") if outcome.token else None
 

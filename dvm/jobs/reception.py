@@ -12,7 +12,7 @@ import structlog
 
 from dvm import queries
 from dvm.agent import Agent
-from dvm.errors import BadRequest
+from dvm.errors import BadRequest, Trouble
 from dvm.escrow.parties import ProviderDesk
 from dvm.jobs import inputs as job_inputs
 from dvm.jobs.cancellations import Cancellations
@@ -34,6 +34,7 @@ from relay_bridge.tasks import Tasks
 from relay_bridge.timing import within
 from store import Transaction
 from wallet import Action, WalletError, parse_token
+from wallet.errors import AlreadySpent, ExposureExceeded
 from wallet.escrow import NotFunded, Stage
 from wallet.terms import Terms
 
@@ -128,7 +129,7 @@ class Reception:
         """Take in a request, whatever it asks for."""
         event = delivery.event
         if refusal := await self._gate.refusal(self._post.db, event):
-            await self._refuse(delivery, refusal.reason, refusal.action)
+            await self._refuse(delivery, refusal.reason, refusal.action, refusal.code)
             self._gate.was_refused(event)
             return
         try:
@@ -140,7 +141,7 @@ class Reception:
         except BadRequest as error:
             # One that is addressed to nobody is perhaps encrypted to somebody else.
             if event.has_tag("p") or not isinstance(error, Unreadable):
-                await self._refuse(delivery, str(error))
+                await self._refuse(delivery, str(error), code=error.code)
             return
         if self._cancellations.include(event):
             await self._apply(self._new_job(delivery), Cancelled(paid=False), also=delivery.done)
@@ -149,7 +150,7 @@ class Reception:
         who = await self._gate.neighbour(self._post.db, request.customer, pays=price_sat > 0)
         if not self._queue.has(who):
             reason = "too many jobs are waiting here; try again in a minute"
-            await self._refuse(delivery, reason, Action.RETRY_AFTER)
+            await self._refuse(delivery, reason, Action.RETRY_AFTER, Trouble.TOO_MANY_REQUESTS)
             return
         # Others come at the same time, so it is counted as if it waited already; an offer does not wait here.
         with nullcontext() if price_sat else self._queue.held(who):
@@ -160,10 +161,12 @@ class Reception:
         self._agent.capabilities[request.event.kind].schema.check(request)
         job_inputs.check(request.inputs, self._limits)
 
-    async def _refuse(self, delivery: Delivery, reason: str, action: Action = Action.GIVE_UP) -> None:
+    async def _refuse(
+        self, delivery: Delivery, reason: str, action: Action = Action.GIVE_UP, code: str = BadRequest.code
+    ) -> None:
         private = delivery.event.has_tag(ENCRYPTED)  # the reason may quote what only we were to read
         log.info("request_refused", request=delivery.event.id, reason="private" if private else reason)
-        await self._apply(self._new_job(delivery), Refused(reason, action), also=delivery.done)
+        await self._apply(self._new_job(delivery), Refused(reason, action, code), also=delivery.done)
 
     def _new_job(self, delivery: Delivery, price_msat: int = 0, expires_at: int | None = None) -> JobRow:
         event, now = delivery.event, self._post.clock.now()
@@ -182,7 +185,7 @@ class Reception:
     async def _accept(self, delivery: Delivery, request: JobRequest, price_sat: int) -> None:
         if price_sat and self._post.wallet.mints and not await self._post.wallet.mints_with_room(price_sat):
             reason = "our mints hold as many of our sats as we trust them with; try again later"
-            await self._refuse(delivery, reason, Action.RETRY_AFTER)
+            await self._refuse(delivery, reason, Action.RETRY_AFTER, ExposureExceeded.code)
             return
         price_msat = 1000 * price_sat
         job = self._new_job(delivery, price_msat, request.expires_at)
@@ -216,13 +219,14 @@ class Reception:
         try:
             token = parse_token(request.cashu or "")
         except WalletError as error:
-            await self._refuse(delivery, f"the cashu tag cannot be read: {error}", error.action)
+            reason = f"the cashu tag cannot be read: {error}"
+            await self._refuse(delivery, reason, error.action, error.code)
             return
         room = self._payments.room(token.mint)
         who = await self._gate.neighbour(self._post.db, job.customer)
         if not room.has(who):
             reason = "too many payments are looked at just now; nothing was taken, try again in a minute"
-            await self._refuse(delivery, reason, Action.RETRY_AFTER)
+            await self._refuse(delivery, reason, Action.RETRY_AFTER, Trouble.TOO_MANY_REQUESTS)
             return
         payment = self._payments.new(token, job_id=job.id, payer=job.customer, public=not request.private)
 
@@ -235,7 +239,8 @@ class Reception:
             with room.held(who):  # others come at the same time
                 await self._apply(job, Arrived(job.price_msat, has_payment=True), also=write)
         except _RepeatedPaymentError:
-            await self._refuse(delivery, "these coins were sent for another job already", Action.FUND)
+            reason = "these coins were sent for another job already"
+            await self._refuse(delivery, reason, Action.FUND, AlreadySpent.code)
 
     async def _do_first(self, delivery: Delivery, job: JobRow, request: JobRequest) -> bool:
         """For a sealed result, do the work at our own risk. False if the customer has no wish or no credit for that."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from dvm import queries
 from dvm.agent import Agent, Job
-from dvm.errors import BadRequest, JobFailed
+from dvm.errors import BadRequest, JobFailed, JobTimeout, Trouble
 from dvm.escrow.parties import ProviderDesk
 from dvm.jobs import inputs as job_inputs
 from dvm.jobs.answers import Answers, check_size
@@ -142,11 +142,10 @@ class Workshop:
         """Interrupt what runs; it is done at the next start."""
         await self._under_way.close()
 
-    async def fail(self, job: JobRow, reason: str) -> None:
+    async def fail(self, job: JobRow, reason: str, code: str = JobFailed.code) -> None:
         """The work will have no result."""
-        await self._apply(
-            job, WorkFailed(reason[: self._limits.reason_characters_max], await self._paid(job))
-        )
+        told = reason[: self._limits.reason_characters_max]
+        await self._apply(job, WorkFailed(told, await self._paid(job), code))
 
     # How a job comes to its slot -----------------------------------------------------------------------------
 
@@ -187,10 +186,10 @@ class Workshop:
         try:
             request = await self._requests.read(job.request)
         except BadRequest as error:  # the agent has another key now
-            await self.fail(job, str(error))
+            await self.fail(job, str(error), error.code)
             return
         if request.is_expired(self._post.clock.now()):
-            await self.fail(job, "the request expired before the work began")
+            await self.fail(job, "the request expired before the work began", Trouble.REQUEST_EXPIRED)
             return
         if job.price_msat:
             try:
@@ -238,7 +237,9 @@ class Workshop:
                 await self._desk.check_coins(job.id)
             await self._apply(job, WorkFinished(work.confidence), result=result)
         except (JobFailed, BadRequest, EncryptionError, InvalidEvent) as error:  # the last two: unsignable
-            await self.fail(job, str(error))
+            # An agent's own kinds of `JobFailed` are called that.
+            ours = type(error) in (JobTimeout, BadRequest)
+            await self.fail(job, str(error), error.code if ours else JobFailed.code)
         except asyncio.CancelledError:
             # Stopped, not crashed: this start does not count as an attempt. (If it was cancelled, that is decided.)
             await asyncio.shield(self._apply(job, WorkInterrupted(job.attempts - 1)))

@@ -128,7 +128,7 @@ class JobPurse:
         )  # fmt: skip
         return await guarantee.result()
 
-    async def check(self, tx: Transaction, sat: int) -> None:
+    async def check(self, tx: Transaction, guarantee_id: str, sat: int) -> None:  # noqa: ARG002 - for other buyers
         """Raise `AllowanceExceeded` if what was begun in `tx`, for at most `sat`, is more than the agent may spend."""
         if await is_over(tx, self._purse.public_key, self.job_id):
             raise AllowanceExceeded("the job is over: nothing is bought for it", left_sat=0, renews_at=None)

@@ -96,7 +96,7 @@ class OrderBook:
             )
             if decision is None:
                 return False
-            reason = {"reason": decision.reason} if decision.reason else {}
+            reason = {"reason": decision.reason, "code": decision.code} if decision.reason else {}
             async with self._post.db.transaction() as tx:
                 now = self._post.clock.now()
                 moved = await queries.update_order(tx, row, decision.state, now=now, **columns, **reason)
@@ -147,14 +147,14 @@ class OrderBook:
                 order.finish(row.result.content)
             case OrderState.REFUNDED:
                 order.push(Update("refunded", price_sat=row.price_sat))
-                order.fail(row.reason, await self._came_back(row))
+                order.fail(row.reason, await self._came_back(row), row.code)
             case OrderState.AWAITING_REFUND:
                 order.push(Update("failed", f"{row.reason}; waiting for the money to come back"))
                 self.watch(row)
             case OrderState.LOST:
-                order.fail(row.reason, f"{row.price_sat} sat are with the agent")
+                order.fail(row.reason, f"{row.price_sat} sat are with the agent", row.code)
             case OrderState.FAILED | OrderState.EXPIRED | OrderState.CANCELLED:
-                order.fail(row.reason, "nothing was paid")
+                order.fail(row.reason, "nothing was paid", row.code)
             case _:
                 pass
         self._told(row)

@@ -22,7 +22,7 @@ from dvm.orders.book import OrderBook
 from dvm.orders.escrows import OrderEscrows
 from dvm.orders.guarantee_lifecycle import GuaranteeState
 from dvm.orders.guarantees import Guarantees
-from dvm.orders.hiring import Buyer, Task
+from dvm.orders.hiring import Buyer, Task, guarantee_id_of
 from dvm.orders.lifecycle import OrderState, TakenBack
 from dvm.orders.offers import OrderOffers
 from dvm.orders.order import Guarantee, Order
@@ -95,6 +95,11 @@ class Customer:
                 self._tasks.start(settling, row.refund_op_id)
         await self._guarantees.start()
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether answers reach it now, of each sort from one relay at least."""
+        return bool(self._followings) and all(one.is_current for one in self._followings.values())
+
     async def caught_up(self, seconds: int) -> bool:
         """Read and handle what relays have for us now; False if none told all of it in that time."""
         following = [one.read(patience_seconds=seconds) for one in self._followings.values()]
@@ -158,6 +163,7 @@ class Customer:
         pow_bits: int = 0,
         others: bool = True,
         avoid: Sequence[str] = (),
+        own: Sequence[str] = (),
         name: str = "",
         buyer: Buyer | None = None,
     ) -> Guarantee:
@@ -167,16 +173,33 @@ class Customer:
         fails or is late is left: its money is taken back first, and what stays locked counts against `max_sat`. The
         first result ends it, also that of an agent that was left, if it still has our coins.
         `target`: a word for a capability, or the agent to begin with; with `others` False it is the only one.
-        `avoid`: keys that are not asked. `name`: the same name is the same work, in every process: it goes on, or its
-        result is there, and nothing is paid again. `buyer` is checked in the transaction that begins it.
+        `avoid`: keys that are not asked; `own`: keys that are paid in advance, whatever `settle` says, being ours.
+        `name`: the same name is the same work, in every process (`guarantee_id`): it goes on, or its result is there,
+        and nothing is paid again. `buyer` is checked in the transaction that begins it.
         Raises `BadRequest`, `NoAgentFound`, and `AllowanceExceeded` for a `buyer`.
         """
         wanted = Wanted(
             target=target, text=text, kind=kind, max_sat=max_sat, params=params or {}, private=private,
             seconds_max=seconds_max, arbiters=arbiters, settle=settle, review=review, pow_bits=pow_bits,
         )  # fmt: skip
-        task = Task(wanted=wanted, others=others, avoid=tuple(avoid))
+        task = Task(wanted=wanted, others=others, avoid=tuple(avoid), own=tuple(own))
         return await self._guarantees.begin(task, name=name, buyer=buyer)
+
+    def guarantee_id(self, name: str) -> str:
+        """The id of work that was hired for, or will be, under that name."""
+        return guarantee_id_of(self.public_key, name)
+
+    def guarantee(self, guarantee_id: str) -> Guarantee | None:
+        """Work in hand; None once it has ended, and all that is not needed any more was taken back."""
+        return self._guarantees.get(guarantee_id)
+
+    async def call_off(self, guarantee_id: str) -> None:
+        """End work in hand, whoever is at it: what is asked is taken back, and what is paid comes back as ever.
+
+        What is delivered nevertheless is taken, and paid for. Raises `BadRequest` if it has ended.
+        """
+        if not await self._guarantees.call_off(guarantee_id):
+            raise BadRequest(f"job {guarantee_id[:12]} has ended: there is nothing to call off any more")
 
     def open_guarantees(self) -> list[Guarantee]:
         """Work that was hired for and has not ended, that of earlier processes included."""
@@ -225,6 +248,10 @@ class Customer:
         that nothing was paid for; `WalletError` if the mint does not answer: try again later.
         """
         return await self._reviewing.write(await self._own(order_id), rating, text)
+
+    async def result(self, order_id: str) -> str | None:
+        """The text that an order brought; None if there is none. Raises `BadRequest`, `SignerUnavailable`."""
+        return await self._book.text(await self._own(order_id))
 
     async def _own(self, order_id: str) -> OrderRow:
         row = await queries.get_order(self._post.db, order_id)

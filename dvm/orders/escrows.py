@@ -73,7 +73,7 @@ class OrderEscrows:
             if decision is None:
                 return
             why = decision.reason or (escrow.reason if stage is Stage.REFUNDED and not row.reason else "")
-            reason = {"reason": why} if why else {}
+            reason = {"reason": why, "code": decision.code or row.code} if why else {}
             returned_sat = escrow.amount_sat  # a ruling may give back a part
             await queries.update_order(
                 tx, row, decision.state, now=self._post.clock.now(), returned_sat=returned_sat, **reason

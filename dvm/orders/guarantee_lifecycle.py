@@ -21,6 +21,7 @@ AWAY_SECONDS: Final = 120  # a relay that cannot be reached for so long is not w
 SILENT: Final = "no sign of life"
 QUICKER: Final = "another agent was quicker"
 DROPPED: Final = "the job that it was for is over"
+CALLED_OFF: Final = "called off"
 
 
 class GuaranteeState(StrEnum):

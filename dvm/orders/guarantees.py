@@ -6,7 +6,6 @@ the deadline; and never more is paid, or locked, than the budget. What is done n
 """
 
 import asyncio
-import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -17,12 +16,13 @@ import msgspec
 import structlog
 
 from dvm import queries_guarantees as queries
-from dvm.errors import BadRequest, NoAgentFound, OrderFailed
+from dvm.errors import BadRequest, NoAgentFound, OrderFailed, Trouble
 from dvm.escrow.desk import Overtaken
 from dvm.orders.asking import OrderAsking
 from dvm.orders.book import OrderBook
 from dvm.orders.guarantee_lifecycle import (
     AWAY_SECONDS,
+    CALLED_OFF,
     DROPPED,
     LOOK_AGAIN_SECONDS,
     QUICKER,
@@ -39,7 +39,7 @@ from dvm.orders.guarantee_lifecycle import (
     decide_guarantee,
     share_seconds,
 )
-from dvm.orders.hiring import Buyer, Candidate, Task, look_for, nobody_for
+from dvm.orders.hiring import Buyer, Candidate, Task, guarantee_id_of, look_for, nobody_for
 from dvm.orders.lifecycle import GivenUp, OrderState
 from dvm.orders.order import Guarantee, Order, Update
 from dvm.post import Post
@@ -101,6 +101,10 @@ class Guarantees:
         for row in await queries.open_guarantees(self._post.db, self._signer.public_key):
             self._go_on(row.id)
 
+    def get(self, guarantee_id: str) -> Guarantee | None:
+        """One that is driven."""
+        return self._handles.get(guarantee_id)
+
     def open(self) -> list[Guarantee]:
         """Those that have not ended."""
         return [handle for handle in self._handles.values() if not handle.ended]
@@ -116,8 +120,7 @@ class Guarantees:
         `name`: the same name is the same guarantee, in every process. Raises `BadRequest`, `NoAgentFound`,
         `SignerUnavailable`, and what `buyer.check` raises.
         """
-        whose = f"{self._signer.public_key}:{name}"  # another key would be given what only this one may read
-        guarantee_id = hashlib.sha256(whose.encode()).hexdigest() if name else secrets.token_hex(32)
+        guarantee_id = guarantee_id_of(self._signer.public_key, name) if name else secrets.token_hex(32)
         if name and await queries.get_guarantee(self._post.db, guarantee_id):
             return self._go_on(guarantee_id)
         wanted, now = task.wanted, self._post.clock.now()
@@ -133,14 +136,24 @@ class Guarantees:
         )  # fmt: skip
         async with self._post.db.transaction() as tx:
             if await queries.insert_guarantee(tx, row) and buyer:
-                await buyer.check(tx, wanted.max_sat)
+                await buyer.check(tx, row.id, wanted.max_sat)
         return self._go_on(row.id, candidates)
 
     async def drop(self, tx: Transaction, allowance: str, job_id: str) -> None:
         """End those for a job of an agent of ours in `tx`, which ends that; then take back what is asked of others."""
         for guarantee_id in await queries.drop_guarantees(tx, allowance, job_id, self._post.clock.now()):
-            if changed := self._changed.get(guarantee_id):
-                tx.after_commit(changed.set)
+            self._wake(tx, guarantee_id)
+
+    async def call_off(self, guarantee_id: str) -> bool:
+        """End one that is open, then take back what is asked; False if it has ended."""
+        failed, now = GuaranteeState.FAILED, self._post.clock.now()
+        async with self._post.db.transaction() as tx:
+            self._wake(tx, guarantee_id)
+            return await queries.end_guarantee(tx, guarantee_id, failed, now=now, reason=CALLED_OFF)
+
+    def _wake(self, tx: Transaction, guarantee_id: str) -> None:
+        if changed := self._changed.get(guarantee_id):
+            tx.after_commit(changed.set)
 
     def _go_on(self, guarantee_id: str, candidates: Sequence[Candidate] = ()) -> Guarantee:
         """Drive it, unless it is driven already. Without `candidates` it is one of an earlier process."""
@@ -229,7 +242,7 @@ class Guarantees:
         others = len(free) > 1 and len(orders) + 1 < TRIES_MAX
         wanted = replace(
             run.task.wanted, target=free[0].target, max_sat=free[0].bid_sat(sat, others=others),
-            seconds_max=share_seconds(left_seconds, others=others),
+            seconds_max=share_seconds(left_seconds, others=others), settle=run.task.settle_with(free[0].public_key),
         )  # fmt: skip
 
         async def attach(tx: Transaction, order_id: str) -> None:
@@ -287,14 +300,22 @@ class Guarantees:
             handle.finish(await self._book.text(order) or "", order_id=order.id)
         else:
             action = Action.RETRY_AFTER
-            handle.end(OrderFailed(row.reason, state=row.state, money=_money(orders), action=action))
+            handle.end(
+                OrderFailed(
+                    row.reason,
+                    state=row.state,
+                    money=_money(orders),
+                    action=action,
+                    code=trouble_of(row, orders),
+                )
+            )
 
     async def _tidy(self, row: GuaranteeRow) -> None:
         """Once there is a result, or none is needed, take back what is asked of others."""
         if row.state is GuaranteeState.DONE:
             why = QUICKER
-        elif row.reason == DROPPED:
-            why = DROPPED
+        elif row.reason in (DROPPED, CALLED_OFF):
+            why = row.reason
         else:
             return
         changed = self._changed[row.id]
@@ -357,6 +378,16 @@ def _why(orders: Sequence[OrderRow]) -> str:
     if not orders:
         return "no agent could be asked in time"
     return f"no result from {len(orders)} agent{'s' * (len(orders) > 1)}: " + "; ".join(map(_told, orders))
+
+
+def trouble_of(row: GuaranteeRow, orders: Sequence[OrderRow]) -> str:
+    """What kind of trouble it was, if all who were asked had the same."""
+    if row.reason in ("cancelled", CALLED_OFF, DROPPED):
+        return Trouble.CANCELLED
+    if not orders:
+        return NoAgentFound.code
+    codes = {order.code for order in orders}
+    return codes.pop() if len(codes) == 1 else Trouble.NO_RESULT
 
 
 def _money(orders: Sequence[OrderRow]) -> str:

@@ -1,5 +1,6 @@
 """Work that is wanted of one agent or another: what it is, who may do it, and for whom of ours it is."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -11,6 +12,7 @@ from dvm.errors import NoAgentFound
 from dvm.orders.asking import Wanted, named_key
 from dvm.post import Post
 from store import Transaction
+from wallet.terms import Method
 
 DISAPPOINTED_SECONDS: Final = 86_400  # for so long an agent that did not deliver is asked last
 
@@ -19,23 +21,42 @@ DISAPPOINTED_SECONDS: Final = 86_400  # for so long an agent that did not delive
 class Task:
     """What is wanted. `wanted.max_sat` and `wanted.seconds_max` are for all of it, not for one agent.
 
-    `others`: an agent that was named may be followed by others of the kind. `avoid`: keys that are not asked.
+    `others`: an agent that was named may be followed by others of the kind. `avoid`: keys that are not asked. `own`:
+    agents of this post, which are paid in advance: no arbiter could give us back more than we have anyway.
     """
 
     wanted: Wanted
     others: bool = True
     avoid: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+
+    def settle_with(self, public_key: str) -> Sequence[Method]:
+        """How that agent is paid."""
+        return (Method.PREPAID,) if public_key in self.own else self.wanted.settle
 
 
 class Buyer(Protocol):
-    """Who of ours buys, by its short name, and for which of its jobs."""
+    """For whom of ours it is bought: an agent, by its short name, and for which of its jobs; or somebody we serve."""
 
-    allowance: str
-    job_id: str
-
-    async def check(self, tx: Transaction, sat: int) -> None:
-        """Raise if it may not: what it buys, for at most `sat`, is written down in `tx` already."""
+    @property
+    def allowance(self) -> str:
+        """Whose allowance it is."""
         ...
+
+    @property
+    def job_id(self) -> str:
+        """For what."""
+        ...
+
+    async def check(self, tx: Transaction, guarantee_id: str, sat: int) -> None:
+        """Raise if it may not: what it buys, for at most `sat`, is written down in `tx` already, under that id."""
+        ...
+
+
+def guarantee_id_of(customer: str, name: str) -> str:
+    """The id of what that customer hired for under a name."""
+    whose = f"{customer}:{name}"  # another key would be given what only this one may read
+    return hashlib.sha256(whose.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

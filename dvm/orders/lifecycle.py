@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from dvm.errors import JobFailed, Trouble
+
 NOT_NEEDED: Final = "it was not needed any more when the coins were locked"
 
 
@@ -49,6 +51,7 @@ class OfferArrived:
     """The provider asks for money. `obstacle`: why we cannot or will not pay it, empty if we do."""
 
     obstacle: str
+    code: str = Trouble.OFFER_REFUSED
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class PaymentImpossible:
     """Our coins could not be locked; they are still ours."""
 
     reason: str
+    code: str = Trouble.PAYMENT_FAILED
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class ErrorArrived:
     """The provider's 7000 `error`."""
 
     reason: str
+    code: str = JobFailed.code
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,7 @@ class GivenUp:
     """We wait for this agent no longer; the event that takes the request back is written with this decision."""
 
     reason: str
+    code: str = Trouble.GIVEN_UP
 
 
 OrderInput = (
@@ -122,10 +128,11 @@ OrderInput = (
 
 @dataclass(frozen=True)
 class OrderDecision:
-    """What an order becomes. `reason` is kept with it and shown."""
+    """What an order becomes. `reason` and its `code` are kept with it and shown."""
 
     state: OrderState
     reason: str = ""
+    code: str = ""
 
 
 def decide_order(
@@ -138,31 +145,32 @@ def decide_order(
     match state, event:
         case OrderState.REQUESTED, OfferArrived(obstacle=""):
             return OrderDecision(OrderState.PAYING)
-        case OrderState.REQUESTED, OfferArrived(obstacle=obstacle):
-            return OrderDecision(OrderState.FAILED, obstacle)
-        case OrderState.REQUESTED, ErrorArrived(reason=reason):
-            return OrderDecision(OrderState.FAILED, reason)
+        case OrderState.REQUESTED, OfferArrived(obstacle=obstacle, code=code):
+            return OrderDecision(OrderState.FAILED, obstacle, code)
+        case OrderState.REQUESTED, ErrorArrived(reason=reason, code=code):
+            return OrderDecision(OrderState.FAILED, reason, code)
         case OrderState.REQUESTED, DeadlinePassed():
-            return OrderDecision(OrderState.EXPIRED, "nobody answered in time")
+            return OrderDecision(OrderState.EXPIRED, "nobody answered in time", Trouble.NO_ANSWER)
 
         case OrderState.PAYING, CoinsLocked():
             # Delivered before it was paid: we pay what we agreed to.
             return OrderDecision(OrderState.DONE if has_result else OrderState.PAID)
         case OrderState.PAYING, NotNeeded():
-            return OrderDecision(OrderState.AWAITING_REFUND, NOT_NEEDED)
+            return OrderDecision(OrderState.AWAITING_REFUND, NOT_NEEDED, Trouble.GIVEN_UP)
         case OrderState.PAYING, TakenBack():
-            return OrderDecision(state, "cancelled")  # with this reason the coins are not sent
+            # With this reason the coins are not sent.
+            return OrderDecision(state, "cancelled", Trouble.CANCELLED)
         case OrderState.PAYING, ResultArrived():
             return OrderDecision(OrderState.PAYING)
-        case OrderState.PAYING, PaymentImpossible(reason=reason):
-            return OrderDecision(OrderState.FAILED, reason)
+        case OrderState.PAYING, PaymentImpossible(reason=reason, code=code):
+            return OrderDecision(OrderState.FAILED, reason, code)
 
         case OrderState.AWAITING_REFUND, ResultArrived() if not was_sent:
             return None  # else nobody would take the coins back
-        case OrderState.PAID, ErrorArrived(reason=reason):
-            return OrderDecision(OrderState.AWAITING_REFUND, reason)
+        case OrderState.PAID, ErrorArrived(reason=reason, code=code):
+            return OrderDecision(OrderState.AWAITING_REFUND, reason, code)
         case OrderState.PAID, DeadlinePassed():
-            return OrderDecision(OrderState.AWAITING_REFUND, "no result came in time")
+            return OrderDecision(OrderState.AWAITING_REFUND, "no result came in time", Trouble.NO_RESULT)
         # DONE: what was delivered was disputed, and the arbiter gave the money back.
         case (
             (OrderState.PAID | OrderState.AWAITING_REFUND | OrderState.LOST | OrderState.DONE),
@@ -172,18 +180,20 @@ def decide_order(
         case OrderState.AWAITING_REFUND, MoneyGone():
             return OrderDecision(OrderState.LOST)  # the reason why no result came stays
         case OrderState.PAID, MoneyGone():
-            return OrderDecision(OrderState.LOST, "the coins were spent, and nothing was delivered")
+            return OrderDecision(
+                OrderState.LOST, "the coins were spent, and nothing was delivered", Trouble.COINS_GONE
+            )
         case ((OrderState.PAID | OrderState.AWAITING_REFUND), FalselySealed(reason=reason)):
-            return OrderDecision(OrderState.LOST, reason)
+            return OrderDecision(OrderState.LOST, reason, Trouble.FALSE_SEAL)
 
         case OrderState.REQUESTED, TakenBack():
-            return OrderDecision(OrderState.CANCELLED, "cancelled")
+            return OrderDecision(OrderState.CANCELLED, "cancelled", Trouble.CANCELLED)
         case OrderState.PAID, TakenBack():
             return OrderDecision(state)  # the agent says what becomes of the money, or the deadline does
-        case OrderState.REQUESTED, GivenUp(reason=reason):
-            return OrderDecision(OrderState.CANCELLED, reason)
-        case OrderState.PAID, GivenUp(reason=reason):
-            return OrderDecision(OrderState.AWAITING_REFUND, reason)
+        case OrderState.REQUESTED, GivenUp(reason=reason, code=code):
+            return OrderDecision(OrderState.CANCELLED, reason, code)
+        case OrderState.PAID, GivenUp(reason=reason, code=code):
+            return OrderDecision(OrderState.AWAITING_REFUND, reason, code)
 
         case (
             (OrderState.REQUESTED | OrderState.PAID | OrderState.AWAITING_REFUND | OrderState.LOST),

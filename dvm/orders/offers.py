@@ -4,6 +4,7 @@ Inbox: feedback `payment-required`. Duty: an offer is taken once, and what pays 
 takes it. Who holds the sats: we; `Purchases.pay` moves them from then on.
 """
 
+from dvm.errors import Trouble
 from dvm.escrow.agreement import ARBITRATION, Agreement
 from dvm.escrow.parties import CustomerDesk
 from dvm.nip90 import Feedback, Offer
@@ -81,8 +82,10 @@ class OrderOffers:
         is_over = case is not None and (case.stage is not Stage.DISPUTED or case.ruling is not None)
         return "the dispute is over" if is_over else ""
 
-    async def _refuse(self, row: OrderRow, reason: str, delivery: Delivery) -> None:
-        await self._book.apply(row.id, OfferArrived(reason), also=delivery.done)
+    async def _refuse(
+        self, row: OrderRow, reason: str, delivery: Delivery, code: str = Trouble.OFFER_REFUSED
+    ) -> None:
+        await self._book.apply(row.id, OfferArrived(reason, code), also=delivery.done)
 
     async def _lock_coins(
         self,
@@ -97,7 +100,7 @@ class OrderOffers:
         try:
             plan = await self._purchases.plan(row, offer, price_sat, escrow)
         except WalletError as error:
-            await self._refuse(row, str(error), delivery)
+            await self._refuse(row, str(error), delivery, error.code)
             return
 
         async def write(tx: Transaction) -> None:
@@ -128,7 +131,7 @@ class OrderOffers:
         try:
             payment = await self._purchases.by_invoice.plan(row, offer)
         except WalletError as error:
-            await self._refuse(row, str(error), delivery)
+            await self._refuse(row, str(error), delivery, error.code)
             return
 
         async def write(tx: Transaction) -> None:
@@ -143,7 +146,7 @@ class OrderOffers:
                 op_id=payment.name,
             )  # fmt: skip
         except PaidBefore as error:  # another order of ours: nothing is paid for this one
-            await self._refuse(row, str(error), delivery)
+            await self._refuse(row, str(error), delivery, error.code)
             return
         if moved:
             self._tasks.start(self._purchases.pay(row.id), f"pay:{row.id}")

@@ -1,7 +1,7 @@
 """What a customer holds in hand after asking: an `Order` or a `Guarantee`, its updates and its result."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,12 +45,20 @@ class Asked:
         self._failure: OrderFailed | None = None
 
     @property
+    def told(self) -> Sequence[Update]:
+        """Its updates so far."""
+        return self._updates
+
+    @property
     def ended(self) -> bool:
         """Whether a result or an error is there."""
         return self._result is not None or self._failure is not None
 
-    async def __aiter__(self) -> AsyncIterator[Update]:
-        position = 0
+    def __aiter__(self) -> AsyncIterator[Update]:
+        return self.updates()
+
+    async def updates(self, position: int = 0) -> AsyncIterator[Update]:
+        """Its updates from that one on, counted from 0; those that are still to come are waited for."""
         while True:
             while position < len(self._updates):
                 position += 1
@@ -59,10 +67,14 @@ class Asked:
                 return
             await self._changed.wait()
 
-    async def result(self) -> str:
-        """Wait for the result's text. Raises `OrderFailed`, which says where the money is."""
+    async def wait(self) -> None:
+        """Wait for a result or an error."""
         while not self.ended:
             await self._changed.wait()
+
+    async def result(self) -> str:
+        """Wait for the result's text. Raises `OrderFailed`, which says where the money is."""
+        await self.wait()
         if self._failure is not None:
             raise self._failure
         assert self._result is not None
@@ -106,10 +118,10 @@ class Order(Asked):
         """Take the request back; see `Customer.cancel`. `result` raises `OrderFailed` once that is settled."""
         await self._cancel(self.id)
 
-    def fail(self, reason: str, money: str) -> None:
+    def fail(self, reason: str, money: str, code: str) -> None:
         """End without a result. Called by `OrderBook`."""
         action = Action.GIVE_UP if self.state is OrderState.LOST else Action.RETRY_AFTER
-        self.end(OrderFailed(reason, state=self.state, money=money, action=action))
+        self.end(OrderFailed(reason, state=self.state, money=money, action=action, code=code))
 
     def __repr__(self) -> str:
         return f"Order(id={self.id!r}, state={self.state.value!r})"

@@ -9,6 +9,7 @@ from typing import Any, Final
 import structlog
 
 from dvm import queries
+from dvm.errors import JobFailed
 from dvm.escrow.messages import ESCROW_MESSAGE
 from dvm.kinds import CHAT_MESSAGE, result_kind
 from dvm.nip90 import Status, parse_feedback, parse_result
@@ -71,7 +72,8 @@ class OrderReplies:
                 await self._offers.take(row, feedback, delivery)
             case Status.ERROR:
                 reason = feedback.message or feedback.content or "the agent failed, and gave no reason"
-                await self._book.apply(row.id, ErrorArrived(reason), also=delivery.done)
+                failed = ErrorArrived(reason, feedback.code or JobFailed.code)
+                await self._book.apply(row.id, failed, also=delivery.done)
             case _ if row.state.is_final:
                 pass  # nobody reads it any more, and it is kept until somebody does
             case Status.PARTIAL:
@@ -96,7 +98,7 @@ class OrderReplies:
             await plain_text(self._signer, result.event)
         except DecryptionError as error:
             reason = f"the result cannot be decrypted: {error}"
-            await self._book.apply(row.id, ErrorArrived(reason), also=delivery.done)
+            await self._book.apply(row.id, ErrorArrived(reason, error.code), also=delivery.done)
             return
         if is_exposed(row.request, result.event):
             self._book.handle(row).push(EXPOSED)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 
 from dvm import queries
-from dvm.errors import DvmError
+from dvm.errors import DvmError, Trouble
 from dvm.kinds import check_request_kind, is_request_kind, result_kind
 from dvm.nip90 import parse_result
 from dvm.orders.lifecycle import OrderState
@@ -167,8 +167,8 @@ def _unpaid_order(request: Event, now: int) -> OrderRow:
         id=request.id, customer=request.pubkey, provider=request.tag("p") or "", kind=request.kind,
         state=OrderState.EXPIRED if is_over else OrderState.REQUESTED, max_sat=0, price_sat=0, mint=None, lock_nonce="",
         locktime=None, op_id=None, refund_op_id=None, request=request, offer=None, result=None,
-        reason="nobody answered in time" if is_over else "", deadline_at=deadline_at, version=0,
-        created_at=request.created_at, updated_at=now,
+        reason="nobody answered in time" if is_over else "", code=Trouble.NO_ANSWER if is_over else "",
+        deadline_at=deadline_at, version=0, created_at=request.created_at, updated_at=now,
     )  # fmt: skip
 
 
@@ -183,5 +183,6 @@ async def _insert(post: Post, row: OrderRow) -> bool:
         await queries.update_order(
             tx, here or row, row.state, now=row.updated_at, price_sat=row.price_sat, mint=row.mint,
             locktime=row.locktime, op_id=row.op_id, result=row.result, reason=row.reason,
+            code=row.code,
         )  # fmt: skip
     return True

@@ -43,7 +43,7 @@ class _Line:
         answer = parse_answer(json.dumps(self._answers[method]), method)
         if answer.error is not None:
             raise RailRefused(
-                code=str(answer.error.get("code", "")), detail=str(answer.error.get("message", ""))
+                nwc_code=str(answer.error.get("code", "")), detail=str(answer.error.get("message", ""))
             )
         return answer.result or {}
 

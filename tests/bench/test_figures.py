@@ -17,6 +17,7 @@ from bench.figures import (
     encryption,
     escrow,
     growth,
+    http,
     ingestion,
     jobs,
     ledger,
@@ -144,3 +145,9 @@ def test_an_unknown_name_is_answered_with_the_names() -> None:
     )
     assert ended.returncode == 1
     assert ended.stderr.strip() == f"there is no figure 'jbos'; there are {', '.join(FIGURES)}"
+
+
+@pytest.mark.process
+def test_http() -> None:
+    figure = http.measure(1, gets=40, listeners=20, events=2, stored=40, templates=2, asks=5, orders=1)
+    check(figure, "http", bars=6)

@@ -129,6 +129,24 @@ def test_an_offer_comes_back_as_it_was_made() -> None:
     assert event.tag("p") == CUSTOMER.public_key
 
 
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ("job_failed", "job_failed"),
+        ("of_another_post", "of_another_post"),
+        ("Not Ours", ""),
+        ("x" * 41, ""),
+        ("", ""),
+    ],
+)
+def test_a_code_is_read_if_it_has_the_form_of_one(said: str, read: str) -> None:
+    asked = request(("i", "x", "text"))
+    template = make_feedback(asked, Status.ERROR, now=NOW, message="no", tags=[("code", said)])
+    feedback = parse_feedback(sign_event(template, PROVIDER))
+    assert feedback is not None
+    assert feedback.code == read
+
+
 def test_feedback_of_deployed_providers_is_read_leniently() -> None:
     def feedback(*tags: tuple[str, ...], kind: int = 7000) -> Event:
         return sign_event(make_template(kind, tags=tags, created_at=NOW), PROVIDER)

@@ -48,8 +48,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
+    logs = structlog.get_config()
     yield tmp_path / "home"
-    structlog.reset_defaults()
+    structlog.configure(**logs)  # those of the suite: the defaults draw tracebacks, slowly
 
 
 @pytest.fixture

@@ -8,18 +8,17 @@ import pytest
 
 from dvm import OrderState
 from dvm.escrow.agreement import ruling_of
+from dvm.escrow.standing import awards, possible
 from dvm.queries import OrderRow
 from identity import SecretKey, make_template, sign_event
 from tradepost.cli import escrow_shown, escrow_words
 from tradepost.cli.escrow_shown import Case, print_details, print_escrows
 from tradepost.cli.escrow_words import (
-    awards,
     fee_told,
     fields,
     is_moving,
     is_unheard,
     next_step,
-    possible,
     refusal,
     ruled,
     when,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 
 from identity import encode_npub
@@ -113,6 +114,9 @@ async def test_a_day_with_the_sample_agent(
     assert (folder / ".gitignore").read_text() == "*\n"
     opened = await running.until(event="open", agent="summariser")
     assert opened["pubkey"] != "4646ae5047316b4230d0086c8acec687f00b1cd9d1dc634f6cb358ac0a9a8fff"
+
+    async with aiohttp.ClientSession(started["desk"]) as http, http.get("/v1/agents/summariser") as found:
+        assert (await found.json())["capabilities"][0]["price_sat"] == 21  # it can be hired at the desk
 
     monkeypatch.delenv("NOSTR_SECRET_KEY")
     monkeypatch.chdir(folder)  # the second terminal, as it is told

@@ -15,10 +15,13 @@ from dvm import Agent, JobFailed, Post, ProviderLimits
 from relay_bridge import Fetcher
 from tradepost.api import open_customer
 from tradepost.errors import GatewayRefused
+from tradepost.facade.callers.limits import open_limits
+from tradepost.facade.web.app import make_app
+from tradepost.facade.web.sockets import listening
 from tradepost.gateway import Gateway, open_gateway
 from tradepost.lightning_orders import LightningOrders, open_lightning_orders
 from tradepost.post import open_post
-from tradepost.settings import Settings
+from tradepost.settings import RequestLimits, Settings
 from tradepost.testing import Market
 from tradepost.testing.mint import Melts
 from wallet import LnurlClient, LnurlRefused, encode_lnurl, queries_lnurl
@@ -92,7 +95,7 @@ def settings(market: Market, free_port: int, monkeypatch: pytest.MonkeyPatch) ->
     return market.settings("gateway").model_copy(
         update={
             "gateway_url": f"http://127.0.0.1:{free_port}", "gateway_port": free_port, "allow_private_urls": True,
-            "gateway_requests_per_minute_max": 10_000,
+            "http_requests_per_minute": RequestLimits(anonymous=10_000, unpaid=10_000),
         }
     )  # fmt: skip
 
@@ -107,7 +110,11 @@ async def opened(market: Market, settings: Settings, **others: Any) -> AsyncIter
         )
         customer = await stack.enter_async_context(open_customer(settings, post))
         orders = await stack.enter_async_context(open_lightning_orders(settings, post, customer, **others))
-        gateway = await stack.enter_async_context(open_gateway(settings, post, orders))
+        limits = await stack.enter_async_context(open_limits(settings, post.db, post.clock))
+        gateway = await stack.enter_async_context(open_gateway(settings, post, orders, limits))
+        app = make_app()
+        gateway.add_routes(app)
+        await stack.enter_async_context(listening(app, settings.gateway_host, settings.gateway_port))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         client = LnurlClient(Fetcher(allow_private=True), allow_private=True)
         yield Door(post, orders, gateway, http, client)
@@ -214,9 +221,9 @@ async def test_open_orders_are_bounded_and_stale_ones_do_not_count(
 
 
 async def test_sizes_are_bounded(door: Door) -> None:
-    async with door.http.post(f"{door.gateway.url}/orders", data=b"x" * 70_000) as response:
+    async with door.http.post(f"{door.gateway.url}/orders", data=b"x" * 140_000) as response:
         assert response.status == 413
-        assert (await response.json())["status"] == "ERROR"
+        assert (await response.json())["code"] == "request_entity_too_large"
     async with door.http.get(
         f"{door.gateway.url}/lnurl/tip/tips?amount=1000&comment={'x' * 9000}"
     ) as response:
@@ -225,7 +232,7 @@ async def test_sizes_are_bounded(door: Door) -> None:
 
 async def test_requests_are_bounded_each_client_on_its_own(market: Market, settings: Settings) -> None:
     bounded = settings.model_copy(
-        update={"gateway_requests_per_minute_max": 12, "gateway_behind_proxy": True}
+        update={"http_requests_per_minute": RequestLimits(anonymous=20), "gateway_behind_proxy": True}
     )
     async with opened(market, bounded) as door:
 

@@ -1,5 +1,9 @@
 """Logs: on stderr, one line per event, and never a secret in them."""
 
+import json
+import logging
+from pathlib import Path
+
 import orjson
 import pytest
 import structlog
@@ -75,11 +79,28 @@ async def secrets() -> dict[str, tuple[str, list[str]]]:
         "bunker": (f"bunker://{'ab' * 32}?relay=wss%3A%2F%2Fr&secret=71a8c14c", ["71a8c14c"]),
         "invitation": (f"nostrconnect://{'ab' * 32}?secret=71a8c14c&relay=wss://r", ["71a8c14c"]),
         "password": ("TRADEPOST_PASSWORD=hunter2 tradepost up", ["hunter2"]),
+        "ticket": ("paid with tpt_" + "Aa0-_" * 8, ["Aa0-_"]),
+        "session": ("tps_" + "Aa0-_" * 8 + " and tpr_" + "Bb1-_" * 8, ["Aa0-_", "Bb1-_"]),
+        "bearer": ("Authorization: Bearer abcdefghijklmnopqrst", ["abcdefghijklmnopqrst"]),
+        "header": ("Authorization: hunter2", ["hunter2"]),
+        "NIP-98": (repr({"Authorization": "Nostr eyJpZCI6ImFiY2RlZmdoIn0="}), ["eyJpZCI6ImFiY2RlZmdoIn0"]),
+        "k1": (f"https://x.example/cb?tag=login&k1={'ab' * 32}&sig=00", ["ab" * 32]),
+        "k1 in JSON": (orjson.dumps({"k1": "cd" * 32}).decode(), ["cd" * 32]),
+        "LNURL": ("open lightning:LNURL1" + "DP68GURN8GHJ7" * 4, ["DP68GURN8GHJ7"]),
+        "preimage": (repr({"preimage": "ef" * 32}), ["ef" * 32]),
+        "tokens": (
+            orjson.dumps({"access_token": "q1w2e3", "refresh_token": "r4t5y6"}).decode(),
+            ["q1w2e3", "r4t5y6"],
+        ),
         "URI": ("nostr+walletconnect://ab?relay=wss://r&secret=71a8c14c1407", ["71a8c14c1407"]),
     }
 
 
-async def test_secrets_are_blotted_out_wherever_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("form", ["console", "json"])
+async def test_secrets_are_blotted_out_wherever_they_are(
+    form: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRADEPOST_LOG_FORMAT", form)
     configure_logs()
     log = structlog.get_logger("test")
     for name, (text, hidden) in (await secrets()).items():
@@ -115,3 +136,43 @@ def test_ordinary_words_and_values_stay(capsys: pytest.CaptureFixture[str]) -> N
     assert "a secret, nobody knows it" in err
     assert "count=5" in err
     assert "(1059, 21059)" in err
+
+
+def test_as_json_every_line_is_one_object(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRADEPOST_LOG_FORMAT", "json")
+    configure_logs("info")
+    log = structlog.get_logger("test")
+    log.info("answered", operation="get_job", status=200, path=Path("x"), big=2**80, keys={(1, 2): 3})
+    try:
+        raise RuntimeError("two\nlines")
+    except RuntimeError:
+        log.exception("failed")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["event"], line["level"]) for line in lines] == [("answered", "info"), ("failed", "error")]
+    assert (lines[0]["operation"], lines[0]["status"], lines[0]["big"]) == ("get_job", 200, 2**80)
+    assert lines[0]["timestamp"].endswith("Z")
+    assert "two\nlines" in lines[1]["exception"]
+
+
+def test_what_libraries_log_goes_the_same_way(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setenv("TRADEPOST_LOG_FORMAT", "json")
+    configure_logs("debug")
+    library = logging.getLogger("some.library")
+    library.setLevel("DEBUG")
+    library.info("GET /?k1=%s", "ab" * 32)
+    library.warning("was sent k1=%s", "ab" * 32)
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["event"] for line in told] == ["was sent [secret]"]
+    configure_logs("error")  # a handler is there: the application's, as it seems
+    assert len(logging.root.handlers) == 1
+
+
+def test_a_format_that_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRADEPOST_LOG_FORMAT", "xml")
+    with pytest.raises(ConfigError, match="TRADEPOST_LOG_FORMAT is 'xml'; choose one of console, json"):
+        configure_logs()

@@ -7,7 +7,7 @@ import pytest
 from identity import encode_npub
 from tradepost.errors import ConfigError
 from tradepost.post import limits_of
-from tradepost.settings import FILE, PUBLIC_RELAYS, Settings
+from tradepost.settings import FILE, PUBLIC_RELAYS, RequestLimits, Settings
 from wallet.exposure import Caps
 
 
@@ -118,6 +118,20 @@ def test_caps_and_fees_of_single_mints_and_agents(home: Path, tmp_path: Path) ->
         (folder / FILE).write_text(line + "\n")
         with pytest.raises(ConfigError, match=said):
             Settings.load(folder)
+
+
+def test_limits_of_callers_by_tier(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / FILE).write_text("http_requests_per_minute: {anonymous: 5}\n")
+    assert Settings.load(project).http_requests_per_minute == RequestLimits(anonymous=5)
+    monkeypatch.setenv("TRADEPOST_HTTP_REQUESTS_PER_MINUTE", '{"paying": 7}')
+    assert Settings.load(project).http_requests_per_minute == RequestLimits(paying=7)
+    for wrong, said in (
+        ('{"anonimous": 5}', r"PER_MINUTE.anonimous: there is no such name"), ('{"paying": 0}', r"PER_MINUTE.paying"),
+        ("60", r"expected names and values, like \{name"),
+    ):  # fmt: skip
+        monkeypatch.setenv("TRADEPOST_HTTP_REQUESTS_PER_MINUTE", wrong)
+        with pytest.raises(ConfigError, match=said):
+            Settings.load(project)
 
 
 def test_lists_of_customers_are_keys(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,6 @@ def test_missing_funds_are_named_in_sat():
 
 
 def test_a_mints_refusal_keeps_its_code_and_cuts_its_text():
-    error = MintError(code=11002, detail="x" * 500)
-    assert (error.code, error.action, len(error.detail)) == (11002, Action.WAIT, 200)
-    assert MintError(code=99999, detail="").action is Action.GIVE_UP
+    error = MintError(mint_code=11002, detail="x" * 500)
+    assert (error.mint_code, error.action, len(error.detail)) == (11002, Action.WAIT, 200)
+    assert MintError(mint_code=99999, detail="").action is Action.GIVE_UP

@@ -19,6 +19,7 @@ from wallet.ledger import (
     Cause,
     Posting,
     agent_account,
+    caller_entries,
     coin_entries,
     counter_account,
     escrow_account,
@@ -160,9 +161,28 @@ async def test_a_settlement_is_undone_exactly_and_once(db: Database) -> None:
     ]  # fmt: skip
 
 
+@given(SATS, SATS)
+def test_what_moves_between_a_callers_accounts_balances(free_sat: int, held_sat: int) -> None:
+    entries = caller_entries("c", free_sat=free_sat, held_sat=held_sat, counter=OUTSIDE)
+    assert sum(entries.values()) == 0
+    assert (entries.get("caller/c", 0), entries.get("held/c", 0)) == (-1000 * free_sat, -1000 * held_sat)
+    assert 0 not in entries.values()
+
+
+async def test_what_is_owed_to_callers(db: Database) -> None:
+    assert await queries_books.owed_to_callers_msat(db) == 0
+    async with db.transaction() as tx:
+        for name, free_sat, held_sat in (("a", 100, 0), ("b", 20, 30), ("a", -40, 40)):
+            entries = caller_entries(name, free_sat=free_sat, held_sat=held_sat, counter=OUTSIDE)
+            await post(tx, Posting(f"{name}{free_sat}", Cause.HOLD, entries, 7))
+        await post(tx, Posting("callers", Cause.CHARGE, {"callers": -5000, "callers/x": 5000}, 7))
+    assert await queries_books.owed_to_callers_msat(db) == 150_000
+
+
 def test_names_in_databases_stay_what_they_are() -> None:
     assert [cause.value for cause in Cause] == [
         "operation", "settlement", "reversal", "escrow", "restored", "abandoned", "returned", "lightning",
+        "deposit", "hold", "charge", "credit", "withdrawal",
     ]  # fmt: skip
     assert (FEES_POST, FEES_MINT, FEES_LIGHTNING) == ("fees/post", "fees/mint", "fees/lightning")
     assert (LOST, RESTORED, OUTSIDE, MINT_PREFIX) == ("lost", "restored", "outside", "mint/")

@@ -110,7 +110,7 @@ async def test_http_refusals_keep_no_secret(serve: Serve) -> None:
 
     with pytest.raises(MintError) as caught:
         await ask(await serve(handler))
-    assert caught.value.code == 11001
+    assert caught.value.mint_code == 11001
     assert secret not in str(caught.value)
     assert "is spent" in str(caught.value)
 
@@ -122,7 +122,7 @@ async def test_http_odd_refusals(serve: Serve, body: dict[str, Any]) -> None:
 
     with pytest.raises(MintError) as caught:
         await ask(await serve(handler))
-    assert (caught.value.code, caught.value.detail) == (0, "no reason given")
+    assert (caught.value.mint_code, caught.value.detail) == (0, "no reason given")
 
 
 async def test_http_answers_are_limited(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from tradepost.testing.clock import ManualClock
 from tradepost.testing.mint import Melts, MemoryMint
 from wallet.errors import MintUnavailable
 from wallet.operations import Outcome, State
@@ -322,3 +323,34 @@ async def test_coins_not_worth_the_fee_of_the_return_are_let_go(mint: MemoryMint
     outcome = await wallet.pay(mint.url, mint.invoice(1))
     assert (outcome.state, outcome.fee_sat) == (State.FAILED, 0)
     assert await sat(wallet) == 4
+
+
+async def test_a_plan_says_what_routing_may_cost(mint: MemoryMint, alice: Wallet) -> None:
+    mint.fee_reserve_sat = 7
+    plan = await alice.plan_pay(mint.url, mint.invoice(100), op_id="pay", purpose="x")
+    assert (plan.send_sat, plan.reserve_sat) == (100, 7)
+    assert plan.keep_sat >= plan.reserve_sat
+    await alice.release(plan)
+
+
+async def test_an_expired_invoice_is_asked_for_every_half_hour_and_once_at_the_start(
+    mint: MemoryMint, bob: Wallet, clock: ManualClock
+) -> None:
+    await bob.recover()
+    mint.quote_seconds = 600
+    quote = await bob.mint_quote(mint.url, 300)
+    path = f"/v1/mint/quote/bolt11/{quote.id}"
+
+    async def asked(minutes: int) -> int:
+        before = mint.asked[path]
+        for _ in range(minutes):
+            await clock.advance(60)
+            await bob.recover()
+        return mint.asked[path] - before
+
+    assert await asked(10) == 10
+    await asked(2)
+    assert await asked(90) == 3
+    mint.pay(quote.bolt11)
+    await asked(30)
+    assert await sat(bob) == 300

@@ -153,7 +153,7 @@ async def test_outputs_of_every_attempt_are_kept_and_restored(mint: MemoryMint, 
     def keep_back(inputs, outputs):
         seen.append((inputs, outputs))
         if len(seen) == 2:
-            raise MintError(code=0, detail="busy")
+            raise MintError(mint_code=0, detail="busy")
         raise MintUnavailable("lost")
 
     mint._swap = keep_back

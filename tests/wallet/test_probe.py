@@ -32,7 +32,7 @@ class CarelessMint(MemoryMint):
         if lock is not None:
             keys = signers(proof.secret, proof.witness, (lock.pubkey, *lock.pubkeys, *lock.refund))
             if not self.rule(lock, keys, preimage_of(lock.hash or "", proof.witness)):
-                raise MintError(code=10001, detail="the lock does not open")
+                raise MintError(mint_code=10001, detail="the lock does not open")
 
     def _answer(self, method, path, body):
         answer = super()._answer(method, path, body)

@@ -20,8 +20,9 @@ from wallet.errors import (
 )
 from wallet.queries_lnurl import Withdrawal, withdrawals_under_way
 from wallet.seed import Seed
+from wallet.sweep import payable_sat
 from wallet.wallet import Wallet
-from wallet.withdrawals import Withdrawals, payable_sat
+from wallet.withdrawals import Withdrawals
 
 OWED = 500
 SEED = Seed.generate()
@@ -291,3 +292,21 @@ async def test_a_mint_that_refuses_the_quote_leaves_the_k1(till: Till) -> None:
         with pytest.raises(MintError):
             await withdrawals.begin(k1, till.mint.invoice(494))
         assert (await withdrawals.find(k1)).state is Withdrawal.OPEN
+
+
+async def test_a_promise_is_taken_back_once_and_only_while_nobody_has_it(till: Till) -> None:
+    async with till.open() as withdrawals:
+        await till.fund(OWED)
+        k1, other = await till.promise(withdrawals), await till.promise(withdrawals, 100)
+
+        async def take_back(name: str) -> int | None:
+            async with till.db.transaction() as tx:
+                return await withdrawals.take_back(tx, name)
+
+        assert [await take_back(other), await take_back(other)] == [100, None]
+        with pytest.raises(InvalidLnurl):
+            await withdrawals.begin(other, till.mint.invoice(97))
+        await withdrawals.begin(k1, till.mint.invoice(494))
+        assert await take_back(k1) is None
+        assert (await withdrawals.finish(k1)).state is Withdrawal.PAID
+        assert await take_back(k1) is None

@@ -11,7 +11,6 @@ from typer.core import TyperGroup
 
 from tradepost.cli.lazily import Later
 from tradepost.cli.output import fail
-from tradepost.errors import expected
 
 #: Name, module in tradepost.cli, and the first sentence of the help.
 _COMMANDS: Final = (
@@ -32,8 +31,10 @@ _COMMANDS: Final = (
     ("escrow", "escrow", "Money in escrow: what is held, accepted, disputed and ruled."),
     ("reputation", "reputation", "What an agent's receipts say of it, and whether they hold."),
     ("wallet", "wallet", "The sats of this post: ecash at the mints you trust."),
+    ("callers", "callers", "List who calls over HTTP, and what they have here."),
     ("audit", "audit", "Prove that the books balance, and agree with coins and mints."),
-    ("restore", "restore", "Bring keys, coins and jobs back from the words alone."),
+    ("backup", "backup", "Keep the whole post in one encrypted file, also while it runs."),
+    ("restore", "restore", "Bring a post back, from its words alone or a backup."),
     ("key", "keys", "Keys of this post's agents and of its customer."),
     ("qr", "qr", "Draw anything payable as a QR code."),
     ("relays", "relays", "List this post's relays and how they did, the best first."),
@@ -102,19 +103,34 @@ def run(arguments: list[str]) -> int:
     try:
         code = app(args=arguments or ["--help"], prog_name="tradepost", standalone_mode=False)
     except typer.TyperException as error:
-        fail(_usage(error), as_json=as_json, kind="UsageError")
+        fail(_usage(error), as_json=as_json, kind="UsageError", code="usage_error")
         return 1
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except SystemExit as done:  # typer, when it has answered a shell
         return done.code if isinstance(done.code, int) else 0
-    except expected() as error:
-        fail(str(error), as_json=as_json, kind=type(error).__name__, action=getattr(error, "action", None))
+    except _expected() as error:
+        _fail(error, as_json=as_json)
         return 1
     except OSError as error:  # a disk that is full, a folder that is not ours
-        fail(f"{error.filename or 'the system'}: {error.strerror or error}", as_json=as_json, kind="OSError")
+        said = f"{error.filename or 'the system'}: {error.strerror or error}"
+        fail(said, as_json=as_json, kind="OSError", code="os_error")
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    from tradepost.errors import expected
+
+    return expected()
+
+
+def _fail(error: Exception, *, as_json: bool) -> None:
+    from store.errors import code_of
+
+    code = getattr(error, "code", None) or code_of(type(error))  # the mint's installer is on its own
+    action = getattr(error, "action", None)
+    fail(str(error), as_json=as_json, kind=type(error).__name__, code=code, action=action)
 
 
 def _usage(error: typer.TyperException) -> str:

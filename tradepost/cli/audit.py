@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Final
 
 import typer
@@ -10,13 +10,15 @@ from rich.table import Table
 
 from tradepost.cli.output import AsJson, print_json, print_table, quoted, say
 from tradepost.errors import TradepostError
+from tradepost.facade.money.solvency import Solvency, solvency
 from tradepost.post import read_database, wallet_on
 from tradepost.settings import Settings
 from tradepost.words import counted
 from wallet import AuditReport
 
-#: Accounts of which there is one for each job are shown as one line.
-_MANY: Final = ("jobs/", "escrow/")
+#: Accounts of which there is one for each job, or caller, are shown as one line.
+_MANY: Final = ("jobs/", "escrow/", "caller/", "held/")
+_CALLERS: Final = {"caller/": "callers, theirs", "held/": "callers, kept for jobs"}
 
 
 def register(app: typer.Typer) -> None:
@@ -34,28 +36,32 @@ def audit(
 
     Example: `tradepost audit --offline`
     """
-    report = asyncio.run(_audit(Settings.load(), ask_mints=not offline))
+    report, callers = asyncio.run(_audit(Settings.load(), ask_mints=not offline))
     if as_json:
-        _print_json(report)
+        _print_json(report, callers)
     else:
-        _print(report)
+        _print(report, callers)
     if not report.ok:
         raise TradepostError(
             f"the books are not right, or not proved: {counted(len(report.problems), 'finding')} above"
         )
 
 
-async def _audit(settings: Settings, *, ask_mints: bool) -> AuditReport:
+async def _audit(settings: Settings, *, ask_mints: bool) -> tuple[AuditReport, Solvency]:
     async with read_database(settings) as db, wallet_on(settings, db) as purse:
-        return await purse.audit(ask_mints=ask_mints)
+        report, callers = await purse.audit(ask_mints=ask_mints), await solvency(db)
+        more = (callers.finding,) if callers.finding else ()
+        return replace(report, problems=(*report.problems, *more)), callers
 
 
-def _print_json(report: AuditReport) -> None:
+def _print_json(report: AuditReport, callers: Solvency) -> None:
     """One line for each account, mint and finding, and the sum of it all at the end."""
     for account, msat in _shown(report.accounts):
         print_json({"account": account, "msat": msat})
     for mint in report.mints:
         print_json(asdict(mint))
+    if callers.owed_sat:
+        print_json({"callers": asdict(callers)})
     for problem in report.problems:
         print_json({"problem": problem.text} | {k: v for k, v in asdict(problem).items() if k != "text"})
     print_json(
@@ -63,7 +69,7 @@ def _print_json(report: AuditReport) -> None:
     )
 
 
-def _print(report: AuditReport) -> None:
+def _print(report: AuditReport, callers: Solvency) -> None:
     """The trial balance: what we have or is gone on the left, where it came from on the right."""
     table = Table(box=None, pad_edge=False)
     table.add_column("sat")
@@ -81,6 +87,9 @@ def _print(report: AuditReport) -> None:
         )
         if mint.answer == "agrees":
             say("[dim]  the mint says that they are unspent[/]")
+    if callers.owed_sat:
+        out = f", {callers.locked_sat} sat more are out for their jobs" if callers.locked_sat else ""
+        say(f"[dim]callers have {callers.owed_sat} sat here: {callers.coins_sat} sat are in coins{out}[/]")
     for problem in report.problems:
         coins = f" (coins {', '.join(problem.coins)}…)" if problem.coins else ""
         job = f" (job {problem.job[:12]})" if problem.job else ""
@@ -101,6 +110,8 @@ def _shown(accounts: Mapping[str, int]) -> Iterable[tuple[str, int]]:
         kind = next((prefix for prefix in _MANY if account.startswith(prefix)), None)
         if kind is None:
             name = account
+        elif kind in _CALLERS:
+            name = _CALLERS[kind]
         elif msat > 0:
             name = f"{kind[:-1]}, cost" if kind == "jobs/" else "escrow, locked by us"
         else:

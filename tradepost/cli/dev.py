@@ -110,6 +110,7 @@ class _Show:
                 "relay": stage.relay,
                 "mint": stage.mint.url,
                 "arbiter": stage.arbiter,
+                "desk": stage.desk,
                 "folder": str(stage.folder),
             }
             print_json({"event": "started", **told, "customer_sat": stage.customer_sat})
@@ -120,6 +121,7 @@ class _Show:
         )
         _tell(f"[green]●[/] arbiter   {stage.arbiter}")
         _tell(f"[green]●[/] customer  {stage.customer_sat} sat to spend")
+        _tell(f"[green]●[/] desk      {stage.desk}, for programs and browsers")
 
     def told(self, what: str, more: dict[str, Any]) -> None:
         """See `tradepost.dev.agents.Tell`."""
@@ -169,6 +171,10 @@ class _Show:
             _print_commands(
                 *(f"(cd {_quote(folder / seat)} && tradepost escrow list)" for seat in (AGENT, ARBITER))
             )
+        _tell(
+            f"\nOr over HTTP, in a browser at {self._stage.desk}, or by curl (the play mint pays itself):\n"
+        )
+        _print_commands(*_curls(self._stage.desk, agent["npub"], offer["kind"]))
         code = self._stage.project
         _tell(
             f"\n[dim]Change the code in {quoted(str(code))}, and the agent starts again. Ctrl-C ends it all;[/]"
@@ -218,6 +224,16 @@ class _Show:
 def _tell(markup: str) -> None:
     """All on stdout, so that nothing is torn apart where both streams are kept."""
     result.print(markup, soft_wrap=not result.is_terminal)
+
+
+def _curls(desk: str, npub: str, kind: int) -> list[str]:
+    """From nothing to a paid result: who is there, a bill for the job with the ticket to pay it under, the job."""
+    wish = f'{{"agent": "{npub}", "kind": {kind}, "input": "One. Two. Three. Four."}}'
+    return [
+        f"curl -s {desk}/v1/agents",
+        f"TICKET=$(curl -s {desk}/v1/jobs -d '{wish}' | tee /dev/stderr | grep -o 'tpt_[A-Za-z0-9_-]*')",
+        f"curl -s '{desk}/v1/jobs?wait=60' -H \"Authorization: Bearer $TICKET\" -d '{wish}'",
+    ]
 
 
 def _quote(path: Path) -> str:

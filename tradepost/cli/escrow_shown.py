@@ -5,10 +5,11 @@ from typing import Final, NamedTuple
 
 from rich.table import Table
 
+from dvm.escrow.standing import awards, possible, review_until
 from dvm.queries import OrderRow, get_order
 from identity import encode_npub
 from store import Database, SystemClock
-from tradepost.cli.escrow_words import awards, fee_told, fields, next_step, possible, review_until, ruled
+from tradepost.cli.escrow_words import fee_told, fields, next_step, ruled
 from tradepost.cli.jobs import shortened, tag_values
 from tradepost.cli.output import local_time, print_json, print_pairs, print_table, print_text, quoted, say
 from tradepost.errors import TradepostError

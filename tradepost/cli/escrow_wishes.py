@@ -17,6 +17,7 @@ from dvm.escrow.arbiter import Arbiter, ArbiterLimits
 from dvm.escrow.desk import EscrowDesk
 from dvm.escrow.messages import Wishes, write_message
 from dvm.escrow.parties import STATEMENT_BYTES_MAX, ProviderDesk, fee_is_due
+from dvm.escrow.standing import possible
 from dvm.queries_wishes import answer_of
 from identity import Signer, encode_npub
 from identity.nip59 import wrap
@@ -24,7 +25,7 @@ from relay_bridge import RelayPool
 from store import Database, SystemClock
 from tradepost.api import open_customer
 from tradepost.cli.escrow_shown import Case, again, find_one, print_escrows
-from tradepost.cli.escrow_words import fee_told, is_settled, is_unheard, pay_command, possible, refusal
+from tradepost.cli.escrow_words import fee_told, is_settled, is_unheard, pay_command, refusal
 from tradepost.cli.output import AsJson, quoted, say
 from tradepost.errors import PostBusy, TradepostError
 from tradepost.post import limits_of, open_post, read_database

@@ -1,36 +1,21 @@
-"""An escrow in words and as fields: what may be done with it, what comes next, what became of it. Pure."""
+"""An escrow in words and as fields: what comes next, what became of it. Pure."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 from dvm import OrderState
-from dvm.escrow.agreement import ARBITRATION, award_of
+from dvm.escrow.agreement import ARBITRATION
 from dvm.escrow.parties import UNPAID, fee_is_due
+from dvm.escrow.standing import awards, possible, review_until
 from dvm.queries import OrderRow
-from identity import encode_npub, parse_event
+from identity import encode_npub
 from tradepost.cli.output import local_time
-from wallet.escrow import Accepted, Answered, Contested, EscrowInput, GivesBack, Role, Ruling, Stage, decide
+from wallet.escrow import Role, Stage
 from wallet.queries_escrows import EscrowRow
 from wallet.terms import Method
 
-#: What each role may do by `tradepost escrow …`.
-ACTIONS: Final[dict[Role, dict[str, EscrowInput]]] = {
-    Role.CUSTOMER: {"accept": Accepted(), "dispute": Contested()},
-    Role.PROVIDER: {"answer": Answered(), "refund": GivesBack()},
-    Role.ARBITER: {"rule": Ruling()},
-}
 _OPEN_FEE: Final = (OrderState.REQUESTED, OrderState.PAYING)
 _PAID_FEE: Final = (OrderState.PAID, OrderState.DONE)
-
-
-def possible(row: EscrowRow, now: int) -> list[str]:
-    """What its party may do with it at present: names of `ACTIONS`."""
-    return [
-        name
-        for name, event in ACTIONS[row.role].items()
-        if not (name == "answer" and row.ruling)
-        and decide(row.role, row.stage, event, row.terms, now=now, delivered_at=row.delivered_at) is not None
-    ]
 
 
 def refusal(row: EscrowRow, action: str, fee: OrderRow | None, now: int) -> str:
@@ -40,14 +25,6 @@ def refusal(row: EscrowRow, action: str, fee: OrderRow | None, now: int) -> str:
         f"you cannot {what} escrow {short}, which is {row.stage}; {next_step(row, fee, now)}. "
         f"`tradepost escrow show {short}` tells more"
     )
-
-
-def awards(row: EscrowRow) -> dict[str, int] | None:
-    """What the arbiter's ruling awards to the `provider` and the `customer`, in sat; None without a ruling."""
-    if row.ruling is None:
-        return None
-    ruling = parse_event(row.ruling)
-    return {party: award_of(ruling, party) for party in ("provider", "customer")}
 
 
 def ruled(award_sat: Mapping[str, int] | None) -> str:
@@ -169,11 +146,6 @@ def _either(row: EscrowRow) -> str:
             return "somebody else took the sats"
         case _:
             return "ended before any sat moved"
-
-
-def review_until(row: EscrowRow) -> int | None:
-    """Until when the customer may dispute what was delivered; None if nothing was."""
-    return None if row.delivered_at is None else row.delivered_at + row.terms.review_seconds
 
 
 def when(unix: int, now: int) -> str:

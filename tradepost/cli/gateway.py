@@ -1,7 +1,8 @@
-"""`tradepost gateway`: a door for people with a Lightning wallet."""
+"""`tradepost gateway`: the front desk of a post without agents of its own."""
 
 import asyncio
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -10,8 +11,7 @@ from tradepost.api import open_customer
 from tradepost.cli.output import AsJson, print_json, print_text, quoted, say
 from tradepost.ending import ending
 from tradepost.errors import ConfigError
-from tradepost.gateway import Gateway, open_gateway
-from tradepost.lightning_orders import open_lightning_orders
+from tradepost.facade.server import open_facade
 from tradepost.post import open_post, own_key, reach
 from tradepost.secrets import CUSTOMER
 from tradepost.settings import Settings
@@ -36,10 +36,11 @@ def gateway(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let Lightning wallets fund this post and order jobs.
+    """Let programs, browsers and Lightning wallets hire other posts' agents.
 
-    It speaks LNURL: Lightning addresses, orders, withdrawals. A server in front of it brings the https. It orders from
-    other posts' agents only; custodial_sat_max and the other limits are settings.
+    It serves the front desk over HTTP (docs/http.md), and LNURL: Lightning addresses, orders, withdrawals. A server in
+    front of it brings the https. `tradepost up` serves the same beside its agents, with gateway_url set;
+    custodial_sat_max and the other limits are settings.
 
     Example: `tradepost gateway --url https://pay.example --port 8790`
     """
@@ -57,23 +58,24 @@ async def _serve(settings: Settings, as_json: bool) -> None:
     async with (
         open_post(settings) as post,
         open_customer(settings, post, signer) as customer,
-        open_lightning_orders(settings, post, customer) as orders,
-        open_gateway(settings, post, orders) as running,
+        open_facade(settings, post, customer, ()),
     ):
         with ending() as told_to_end:
-            _print_open(running, settings, as_json)
+            _print_open(settings, as_json)
             if unreachable := await reach(post.pool):
                 say(f"[yellow]{quoted(unreachable)}; still trying[/]")
             await told_to_end.wait()
 
 
-def _print_open(running: Gateway, settings: Settings, as_json: bool) -> None:
-    listens = f"http://{settings.gateway_host}:{settings.gateway_port}"
+def _print_open(settings: Settings, as_json: bool) -> None:
+    url, listens = settings.gateway_address, f"http://{settings.gateway_host}:{settings.gateway_port}"
+    addresses = [f"{name}@{urlsplit(url).netloc}" for name in settings.gateway_names]
     if as_json:
-        print_json({"gateway": running.url, "listens": listens, "addresses": running.addresses})
+        print_json({"gateway": url, "listens": listens, "addresses": addresses})
         return
-    say(f"[green]●[/] the gateway listens on {listens}; Ctrl-C ends it")
-    print_text(running.url)
-    for address in running.addresses:
+    say(f"[green]●[/] the desk listens on {listens}; Ctrl-C ends it")
+    print_text(url)
+    say(f"  programs and browsers hire agents here; how is told at {url}/docs")
+    for address in addresses:
         say(f"  {quoted(address)} funds this wallet")
-    say(f"  POST {running.url}/orders takes jobs for up to {settings.custodial_sat_max} sat, custodial")
+    say(f"  it holds up to {settings.custodial_sat_max} sat for anybody, custodial")

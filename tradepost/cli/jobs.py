@@ -10,6 +10,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from dvm import OrderFailed, OrderState, queries
+from dvm.escrow.standing import awards
 from dvm.kinds import name_of
 from dvm.private import reveal, scheme_of
 from dvm.queries import JobRow, OrderRow
@@ -20,7 +21,7 @@ from identity.receipts import RATING_MAX, parse_review
 from store import Database
 from tradepost.api import open_customer
 from tradepost.cli.completing import complete_job
-from tradepost.cli.escrow_words import awards, ruled
+from tradepost.cli.escrow_words import ruled
 from tradepost.cli.output import (
     AsJson,
     local_time,

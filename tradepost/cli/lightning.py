@@ -14,6 +14,7 @@ from tradepost.cli.output import print_json, print_text, quoted, say
 from tradepost.cli.qr import offer_qr
 from tradepost.cli.targets import doubts, unannounced
 from tradepost.errors import TradepostError
+from tradepost.facade.callers.limits import open_limits
 from tradepost.gateway import Gateway, custody, open_gateway
 from tradepost.lightning_orders import KEEP, find_order, open_lightning_orders
 from tradepost.post import open_post, reach
@@ -53,7 +54,8 @@ async def ask_by_lightning(wish: LightningWish, settings: Settings, key: Key) ->
         orders = await stack.enter_async_context(open_lightning_orders(settings, post, customer))
         gateway = None
         if settings.gateway_url:
-            gateway = await stack.enter_async_context(open_gateway(settings, post, orders))
+            limits = await stack.enter_async_context(open_limits(settings, post.db, post.clock))
+            gateway = await stack.enter_async_context(open_gateway(settings, post, orders, limits))
         row = await orders.create(
             wish.target, wish.text, kind=wish.kind, max_sat=wish.max_sat, params=wish.params,
             refund_to=wish.refund_to, keep_rest=gateway is None and not wish.refund_to,

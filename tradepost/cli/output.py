@@ -68,10 +68,10 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     print_table(table)
 
 
-def fail(message: str, *, as_json: bool, kind: str, action: str | None = None) -> None:
-    """Tell on stderr what went wrong and what to do next."""
+def fail(message: str, *, as_json: bool, kind: str, code: str, action: str | None = None) -> None:
+    """Tell on stderr what went wrong and what to do next. `code`: see docs/errors.md."""
     if as_json:
-        told = {"error": message, "type": kind, "action": action}
+        told = {"error": message, "code": code, "type": kind, "action": action}
         sys.stderr.write(orjson.dumps(told).decode() + "\n")
     else:
         say(f"[bold red]error:[/] {quoted(message)}")

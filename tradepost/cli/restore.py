@@ -1,7 +1,8 @@
-"""`tradepost restore`: bring a post back from nothing but its words."""
+"""`tradepost restore`: bring a post back from nothing but its words, or from a backup."""
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Final
@@ -9,9 +10,11 @@ from typing import Annotated, Final
 import typer
 
 from identity import encode_npub
-from tradepost.cli.output import AsJson, print_json, print_text, quoted, say
+from tradepost.backup_restore import BackupKey, restore_backup
+from tradepost.cli.output import AsJson, local_time, print_json, print_text, quoted, say
 from tradepost.errors import TradepostError
-from tradepost.passwords import ask_hidden
+from tradepost.facade.money.solvency import Solvency
+from tradepost.passwords import BACKUP_PASSWORD, ask_hidden, known_password
 from tradepost.restore import Report, restore_post
 from tradepost.settings import Settings
 from wallet import Seed
@@ -27,6 +30,21 @@ def register(app: typer.Typer) -> None:
 
 
 def restore(
+    *,
+    backup: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Begin with this file of `tradepost backup`; the post's folder must be empty.",
+        ),
+    ] = None,
+    identity: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --backup: the file with the secret key of age. Default: a password, TRADEPOST_BACKUP_PASSWORD.",
+        ),
+    ] = None,
     words: Annotated[
         str | None,
         typer.Option(
@@ -44,17 +62,60 @@ def restore(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring keys, coins and jobs back from the words alone.
+    """Bring a post back, from its words alone or a backup.
 
     The words are the wallet's 12 or 24. Nothing is overwritten, so it is safe beside what is there, and to be run
-    again: after a mint or a relay that was down, or over an old copy of the database.
+    again: after a mint or a relay that was down, or over an old copy of the database. From a backup it also brings what
+    callers have here, as it was then; the books are audited at the end.
     """
+    if backup is not None:
+        if words is not None:
+            raise TradepostError("--backup has the words in it: leave --words out")
+        _from_backup(backup, identity, mint or (), agent or (), as_json)
+        return
+    if identity is not None:
+        raise TradepostError("--identity opens a backup: name it, `--backup FILE`")
     settings = Settings.load()
     seed = _seed(settings, words)
     if not as_json:
         say("[dim]asking relays and mints; a long history takes a while[/]")
     report = asyncio.run(restore_post(settings, seed, mints=mint or (), agents=agent or ()))
     _print(report, as_json)
+
+
+def _from_backup(
+    file: Path, identity: Path | None, mints: Sequence[str], agents: Sequence[str], as_json: bool
+) -> None:
+    if identity is None:
+        key = BackupKey(password=known_password("the backup", BACKUP_PASSWORD))
+    else:
+        key = BackupKey(identities=identity.read_text(encoding="utf-8"))
+    if not as_json:
+        say("[dim]asking relays and mints what happened since; a long history takes a while[/]")
+    restored = asyncio.run(restore_backup(Path.cwd(), file, key, mints=mints, agents=agents))
+    if as_json:
+        told = {
+            "made_at": restored.made_at,
+            "audit_ok": restored.audit.ok,
+            "callers": asdict(restored.callers),
+        }
+        print_json(asdict(restored.report) | told)
+    else:
+        _print(restored.report, as_json=False)
+        print_text(f"from a backup of {local_time(restored.made_at)}")
+        _tell_owed(restored.callers)
+    if not restored.audit.ok:
+        raise TradepostError("the books are not right, or not proved: `tradepost audit` names each finding")
+
+
+def _tell_owed(callers: Solvency) -> None:
+    if callers.owed_sat:
+        print_text(f"callers have {callers.owed_sat} sat here, by the books of then")
+    if callers.finding is not None:
+        say(
+            f"[yellow]{quoted(callers.finding.text)}: some of it they took since. Before you let them in again, read "
+            "docs/operating.md, When a backup was brought back[/]"
+        )
 
 
 def _seed(settings: Settings, words: str | None) -> Seed | None:

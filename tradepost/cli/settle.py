@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from dvm import Customer, OrderState, Post, queries
+from dvm.escrow.standing import possible
 from dvm.queries import OrderRow
 from dvm.queries_guarantees import orders_of
 from identity import encode_npub
@@ -18,7 +19,6 @@ from tradepost.cli.escrow_words import (
     is_unheard,
     next_step,
     pay_command,
-    possible,
 )
 from tradepost.cli.jobs import bought, print_jobs
 from tradepost.cli.output import AsJson, local_time, print_json, quoted, say

@@ -1,4 +1,4 @@
-"""The folder `.tradepost-dev`: a relay, a play mint, an arbiter, a customer with sats. All of it survives a restart."""
+"""The folder `.tradepost-dev`: relay, play mint, arbiter, front desk, a customer with sats. All survive a restart."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -10,20 +10,23 @@ from typing import Final
 from identity import encode_npub
 from relay_bridge import EmbeddedRelay
 from store import SystemClock
+from tradepost.api import open_customer
 from tradepost.demo.play import examples, open_arbiter
+from tradepost.facade.server import open_facade
 from tradepost.mint_process import MintProcess
 from tradepost.ports import choose_port
-from tradepost.post import open_wallet
+from tradepost.post import open_post, open_wallet
 from tradepost.settings import ARBITER, DATA, FILE, Settings, make_private
 
 FOLDER: Final = ".tradepost-dev"
 SAMPLE: Final = "summariser"
 AGENT: Final = "agent"
+DESK: Final = "desk"
 FUNDED_SAT: Final = 1000
 LOW_SAT: Final = 200  # below it the customer is funded again
 
 _MANIFEST: Final = """\
-# The customer of `tradepost dev`, which writes this file anew at each start.
+# The {who} of `tradepost dev`, which writes this file anew at each start.
 relays: [{relay}]
 mints: [{mint}]
 arbiters: [{arbiter}]
@@ -35,7 +38,7 @@ mints: [{mint}]
 arbiter: true
 """
 _AGENTS_MANIFEST: Final = """\
-# The post of the agent that `tradepost dev` runs, which writes this file anew at each start.
+# The post of the {who} that `tradepost dev` runs, which writes this file anew at each start.
 relays: [{relay}]
 mints: [{mint}]
 arbiters: [{arbiter}]
@@ -53,13 +56,15 @@ class Stage:
     relay: str
     mint: MintProcess
     arbiter: str  # npub
+    desk: str  # its address
     agent: Settings
     customer_sat: int
 
 
 @asynccontextmanager
 async def open_stage(base: Path, project: Path | None, mint_python: Path) -> AsyncIterator[Stage]:
-    """Run relay, mint and arbiter in `base`/.tradepost-dev, fund the customer; with no `project` a sample is put there.
+    """Run relay, mint, arbiter and desk in `base`/.tradepost-dev, fund the customer; with no `project` a sample is put
+    there.
 
     The agent's settings have keys of their own: the project's real ones are not touched. Raises `TradepostError` if a
     port is taken, `PostBusy` if the customer's or the arbiter's post is in use, `MintProcessError`.
@@ -77,9 +82,15 @@ async def open_stage(base: Path, project: Path | None, mint_python: Path) -> Asy
         mint = await stack.enter_async_context(MintProcess(mint_python, folder / "mint", port=mint_port))
         where = {"relay": relay.url, "mint": mint.url}
         arbiter = await stack.enter_async_context(_open_arbiter(folder / ARBITER, where))
+        desk = await stack.enter_async_context(_open_desk(folder / DESK, where, arbiter))
         make_private(folder / AGENT)
-        for manifest, place in ((_MANIFEST, folder), (_AGENTS_MANIFEST, folder / AGENT)):
-            (place / FILE).write_text(manifest.format(**where, arbiter=arbiter), encoding="utf-8")
+        for manifest, who, place in (
+            (_MANIFEST, "customer", folder),
+            (_MANIFEST, "front desk", folder / DESK),
+            (_AGENTS_MANIFEST, "agent", folder / AGENT),
+        ):
+            told = manifest.format(who=who, **where, arbiter=arbiter)
+            (place / FILE).write_text(told, encoding="utf-8")
         customer = Settings(relays=(relay.url,), mints=(mint.url,), data=folder / ".tradepost")
         yield Stage(
             folder=folder,
@@ -88,6 +99,7 @@ async def open_stage(base: Path, project: Path | None, mint_python: Path) -> Asy
             relay=relay.url,
             mint=mint,
             arbiter=arbiter,
+            desk=desk,
             agent=Settings(
                 relays=(relay.url,),
                 mints=(mint.url,),
@@ -107,6 +119,22 @@ async def _open_arbiter(folder: Path, where: dict[str, str]) -> AsyncIterator[st
     settings = Settings(relays=(where["relay"],), mints=(where["mint"],), data=folder / DATA)
     async with open_arbiter(settings) as arbiter:
         yield encode_npub(arbiter.public_key)
+
+
+@asynccontextmanager
+async def _open_desk(folder: Path, where: dict[str, str], arbiter: str) -> AsyncIterator[str]:
+    """The front desk, on a post of its own: it finds and hires the agent as any customer does. Yields its address."""
+    make_private(folder)
+    settings = Settings(
+        relays=(where["relay"],), mints=(where["mint"],), arbiters=(arbiter,), data=folder / DATA,
+        gateway_url=None, gateway_port=choose_port(folder=folder),
+    )  # fmt: skip
+    async with (
+        open_post(settings) as post,
+        open_customer(settings, post) as customer,
+        open_facade(settings, post, customer, ()),
+    ):
+        yield settings.gateway_address
 
 
 def _sample(folder: Path) -> Path:

@@ -161,7 +161,7 @@ class MemoryMint:
 
     def refuse(self, path: str, *, code: int = 0, detail: str = "no") -> None:
         """The next request to a path that begins so is refused, and nothing done."""
-        self._fault(path, before=MintError(code=code, detail=detail))
+        self._fault(path, before=MintError(mint_code=code, detail=detail))
 
     def sign_again(self) -> None:
         """Replace every signature by an honest one, as a mint does that repaired its `wrong_dleq`."""
@@ -250,7 +250,7 @@ class MemoryMint:
                 return _melt_quote(self._melt_quotes[quote_id])
             case "POST", ["melt", "bolt11"]:
                 return self._melt(body["quote"], body["inputs"], body.get("outputs") or [])
-        raise MintError(code=0, detail="no such endpoint")
+        raise MintError(mint_code=0, detail="no such endpoint")
 
     # --- what a mint does --------------------------------------------------------------------------------------------
 
@@ -258,7 +258,7 @@ class MemoryMint:
         inputs = self._spendable(raw_inputs)
         fee = input_fee(inputs, self.keysets)
         if sum(p.amount for p in inputs) - fee != sum(o["amount"] for o in outputs):
-            raise MintError(code=11005, detail="the transaction is not balanced")
+            raise MintError(mint_code=11005, detail="the transaction is not balanced")
         self._check_outputs(outputs)
         self._spend(inputs, fee)
         return self._sign(outputs)
@@ -269,14 +269,14 @@ class MemoryMint:
         quote = self._mint_quotes[quote_id]
         if quote.state != "PAID":
             issued = quote.state == "ISSUED"
-            raise MintError(code=20002 if issued else 20001, detail=f"the quote is {quote.state}")
+            raise MintError(mint_code=20002 if issued else 20001, detail=f"the quote is {quote.state}")
         if quote.pubkey is not None:
             message = quote_id + "".join(output["B_"] for output in outputs)
             digest = hashlib.sha256(message.encode()).digest()
             if not verify_signature(quote.pubkey[2:], digest, bytes.fromhex(signature or "")):
-                raise MintError(code=20008, detail="the signature is invalid")
+                raise MintError(mint_code=20008, detail="the signature is invalid")
         if sum(output["amount"] for output in outputs) != quote.amount:
-            raise MintError(code=11005, detail="the outputs are not the quote's amount")
+            raise MintError(mint_code=11005, detail="the outputs are not the quote's amount")
         self._check_outputs(outputs)
         quote.state = "ISSUED"
         return self._sign(outputs)
@@ -284,11 +284,11 @@ class MemoryMint:
     def _melt(self, quote_id: str, raw_inputs: list[Any], blanks: list[dict[str, Any]]) -> dict[str, Any]:
         quote = self._melt_quotes[quote_id]
         if quote.state != "UNPAID":
-            raise MintError(code=20005, detail=f"the quote is {quote.state}")
+            raise MintError(mint_code=20005, detail=f"the quote is {quote.state}")
         inputs = self._spendable(raw_inputs)
         needed = quote.amount + quote.fee_reserve + input_fee(inputs, self.keysets)
         if sum(p.amount for p in inputs) < needed:
-            raise MintError(code=11005, detail="the inputs do not reach")
+            raise MintError(mint_code=11005, detail="the inputs do not reach")
         if blanks:
             self._check_outputs(blanks)
         quote.state, quote.inputs, quote.blanks = "PENDING", inputs, blanks
@@ -296,7 +296,7 @@ class MemoryMint:
         if self.melts is not Melts.PENDING:
             self._end_melt(quote, paid=self.melts is Melts.PAID)
         if self.melts is Melts.FAILED:
-            raise MintError(code=20004, detail="the Lightning payment failed")
+            raise MintError(mint_code=20004, detail="the Lightning payment failed")
         return _melt_quote(quote)
 
     def _end_melt(self, quote: _Quote, *, paid: bool) -> None:
@@ -317,15 +317,15 @@ class MemoryMint:
         inputs = [parse_proof(coin) for coin in raw]
         ys = [proof_y(proof.secret) for proof in inputs]
         if len(set(ys)) != len(ys):
-            raise MintError(code=11007, detail="duplicate inputs")
+            raise MintError(mint_code=11007, detail="duplicate inputs")
         for y, proof in zip(ys, inputs, strict=True):
             secret = self._secrets.get(proof.id, {}).get(proof.amount)
             if secret is None or not verify_coin(proof.secret, proof.C, secret):
-                raise MintError(code=10001, detail="a proof is not ours")
+                raise MintError(mint_code=10001, detail="a proof is not ours")
             if y in self.spent:
-                raise MintError(code=11001, detail="a proof is already spent")
+                raise MintError(mint_code=11001, detail="a proof is already spent")
             if y in self._pending:
-                raise MintError(code=11002, detail="a proof is pending")
+                raise MintError(mint_code=11002, detail="a proof is pending")
             self._check_lock(proof)
         return inputs
 
@@ -333,18 +333,18 @@ class MemoryMint:
         try:
             lock = parse_lock(proof.secret)
         except WalletError as error:
-            raise MintError(code=10001, detail=str(error)) from None
+            raise MintError(mint_code=10001, detail=str(error)) from None
         if lock and not is_unlocked(lock, proof.secret, proof.witness, self.clock.now()):
-            raise MintError(code=10001, detail="the spending condition is not met")
+            raise MintError(mint_code=10001, detail="the spending condition is not met")
 
     def _check_outputs(self, outputs: list[dict[str, Any]]) -> None:
         messages = [output["B_"] for output in outputs]
         if not messages or len(set(messages)) != len(messages):
-            raise MintError(code=11008, detail="no outputs, or one twice")
+            raise MintError(mint_code=11008, detail="no outputs, or one twice")
         if any(message in self.signed for message in messages):
-            raise MintError(code=11003, detail="an output was signed before")
+            raise MintError(mint_code=11003, detail="an output was signed before")
         if not all(self._keyset(output["id"]).active for output in outputs):
-            raise MintError(code=12002, detail="the keyset is inactive")
+            raise MintError(mint_code=12002, detail="the keyset is inactive")
 
     def _spend(self, inputs: list[Proof], fee: int) -> None:
         self.spent |= {proof_y(proof.secret): proof for proof in inputs}
@@ -371,7 +371,7 @@ class MemoryMint:
 
     def _keyset(self, keyset_id: str) -> Keyset:
         if keyset_id not in self.keysets:
-            raise MintError(code=12001, detail="the keyset is not known")
+            raise MintError(mint_code=12001, detail="the keyset is not known")
         return self.keysets[keyset_id]
 
     def _new_quote(self, quotes: dict[str, _Quote], bolt11: str, amount: int) -> _Quote:

@@ -75,9 +75,9 @@ class NwcRail:
         except NotSent as error:
             return Sent(Verdict.FAILED, error=str(error))
         except RailRefused as error:
-            if error.code in REFUSALS:
+            if error.nwc_code in REFUSALS:
                 return Sent(Verdict.FAILED, error=str(error))
-            failed = error.code == "PAYMENT_FAILED"
+            failed = error.nwc_code == "PAYMENT_FAILED"
             return await self._look_up(payment, str(error), Verdict.FAILED if failed else Verdict.UNKNOWN)
         except RailUnavailable as error:
             return await self._look_up(payment, str(error), Verdict.UNKNOWN)

@@ -99,7 +99,7 @@ class NwcLine:
         """
         info = await self.info()
         if method not in info.methods:
-            raise RailRefused(code="NOT_IMPLEMENTED", detail=f"its info event lists no {method}")
+            raise RailRefused(nwc_code="NOT_IMPLEMENTED", detail=f"its info event lists no {method}")
         assert self._subscription is not None, "use `async with`"
         await self._subscription.eose()  # or the answer could come before we listen
         now = self._clock.now()
@@ -116,7 +116,7 @@ class NwcLine:
             code, detail = (str(answer.error.get(name, "")) for name in ("code", "message"))
             if code == "UNSUPPORTED_ENCRYPTION":
                 self._info = None
-            raise RailRefused(code=code or "OTHER", detail=detail)
+            raise RailRefused(nwc_code=code or "OTHER", detail=detail)
         return answer.result or {}
 
     async def _exchange(self, event: Event, method: str, seconds_max: float) -> str:

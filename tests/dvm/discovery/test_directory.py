@@ -15,6 +15,7 @@ from dvm.discovery.directory import (
     with_answers,
 )
 from dvm.errors import BadRequest
+from dvm.schemas import Param
 from identity import Event, SecretKey, make_template, sign_event
 
 NOW = 1_800_000_000
@@ -87,6 +88,49 @@ def test_nothing_that_a_terminal_obeys_is_left(name: str) -> None:
 def test_content_that_is_no_description(content: str) -> None:
     (found,) = listings([announced(ALICE, content=content)], [], NOW)
     assert (found.name, found.about) == ("", "")
+
+
+def test_what_strangers_owe_a_picture_and_parameters() -> None:
+    told = announced(
+        ALICE, ("strangers", "pow", "12"), ("strangers", "amount", "9000"), ("strangers", "refused"),
+        content={
+            "picture": "https://example.com/a.png",
+            "nip90Params": {"length": {"required": True, "values": ["short", "long"], "description": "how long"}, "x": None},
+        },
+    )  # fmt: skip
+    (listing,) = listings([told], [], NOW)
+    assert (listing.pow_bits, listing.deposit_msat, listing.refuses_strangers) == (12, 9000, True)
+    assert listing.picture == "https://example.com/a.png"
+    assert listing.params == (Param("length", "how long", ("short", "long"), required=True), Param("x"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"picture": "javascript:alert(1)"}, {"picture": ["https://a.example"]}, {"image": "https://a b"},
+        {"nip90Params": ["length"]}, {"nip90Params": "length"}, {},
+    ],
+)  # fmt: skip
+def test_no_picture_and_no_parameters(content: object) -> None:
+    tags = [("strangers",), ("strangers", "pow"), ("strangers", "pow", "many")]
+    (listing,) = listings([announced(ALICE, *tags, content=content)], [], NOW)
+    assert (listing.picture, listing.params, listing.pow_bits, listing.refuses_strangers) == (
+        "",
+        (),
+        0,
+        False,
+    )
+
+
+def test_parameters_are_cut() -> None:
+    many = {
+        f"p{number}": {"values": ["v" * 1000] * 1000, "description": "d" * 10_000} for number in range(1000)
+    }
+    (listing,) = listings([announced(ALICE, content={"nip90Params": many})], [], NOW)
+    assert len(listing.params) == 50
+    assert len(listing.params[0].values) == 50
+    assert len(listing.params[0].values[0]) == 60
+    assert len(listing.params[0].about) == 280
 
 
 def test_those_that_do_no_job_and_too_many_kinds() -> None:

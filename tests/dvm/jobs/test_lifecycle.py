@@ -1,6 +1,7 @@
 """The state machine of a job, every (state, input) pair of it, and the verdict on its payments."""
 
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -189,3 +190,31 @@ def test_money_for_a_job_that_awaits_none_goes_back(state: JobState | None) -> N
 )
 def test_we_bear_the_least_fee_and_no_more(net_sat: int, state: PaymentState) -> None:
     assert judge_payment(J.OFFERED, net_sat=net_sat, price_sat=21, least_fee_sat=1).state is state
+
+
+def test_every_error_has_a_code_that_says_what_kind_it_is() -> None:
+    codes = {}
+    for state, name in JOB_STEPS:
+        decision = decide_job(state, JOB_INPUTS[name])
+        assert decision is not None
+        if decision.say is not None:
+            assert bool(decision.say.code) == (decision.say.status is Status.ERROR), (state, name)
+            codes[name] = decision.say.code
+    assert codes["refused"] == "bad_request"
+    assert codes["not arranged"] == "no_arbiter"
+    assert codes["refused by customer"] == codes["lost by customer"] == "payment_refused"
+    assert codes["failed, paid"] == codes["failed, free"] == "job_failed"
+    assert codes["cancelled, priced"] == codes["cancelled, free"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"job": J.DONE}, "payment_not_needed"),
+        ({"job": J.OFFERED, "expired": True}, "request_expired"),
+        ({"job": J.OFFERED, "net_sat": 1}, "payment_too_low"),
+    ],
+)
+def test_a_verdict_on_money_has_one_too(options: dict[str, Any], code: str) -> None:
+    verdict = judge_payment(**{"net_sat": 100, "price_sat": 21, "least_fee_sat": 1} | options)
+    assert (verdict.state, verdict.code) == (PaymentState.RETURNING, code)

@@ -7,6 +7,7 @@ from dvm import (
     Job,
     OrderState,
     Provider,
+    ProviderLimits,
 )
 from dvm.discovery.announce import heartbeat
 from dvm.nip90 import Offer, Status, make_feedback, make_result
@@ -135,14 +136,16 @@ class Scene:
         return sum((await self.customer._post.wallet.balance()).values())
 
 
-async def open_shop(market: Market, price_sat: int = PRICE + 1, name: str = "shop") -> Provider:
+async def open_shop(
+    market: Market, price_sat: int = PRICE + 1, name: str = "shop", *, limits: ProviderLimits | None = None
+) -> Provider:
     agent = Agent(name)
 
     @agent.serves(kind=5001, price_sat=price_sat)
     async def shout(job: Job) -> str:
         return job.text.upper()
 
-    provider = await market.open(agent, name=name)
+    provider = await market.open(agent, name=name, limits=limits)
     await provider._post.outbox.flush(5)
     async with asyncio.timeout(60):  # the heartbeat does not go by the outbox
         while not any(e.kind == 11998 and e.pubkey == provider.public_key for e in market.relay.events):

@@ -5,7 +5,7 @@ import asyncio
 from dvm import (
     OrderState,
 )
-from dvm.orders.guarantee_lifecycle import GuaranteeState
+from dvm.orders.guarantee_lifecycle import CALLED_OFF, GuaranteeState
 from dvm.queries_guarantees import end_guarantee, get_guarantee, orders_of
 from tests.dvm.orders.actors import Actor, Scene, open_shop
 from tradepost.api import open_customer
@@ -41,6 +41,22 @@ async def test_what_is_not_needed_any_more_is_taken_back_after_a_restart_too() -
             order_id = (await slow.request()).id
         async with post.db.transaction() as tx:  # as if another had delivered in the moment of the crash
             assert await end_guarantee(tx, guarantee.id, GuaranteeState.DONE, now=0, order_id=order_id)
+        async with open_customer(market.settings("customer"), post):
+            async with asyncio.timeout(10):
+                while (await orders_of(post.db, guarantee.id))[0].state is not OrderState.CANCELLED:
+                    await asyncio.sleep(0.005)
+
+
+async def test_what_was_called_off_is_taken_back_after_a_restart_too() -> None:
+    async with Market(clock=ManualClock()) as market:
+        slow = Actor(market)
+        post = await market.post("customer", sat=100)
+        async with open_customer(market.settings("customer"), post) as customer:
+            guarantee = await customer.hire("5001", "x", kind=5001, max_sat=50, seconds_max=120)
+            await slow.request()
+        failed = GuaranteeState.FAILED
+        async with post.db.transaction() as tx:  # and then it was killed
+            assert await end_guarantee(tx, guarantee.id, failed, now=0, reason=CALLED_OFF)
         async with open_customer(market.settings("customer"), post):
             async with asyncio.timeout(10):
                 while (await orders_of(post.db, guarantee.id))[0].state is not OrderState.CANCELLED:

@@ -87,3 +87,4 @@ def test_an_order_that_failed_keeps_the_reason() -> None:
         if decision.state is O.LOST:
             # Why there was no result was kept before.
             assert bool(decision.reason) == (state is O.PAID or name == "false seal")
+        assert bool(decision.code) == bool(decision.reason)

@@ -1,0 +1,1 @@
+"""Whom callers can hire, and what is known of them."""

@@ -1,0 +1,1 @@
+"""Who calls: credentials, accounts, sessions, and how often."""

@@ -1,0 +1,1 @@
+"""What callers ask for: jobs, their events, escrows and reviews."""

@@ -1,0 +1,1 @@
+"""What callers have here: custodial, in the wallet's own books."""

@@ -1,0 +1,1 @@
+"""HTTP itself: sockets, requests, answers, problems, and what describes them."""
