@@ -17,7 +17,7 @@ from nacl.signing import SigningKey
 
 from identity import InvalidSignedRequest
 from identity.errors import StaleSignature, WrongPayload
-from identity.message_signatures import SignedRequest, sign, signature_base, verify
+from identity.message_signatures import SignedRequest, sign, signature_base, untagged, verify
 
 VECTOR = json.loads((Path(__file__).parent / "vectors" / "rfc9421.json").read_bytes())
 SECRET = bytes([5]) * 32
@@ -371,3 +371,51 @@ def test_any_other_character(at: int, char: str) -> None:
     if value[at] != char:
         with pytest.raises(InvalidSignedRequest):
             check(GOOD | {"signature-input": value[:at] + char + value[at + 1 :]})
+
+
+# --- signatures for something else ------------------------------------------------------------------------------------
+
+#: As Web Bot Auth has them: components with parameters, a quoted bracket, and keys in another spelling.
+BOT_INPUT = (
+    'sig2=("@authority" "signature-agent";key="a(b)");created=1735689600;keyid="poqkLGiymh_W0uP6PZFw";alg="ed25519"'
+    ';expires=1735693200;nonce="gubxywVx7hzb/+==";tag="web-bot-auth"'
+)
+BOT = {"signature-input": BOT_INPUT, "signature": "sig2=:uz2SAv+VIemw+Oo890bh:"}
+
+
+def both(own: Fields, *, own_first: bool) -> Fields:
+    pairs = {name: (own[name], BOT[name]) if own_first else (BOT[name], own[name]) for name in BOT}
+    return own | {name: ", ".join(pair) for name, pair in pairs.items()}
+
+
+def test_a_signature_with_a_tag_is_left_out() -> None:
+    assert untagged({"host": "desk.example"} | BOT) == {"host": "desk.example"}
+
+
+@pytest.mark.parametrize("own_first", [True, False])
+def test_and_ours_beside_it_counts(own_first: bool) -> None:
+    fields = untagged(both(made(), own_first=own_first))
+    assert fields == made()
+    assert verify(fields, urls=[URL], method="POST", body=BODY, now=NOW).public_key == PUBLIC
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "x",
+        'sig=("@method"',
+        'sig=("@method");nonce=";tag=',
+        f"{BOT_INPUT}, x",
+        f"{BOT_INPUT}, {BOT_INPUT}",
+    ],
+)
+def test_what_cannot_be_read_stays_for_the_door_to_refuse(value: str) -> None:
+    fields = {"signature-input": value, "signature": BOT["signature"]}
+    assert untagged(fields) == fields
+
+
+def test_a_tag_inside_of_another_parameter_is_none() -> None:
+    fields = by_hand(parameters=f';created={NOW};nonce=";tag=x";keyid="{PUBLIC}"')
+    assert untagged(fields) == fields
+    assert verify(fields, urls=[URL], method="POST", body=BODY, now=NOW).nonce == ";tag=x"

@@ -111,6 +111,7 @@ async def test_an_agent_that_cannot_run_says_why(home: Path, tmp_path: Path) -> 
 async def test_a_library_writes_no_logs_to_stdout(
     configured: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    structlog.reset_defaults()  # as an application has it that configured nothing
     async with Customer.open() as customer:
         structlog.get_logger("dvm").warning("something_odd")
         with pytest.raises(BadRequest):

@@ -15,7 +15,8 @@ from tradepost.settings import FILE, Settings
 
 #: Variables TRADEPOST_… that are no settings.
 OTHER_VARIABLES: Final = (
-    "HOME", "LOG", "MINT_PYTHON", "MINT_VENV", "PASSWORD", "PASSWORD_FILE", "NEW_PASSWORD", "NEW_PASSWORD_FILE",
+    "HOME", "LOG", "LOG_FORMAT", "MINT_PYTHON", "MINT_VENV", "PASSWORD", "PASSWORD_FILE", "NEW_PASSWORD",
+    "NEW_PASSWORD_FILE", "BACKUP_PASSWORD", "BACKUP_PASSWORD_FILE",
 )  # fmt: skip
 
 
