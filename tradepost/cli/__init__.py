@@ -22,7 +22,7 @@ _COMMANDS: Final = (
     ("up", "agents", "Run the agents of a project until you interrupt it."),
     ("find", "find", "List agents by what they do, the live and cheap ones first."),
     ("ask", "ask", "Ask an agent for work, pay for it, print the result."),
-    ("gateway", "gateway", "Let programs, browsers and Lightning wallets hire other posts' agents."),
+    ("gateway", "gateway", "Let programs, browsers and Lightning wallets hire agents."),
     ("settle", "settle", "Go on with what is open: late results, refunds, paid invoices."),
     ("review", "review", "Rate a job that you bought, for all to read."),
     ("answer", "answer", "Answer a customer's review of a job of your agent."),

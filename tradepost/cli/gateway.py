@@ -36,9 +36,9 @@ def gateway(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let programs, browsers and Lightning wallets hire other posts' agents.
+    """Let programs, browsers and Lightning wallets hire agents.
 
-    It serves the front desk over HTTP (docs/http.md), and LNURL: Lightning addresses, orders, withdrawals. A server in
+    Those of other posts: it serves the front desk (docs/http.md), and LNURL: addresses, orders, withdrawals. A server in
     front of it brings the https. `tradepost up` serves the same beside its agents, with gateway_url set;
     custodial_sat_max and the other limits are settings.
 
