@@ -5,16 +5,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dvm.orders.guarantee_lifecycle import CALLED_OFF, DROPPED, QUICKER, SILENT, GuaranteeState
-from dvm.orders.lifecycle import NOT_NEEDED
+from dvm.orders.lifecycle import NOT_NEEDED, OrderState
 from dvm.queries import OrderRow, read_order
 from store import Database, Row, Transaction
 
-# What an order takes of its guarantee's budget: `guarantee_lifecycle.Attempt.outlay_sat` says the same in Python.
-_OUTLAY: Final = (
-    "CASE WHEN o.state = 'requested' THEN o.max_sat"
-    " WHEN o.state IN ('paying', 'paid', 'awaiting_refund', 'lost', 'done') THEN o.price_sat ELSE 0 END"
-)
-# What it costs us in the end, or still may: with all fees, those of money that came back as well.
+# What an order costs us in the end, or still may, and takes of its guarantee's budget: with all fees, those of money
+# that came back as well. `guarantee_lifecycle.Attempt.outlay_sat` says the same in Python.
 _PAID: Final = "CASE WHEN o.paid_sat > o.price_sat THEN o.paid_sat ELSE o.price_sat END"
 _COST: Final = (
     "CASE WHEN o.state = 'requested' THEN o.max_sat"
@@ -28,6 +24,16 @@ _SPENT: Final = (
     f" FROM (SELECT g.state, g.max_sat, {_COSTS} AS cost_sat FROM guarantees g WHERE g.max_sat > 0 AND g.allowance = ?"
 )
 ORDERS_MAX: Final = 1000
+_FINAL: Final = ", ".join(f"'{state}'" for state in OrderState if state.is_final)
+#: Of an order `o`: nothing is waited for, not even coins at a mint that was given up; a late refund may still come.
+ORDER_AT_REST: Final = (
+    f"(o.state IN ({_FINAL}) OR EXISTS (SELECT 1 FROM wallet_abandoned w WHERE w.mint = o.mint))"  # noqa: S608 - our own words
+)
+#: Of a guarantee `g`: it has ended, and so have all of its orders.
+AT_REST: Final = (
+    "g.state <> 'open' AND NOT EXISTS"  # noqa: S608 - our own words
+    f" (SELECT 1 FROM orders o WHERE o.guarantee_id = g.id AND NOT {ORDER_AT_REST})"
+)
 
 
 @dataclass(frozen=True)
@@ -149,13 +155,8 @@ async def orders_of_all(db: Database, guarantee_ids: Sequence[str]) -> dict[str,
 
 async def is_at_rest(source: Database | Transaction, guarantee_id: str) -> bool:
     """Whether a guarantee has ended and nothing is waited for by any of its orders; a late refund may still come."""
-    row = await source.one(
-        "SELECT 1 FROM guarantees g WHERE g.id = ? AND g.state <> 'open' AND NOT EXISTS"
-        " (SELECT 1 FROM orders o WHERE o.guarantee_id = g.id AND o.state IN"
-        " ('requested', 'paying', 'paid', 'awaiting_refund'))",
-        guarantee_id,
-    )
-    return row is not None
+    sql = f"SELECT 1 FROM guarantees g WHERE g.id = ? AND {AT_REST}"  # noqa: S608 - our own words
+    return await source.one(sql, guarantee_id) is not None
 
 
 async def cost_of(source: Database | Transaction, guarantee_id: str) -> int:
@@ -195,7 +196,7 @@ async def attach_order(tx: Transaction, guarantee_id: str, order_id: str, now: i
     """
     await tx.execute("UPDATE orders SET guarantee_id = ? WHERE id = ?", guarantee_id, order_id)
     row = await tx.one(
-        f"SELECT g.max_sat, SUM({_OUTLAY}) AS sat,"  # noqa: S608 - constants
+        f"SELECT g.max_sat, SUM({_COST}) AS sat,"  # noqa: S608 - constants
         " SUM(CASE WHEN o.state IN ('requested', 'paid', 'done') OR (o.state = 'paying' AND o.deadline_at > ?)"
         " THEN 1 ELSE 0 END) AS busy"
         " FROM guarantees g JOIN orders o ON o.guarantee_id = g.id"

@@ -5,7 +5,7 @@ What is accepted of RFC 9421 is one signature of a request that covers at least 
 Further fields and derived components may be covered, without parameters. Of the signature's own parameters, `created`,
 `nonce` and `keyid` (the public key itself, 64 lowercase hex digits) must be there, `alg` if given is "ed25519",
 `expires` counts, others do not. Headers are taken as RFC 8941 serialises them and in no other spelling, so what was
-signed is what stands there.
+signed is what stands there. Signatures with a `tag` are for something else: `untagged` leaves them out.
 """
 
 import hashlib
@@ -36,6 +36,10 @@ _INPUT: Final = re.compile(
 )
 _SIGNATURE: Final = re.compile(rf"({_NAME})=:([A-Za-z0-9+/]{{86}}==):")
 _DIGEST: Final = re.compile(rf"({_NAME})=:([A-Za-z0-9+/]*={{0,2}}):")
+#: Any members of the two headers, as others write them (RFC 8941): label, value, the parameters of that.
+_OTHER_PARAMETER: Final = re.compile(rf';({_NAME})(?:=(?:"(?:[^"\\]|\\.)*"|[^";,\s]+))?')
+_OTHER: Final = re.compile(rf'({_NAME})=(?:\((?:[^()"]|"[^"]*")*\)|:[^:]*:)((?:{_OTHER_PARAMETER.pattern})*)')
+_COMMA: Final = re.compile(r"[ \t]*(?:,[ \t]*|$)")
 _PUBLIC_KEY: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -56,6 +60,27 @@ class _Input:
     text: str
     components: tuple[str, ...]
     parameters: Mapping[str, str | int]
+
+
+def untagged(fields: Mapping[str, str]) -> dict[str, str]:
+    """Those headers without the signatures that have a `tag`, and without `FIELDS` if there is no other signature.
+
+    A tag says for what a signature is (RFC 9421 §2.3), and ours have none: "web-bot-auth", say, with which some agents
+    and proxies sign all they send. What cannot be read stays as it is, for `verify` to refuse.
+    """
+    inputs, signatures = (_members(fields.get(name, "")) for name in FIELDS)
+    tagged = {
+        label
+        for label, (_, parameters) in inputs.items()
+        if any(name[1] == "tag" for name in _OTHER_PARAMETER.finditer(parameters))
+    }
+    if not tagged:
+        return dict(fields)
+    kept = {name: value for name, value in fields.items() if name not in FIELDS}
+    for name, members in zip(FIELDS, (inputs, signatures), strict=True):
+        if rest := [text for label, (text, _) in members.items() if label not in tagged]:
+            kept[name] = ", ".join(rest)
+    return kept
 
 
 def verify(
@@ -147,6 +172,20 @@ def _derived(url: str, method: str) -> dict[str, str]:
         "@path": path,
         "@query": f"?{query}",
     }
+
+
+def _members(value: str) -> dict[str, tuple[str, str]]:
+    """The members of a header by their labels: each as a whole, and its parameters; none if it cannot be read."""
+    found: dict[str, tuple[str, str]] = {}
+    at = 0
+    while at < len(value):
+        member = _OTHER.match(value, at)
+        comma = _COMMA.match(value, member.end()) if member else None
+        if member is None or comma is None or member[1] in found:
+            return {}
+        found[member[1]] = member[0], member[2]
+        at = comma.end()
+    return found
 
 
 def _parse_input(value: str) -> _Input:

@@ -26,6 +26,7 @@ SCHEME: Final = "Nostr"
 WINDOW_SECONDS: Final = 60
 TOKEN_CHARS_MAX: Final = 8192  # more than HTTP servers take for one header
 
+_NAMES: Final = ("u", "method", "payload")
 _STANDARD: Final = bytes.maketrans(b"-_", b"+/")  # of bytes: thrice as quick as of text
 
 
@@ -59,11 +60,12 @@ def verify(token: str, *, urls: Sequence[str], method: str, body: bytes, now: in
             f"the event in Authorization is of kind {event.kind}; sign one of kind {KIND}"
         )
     check_age(event.created_at, now)
-    if _only(event, "u") not in urls:
+    told = _told(event)
+    if told.get("u") not in urls:
         raise WrongUrl(f"the tag `u` is not this request's URL; sign {' or '.join(urls)}")
-    if (_only(event, "method") or "").upper() != method:
+    if told.get("method", "").upper() != method:
         raise WrongMethod(f"the tag `method` is not this request's method; sign {method}")
-    _check_payload(event, body)
+    _check_payload(told.get("payload"), body)
     try:
         event.verify()
     except InvalidEvent as error:
@@ -96,16 +98,18 @@ def _parse(token: str) -> Event:
         raise InvalidSignedRequest(f"the event in Authorization: {error}") from None
 
 
-def _only(event: Event, name: str) -> str | None:
-    """The value of the only tag of that name; None if there is none."""
-    found = [tag for tag in event.tags if tag and tag[0] == name]
-    if len(found) > 1:
-        raise InvalidSignedRequest(f"the event in Authorization has more than one tag `{name}`")
-    return found[0][1] if found and len(found[0]) > 1 else None
+def _told(event: Event) -> dict[str, str]:
+    """The values of the tags that count, each of which may be there once."""
+    told: dict[str, str] = {}
+    for tag in event.tags:
+        if tag and (name := tag[0]) in _NAMES:
+            if name in told:
+                raise InvalidSignedRequest(f"the event in Authorization has more than one tag `{name}`")
+            told[name] = tag[1] if len(tag) > 1 else ""
+    return told
 
 
-def _check_payload(event: Event, body: bytes) -> None:
-    payload = _only(event, "payload")
+def _check_payload(payload: str | None, body: bytes) -> None:
     if payload is None:
         if body:
             raise WrongPayload("the tag `payload` is missing: sign the sha256 of the body, in hex")

@@ -32,6 +32,15 @@ async def public_addresses(host: str, port: int, resolve: Resolve = resolve) -> 
     return addresses
 
 
+def may_be_public(host: str) -> bool:
+    """Whether a host, a name or an address, may belong to the internet at large, by its text alone."""
+    try:
+        return is_public(host)
+    except ValueError:
+        _, dot, top = host.lower().removesuffix(".").rpartition(".")
+        return bool(dot) and not top.isdigit() and top not in _PRIVATE_TOPS
+
+
 def is_public(address: str) -> bool:
     """Whether an address belongs to the internet at large, also if it is an IPv4 one inside an IPv6 one."""
     ip = ipaddress.ip_address(address.partition("%")[0])
@@ -45,6 +54,7 @@ def is_public(address: str) -> bool:
     return ip.is_global and ip in _GLOBAL_UNICAST
 
 
+_PRIVATE_TOPS: Final = frozenset({"localhost", "local", "internal", "invalid"})
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 # Python of different ages calls different parts of the rest global: fec0::/10, 64:ff9b:1::/48, ::/96, 5f00::/16.
 _GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")

@@ -19,6 +19,9 @@ import wallet.queries
 from dvm import DvmError, Post
 from tradepost.errors import GatewayRefused
 from tradepost.facade.callers.limits import Limits
+from tradepost.facade.money.deposits import UNPAID_INVOICES_MAX
+from tradepost.facade.web.app import Route
+from tradepost.facade.web.headers import json_response
 from tradepost.facade.web.problems import TooManyRequests
 from tradepost.lightning_orders import KEEP, LightningOrders, find_order
 from tradepost.settings import Settings
@@ -41,7 +44,6 @@ from wallet.queries_lnurl import InvoiceRow, LightningOrder, Withdrawal
 
 COMMENT_CHARS_MAX: Final = 280
 PAYER_CHARS_MAX: Final = 1024
-UNPAID_INVOICES_MAX: Final = 1000
 CLAIM_SECONDS: Final = 2.0
 CLAIM_FOR_SECONDS: Final = 3600  # then `Wallet.recover` goes on asking, once a minute
 PAYER_FIELDS: Final = {"name": False, "identifier": False, "pubkey": False}
@@ -91,20 +93,21 @@ class Gateway:
         """The Lightning addresses that fund this wallet."""
         return [f"{name}@{urlsplit(self.url).netloc}" for name in self.names]
 
-    def add_routes(self, app: web.Application) -> None:
-        """Serve Lightning wallets, too."""
-        for path, ask in (
-            ("/.well-known/lnurlp/{name}", self._pay_name),
-            ("/lnurl/tip/{name}", self._pay_name_callback),
-            ("/lnurl/order/{hash}", self._pay_order),
-            ("/lnurl/order/{hash}/pay", self._pay_order_callback),
-            ("/lnurl/verify/{hash}", self._verify),
-            ("/lnurl/withdraw/{k1}", self._withdraw),
-            ("/lnurl/payout", self._withdraw_callback),
-            ("/orders/{order}", self._order_state),
-        ):
-            app.router.add_get(path, partial(self._answer, ask))
-        app.router.add_post("/orders", partial(self._answer, self._order))
+    @property
+    def routes(self) -> list[Route]:
+        """What Lightning wallets are served."""
+        asked = (
+            ("lnurl_name", "GET", "/.well-known/lnurlp/{name}", self._pay_name),
+            ("lnurl_tip", "GET", "/lnurl/tip/{name}", self._pay_name_callback),
+            ("lnurl_order", "GET", "/lnurl/order/{hash}", self._pay_order),
+            ("lnurl_pay_order", "GET", "/lnurl/order/{hash}/pay", self._pay_order_callback),
+            ("lnurl_verify", "GET", "/lnurl/verify/{hash}", self._verify),
+            ("lnurl_withdraw", "GET", "/lnurl/withdraw/{k1}", self._withdraw),
+            ("lnurl_payout", "GET", "/lnurl/payout", self._withdraw_callback),
+            ("order_state", "GET", "/orders/{order}", self._order_state),
+            ("order", "POST", "/orders", self._order),
+        )
+        return [Route(name, method, path, partial(self._answer, ask)) for name, method, path, ask in asked]
 
     async def claim_for_ever(self) -> None:
         """Turn paid invoices into coins soon after they are paid; those of orders are watched by their orders."""
@@ -137,7 +140,7 @@ class Gateway:
         if len(comment) > COMMENT_CHARS_MAX:
             raise GatewayRefused(f"the comment has more than {COMMENT_CHARS_MAX} characters")
         _check_payer(payer)
-        await self._limits.count(None, request, costly=True)
+        self._limits.count(None, request, costly=True)
         now = self._post.clock.now()
         if (
             len(await queries.open_invoices(self._post.db, since=now - CLAIM_FOR_SECONDS))
@@ -192,7 +195,7 @@ class Gateway:
         if len(bolt11) > INVOICE_CHARS_MAX:
             raise GatewayRefused("that is no invoice")
         await self.orders.withdrawals.find(k1)
-        await self._limits.count(None, request, costly=True)
+        self._limits.count(None, request, costly=True, brings_sats=True)
         await self.orders.withdrawals.begin(k1, bolt11)
         self.orders.finish_payout(k1)
         return {"status": "OK"}
@@ -204,7 +207,7 @@ class Gateway:
             wish = msgspec.json.decode(await request.read(), type=OrderWish)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise GatewayRefused(f"not an order: {str(error)[:200]}") from None
-        await self._limits.count(None, request, costly=True)
+        self._limits.count(None, request, costly=True)
         row = await self.orders.create(
             wish.agent, wish.text, kind=wish.kind, max_sat=wish.max_sat, params=wish.params,
             refund_to=wish.refund_to,
@@ -242,9 +245,9 @@ class Gateway:
     # Common to all ----------------------------------------------------------------------------------------------------
 
     async def _answer(self, ask: Ask, request: web.Request) -> web.Response:
-        status, headers = 200, {"Access-Control-Allow-Origin": "*", "Cache-Control": "no-store"}
+        status = 200
         try:
-            await self._limits.count(None, request)
+            self._limits.count(None, request)
             told = await ask(request)
         except web.HTTPException as error:  # a body that is too large
             status, told = error.status, _error(error.reason)
@@ -259,7 +262,7 @@ class Gateway:
         except Exception:
             log.exception("gateway_failed", route=request.path.split("/")[1:3])
             told = _error("this gateway cannot do that now; try again later")
-        return web.json_response(told, status=status, headers=headers)
+        return json_response(told, status)
 
     def _name(self, request: web.Request) -> str:
         name = request.match_info["name"].lower()

@@ -26,6 +26,7 @@ from store import Database, Transaction
 from tradepost.bunkers import memory_of
 from tradepost.errors import GatewayRefused
 from tradepost.post import read_seed
+from tradepost.reserving import with_fees
 from tradepost.secrets import CUSTOMER
 from tradepost.settings import Settings
 from wallet import InvalidLnurl, LimitExceeded, LnurlClient, State, WalletError
@@ -39,7 +40,6 @@ from wallet.withdrawals import Withdrawals
 
 INPUT_BYTES_MAX: Final = 32_768
 OPEN_ORDERS_MAX: Final = 200
-COINS_MAX: Final = 20  # that a payment consists of
 JOB_SECONDS_MAX: Final = 600
 POLL_SECONDS: Final = 1.0
 SLOW_POLL_SECONDS: Final = 60.0
@@ -165,8 +165,7 @@ class LightningOrders:
         if not wallet.mints:
             raise GatewayRefused("no mint is configured here, so no invoice can be made")
         mint = wallet.mints[0]
-        # Locking them costs the mint's fee for our fresh coins, and we send the agent's fee of redeeming them along.
-        amount_sat = max_sat + 2 * await wallet.least_fee(mint, (1 << COINS_MAX) - 1)
+        amount_sat = await with_fees(wallet, max_sat)
         if amount_sat > self.cap_sat:
             raise GatewayRefused(
                 f"{amount_sat} sat with the mint's fees, and {self.cap_sat} sat are the most that are held for anybody"

@@ -19,6 +19,7 @@ from relay_bridge.timing import within
 from store import Clock, Database, Migration, SystemClock, load_migrations
 from store.backup import back_up, is_of_earlier_release
 from tradepost.errors import ConfigError, PostBusy
+from tradepost.facade.money.queries_transfers import uncredited_sat
 from tradepost.rails import open_lightning
 from tradepost.settings import Settings, make_private
 from tradepost.sweeping import invoices_of
@@ -69,10 +70,11 @@ async def open_post(
             Inbox(db, pool, clock) as inbox,
             Mailboxes(db, pool, outbox, clock) as mailboxes,
             Wallet.open(
-                db, seed, clock=clock, mints=settings.mints, transport=transport, caps=settings.caps
+                db, seed, clock=clock, mints=settings.mints, transport=transport, caps=settings.caps,
+                uncredited=uncredited_sat,
             ) as wallet,
             open_lightning(settings, db, wallet, clock, connect=connect) as lightning,
-        ):
+        ):  # fmt: skip
             recovered = asyncio.Event()
             fetcher = Fetcher(allow_private=settings.allow_private_urls)
             get_invoice = settings.sweep_to and invoices_of(settings.sweep_to, fetcher, settings)
@@ -179,8 +181,9 @@ def wallet_on(
     """
     seed = read_seed(settings) if settings.database.exists() else Seed.generate()
     return Wallet.open(
-        db, seed, clock=SystemClock(), mints=settings.mints, transport=transport, caps=settings.caps
-    )
+        db, seed, clock=SystemClock(), mints=settings.mints, transport=transport, caps=settings.caps,
+        uncredited=uncredited_sat,
+    )  # fmt: skip
 
 
 def limits_of(settings: Settings, agent: str) -> ProviderLimits:

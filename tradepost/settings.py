@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from yarl import URL
 
 from dvm.orders.allowances import Allowance
 from identity import InvalidKey
 from identity.nip19 import parse_public_key
 from relay_bridge import InvalidRelayUrl, normalise_relay_url
+from relay_bridge.urls import ascii_host
 from tradepost.errors import ConfigError
 from tradepost.manifest import AGENTS_MAX, DeclaredAgent
 from wallet import InvalidLnurl, UnknownMint
@@ -54,7 +55,7 @@ FeeBps = Annotated[int, Field(ge=0, le=FEE_BPS_MAX)]
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """Requests within a minute: of an address, of an account, of one that paid; of all together who never did."""
+    """Requests within a minute: of an address, of an account, of one that paid; costly ones of all who never did."""
 
     anonymous: Positive = 120
     authenticated: Positive = 300
@@ -143,7 +144,7 @@ class Settings(BaseSettings):
     gateway_behind_proxy: bool = False
     #: Requests within a minute, by tier of callers; one that asks a mint or a relay counts for six.
     http_requests_per_minute: RequestLimits = RequestLimits()
-    #: Connections that are open at a time: in all, and of one address (not behind a proxy, where all are the proxy's).
+    #: Connections that are open at a time: in all, and of one address; behind a proxy, requests of one under way.
     gateway_connections_max: Positive = 1000
     gateway_connections_each_max: Positive = 100
     #: Whether the log says from which address a request came.
@@ -309,13 +310,22 @@ class Settings(BaseSettings):
         return self.data / "keys" / "retired" / f"{public_key}.nsec"
 
 
-def _origin(url: str) -> str:
-    """An address of this post, without a slash at the end. Raises `ValueError`."""
-    parts = urlsplit(url)
-    is_local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")
-    if parts.netloc and parts.path in ("", "/") and (parts.scheme == "https" or is_local):
-        return url.rstrip("/")
-    raise ValueError("the gateway's address is https://host, without a path: wallets follow no other")
+def _origin(text: str) -> str:
+    """An address of this post as browsers write origins: ASCII, lowercase, no default port, no slash at the end.
+
+    Raises `ValueError`.
+    """
+    try:
+        url = URL(text.strip())
+        host, is_origin = ascii_host(url.raw_host or ""), url == url.origin()
+    except ValueError:
+        url, host, is_origin = URL(), "", False
+    is_local = url.scheme == "http" and host in ("127.0.0.1", "localhost")
+    if not is_origin or not (url.scheme == "https" or is_local):
+        raise ValueError(
+            "the gateway's address is https://host, without a path or anything else: wallets follow no other"
+        )
+    return f"{url.scheme}://{host}" if url.is_default_port() else f"{url.scheme}://{host}:{url.port}"
 
 
 def make_private(folder: Path) -> None:

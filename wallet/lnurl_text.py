@@ -7,6 +7,7 @@ from yarl import URL
 
 from identity import bech32
 from relay_bridge import FetchFailed, check_url
+from relay_bridge.addresses import may_be_public
 from relay_bridge.fetch import without_tls_here
 from wallet.errors import InvalidLnurl
 
@@ -53,7 +54,7 @@ def encode_lnurl(url: str) -> str:
 def service_url(text: str, *, allow_private: bool) -> URL:
     """Check a URL that an LNURL or its service names. Raises `InvalidLnurl`.
 
-    Looks at the text only; whether its host is public is seen when it is fetched.
+    Looks at the text only; whether a name leads to a public address is seen when it is fetched.
     """
     try:
         url = (
@@ -67,6 +68,8 @@ def service_url(text: str, *, allow_private: bool) -> URL:
         raise InvalidLnurl("the LNURL leads to a Tor service, and this wallet does not speak Tor")
     if url.scheme != "https" and not allow_private:
         raise InvalidLnurl("the LNURL leads to a page without encryption (http://), which is not followed")
+    if not allow_private and not may_be_public(url.host or ""):
+        raise InvalidLnurl("the LNURL leads to a host that is not on the public internet")
     return url
 
 

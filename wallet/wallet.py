@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 from weakref import WeakValueDictionary
@@ -15,7 +16,7 @@ from wallet import books, operations_foreign, queries
 from wallet.abandon import abandon, take_back
 from wallet.books import AuditReport
 from wallet.crypto import proof_y
-from wallet.errors import AlreadySpent, WalletError
+from wallet.errors import AlreadySpent, MintUnavailable, WalletError
 from wallet.exposure import Caps, exposure_sat
 from wallet.keyring import Keyring
 from wallet.locks import check_terms
@@ -26,7 +27,7 @@ from wallet.mint import (
     ProofStateAnswer,
 )
 from wallet.operations import Enforced, Examined, HistoryEntry, Kind, Outcome, Plan, Quote, State
-from wallet.operations_desk import Desk
+from wallet.operations_desk import Desk, nothing_uncredited
 from wallet.operations_foreign import unclaimed
 from wallet.operations_plan import Planner, Request, send_amounts
 from wallet.operations_quote import settle_melt, settle_mint
@@ -70,10 +71,14 @@ class Wallet:
         mints: Sequence[str],
         transport: Callable[[str], MintTransport] = HttpTransport,
         caps: Caps | None = None,
+        uncredited: Callable[[Database], Awaitable[int]] = nothing_uncredited,
     ) -> "Wallet":
-        """Make a wallet; asks nobody yet. Use as `async with Wallet.open(…) as wallet`."""
+        """Make a wallet; asks nobody yet. Use as `async with Wallet.open(…) as wallet`.
+
+        `uncredited` tells how many sat of its coins are others', and not in the books as theirs yet: never swept.
+        """
         keyring = Keyring(db, clock=clock, mints=mints, transport=transport)
-        return cls(Desk(db, seed, clock, keyring, caps or Caps()))
+        return cls(Desk(db, seed, clock, keyring, caps or Caps(), uncredited))
 
     async def __aenter__(self) -> Self:
         return self
@@ -351,6 +356,29 @@ class Wallet:
         await self._desk.keyring.keysets(mint)
         keyset = await self._desk.keyring.active(mint)
         return -(-len(split_amount(amount_sat)) * keyset.input_fee_ppk // 1000)
+
+    async def highest_fee(self, coins: int) -> int:
+        """What the dearest of our mints takes, in sat, when so many coins are swapped, as far as they told before.
+
+        They are asked only if none ever did. Raises `MintUnavailable`.
+        """
+        fees_ppk = await self._fees_ppk()
+        if not fees_ppk:
+            keyring = self._desk.keyring
+            await asyncio.gather(*(keyring.refresh(mint) for mint in self.mints), return_exceptions=True)
+            fees_ppk = await self._fees_ppk()
+        if not fees_ppk:
+            raise MintUnavailable(
+                "none of our mints has told its fees yet, and none does now; try again later"
+            )
+        return -(-coins * max(fees_ppk) // 1000)
+
+    async def _fees_ppk(self) -> list[int]:
+        fees_ppk = []
+        for mint in self.mints:
+            with suppress(MintUnavailable):  # no keyset of it is known
+                fees_ppk.append((await self._desk.keyring.active(mint)).input_fee_ppk)
+        return fees_ppk
 
     async def mint_info(self, mint: str) -> MintInfo:
         """What a mint says of itself (NUT-06). Raises `UnknownMint`, `MintUnavailable`."""

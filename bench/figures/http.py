@@ -143,7 +143,7 @@ def _late(desk: Desk, listeners: int, events: int) -> list[float]:
     desk.ask(Listens(streams[:listeners], events))
     desk.process.ask(f"tell {events} {PAUSE_MS} {' '.join(job['id'] for job in jobs)}".encode())
     done = msgspec.json.decode(desk.load.read(), type=Done)
-    for job in jobs:  # else the desk would keep listeners that are gone until it has something to tell them
+    for job in jobs:  # nobody listens to them any more
         desk.call("POST", f"{job['links']['self']}/cancel", {}, job["ticket"])
     return [seconds * 1e3 for seconds in done.each]
 

@@ -81,7 +81,7 @@ def leave_unchecked(desk: Desk) -> None:
     async def authenticate(_desk: Desk, _request: web.Request, _raw: bytes) -> Caller:
         return NOBODY
 
-    async def count(*_: Any, **__: Any) -> None:
+    def count(*_: Any, **__: Any) -> None:
         pass
 
     tradepost.facade.web.app.authenticate = authenticate

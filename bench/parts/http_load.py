@@ -138,7 +138,7 @@ async def asks(wish: Asks) -> Done:
         asked_at = time.perf_counter()
         answer = await _one(reader, writer, _request(method, url, f"Bearer {wish.token}", body))
         done.each.append(time.perf_counter() - asked_at)
-        done.answers.append(msgspec.Raw(answer))
+        done.answers.append(msgspec.Raw(answer.rstrip()))  # what we say is one line
         if wish.jobs:
             job = msgspec.json.decode(answer)["links"]["self"]
             parts = urlsplit(url)

@@ -170,8 +170,9 @@ class Customer:
         """Have work done, by one agent or by the next one if it does not deliver; on disk when this returns.
 
         As `ask`, but `max_sat` and `seconds_max` are for all agents together. One that gives no sign of life, refuses,
-        fails or is late is left: its money is taken back first, and what stays locked counts against `max_sat`. The
-        first result ends it, also that of an agent that was left, if it still has our coins.
+        fails or is late is left: its money is taken back first, and what stays locked counts against `max_sat`, with
+        the fees of what came back. The first result ends it, also that of an agent that was left, if it still has our
+        coins.
         `target`: a word for a capability, or the agent to begin with; with `others` False it is the only one.
         `avoid`: keys that are not asked; `own`: keys that are paid in advance, whatever `settle` says, being ours.
         `name`: the same name is the same work, in every process (`guarantee_id`): it goes on, or its result is there,

@@ -1,8 +1,8 @@
 """What is done next for work that is wanted of one agent or another: a pure decision, over the orders made for it.
 
 An agent that gives no sign of life, refuses, fails or is late is left. First its money is to come back: for a while
-nobody else is asked, and what does not come back counts against the budget for as long as it is away. Whoever delivers
-first ends it, one that was left as well.
+nobody else is asked, and what does not come back counts against the budget for as long as it is away, as do the fees of
+what does: else each agent that fails would cost them anew. Whoever delivers first ends it, one that was left as well.
 """
 
 from collections.abc import Sequence
@@ -43,10 +43,12 @@ class Attempt:
     heard: bool
     since: int  # when it came to its state, or when we began to listen
     deadline_at: int
+    paid_sat: int = 0  # with fees, once they are known
+    returned_sat: int = 0
 
     @property
     def outlay_sat(self) -> int:
-        """What it takes of the budget: `queries_guarantees` says the same in SQL."""
+        """What it takes of the budget, with the fees of what came back: `queries_guarantees` says the same in SQL."""
         match self.state:
             case OrderState.REQUESTED:
                 return self.max_sat
@@ -56,8 +58,9 @@ class Attempt:
                 | OrderState.AWAITING_REFUND
                 | OrderState.LOST
                 | OrderState.DONE
+                | OrderState.REFUNDED
             ):
-                return self.price_sat
+                return max(self.paid_sat, self.price_sat) - self.returned_sat
             case _:
                 return 0
 
@@ -167,7 +170,8 @@ def _at_work(
         return Wait(ends_at)
     if now < silent_at:
         return Wait(silent_at)
-    sat = left_sat + attempt.outlay_sat  # if all of it comes back
+    fees_sat = max(0, attempt.paid_sat - attempt.price_sat)
+    sat = left_sat + attempt.outlay_sat - fees_sat  # if all else of it comes back
     if nobody is not None and nobody.covers(sat, now):
         return Wait(min(nobody.until, ends_at))
     return GiveUp(attempt.order_id, sat)

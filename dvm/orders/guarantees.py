@@ -353,6 +353,7 @@ def _attempt(order: OrderRow, since: int) -> Attempt:
     return Attempt(
         order_id=order.id, state=order.state, max_sat=order.max_sat, price_sat=order.price_sat,
         heard=order.heard_in == order.state, since=max(order.updated_at, since), deadline_at=order.deadline_at,
+        paid_sat=order.paid_sat, returned_sat=order.returned_sat,
     )  # fmt: skip
 
 

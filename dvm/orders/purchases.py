@@ -320,8 +320,11 @@ class Purchases:
         if row is None:
             return
         mint = row.mint or self._post.wallet.mints[0]
-        # The mint took its fee when the agent redeemed our coins, when it made new ones, and when we swapped these.
-        fees_sat = 3 * await self._patiently(partial(self._post.wallet.least_fee, mint, row.price_sat))
+        # We locked the fee of redeeming on top. So the price was the agent's, less what the mint takes for making new
+        # coins of it; and what it takes for our swap of these is gone as well.
+        fees_sat = outcome.fee_sat + await self._patiently(
+            partial(self._post.wallet.least_fee, mint, row.price_sat)
+        )
         if outcome.state == State.DONE and outcome.received_sat >= row.price_sat - fees_sat:
             await self._apply(order_id, MoneyBack(), returned_sat=outcome.received_sat)
         else:  # what there was of it is ours; the locked coins are still waited for

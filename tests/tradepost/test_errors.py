@@ -65,7 +65,13 @@ def told(kind: type[CodedError]) -> tuple[int, Problem]:
 def test_no_two_kinds_have_one_code_and_each_is_on_the_page() -> None:
     codes = [kind.code for kind in kinds()]
     assert sorted(codes) == sorted(set(codes))
-    others = {"internal", "method_not_allowed", "request_entity_too_large", "request_timeout"}
+    others = {
+        "internal",
+        "expectation_failed",
+        "method_not_allowed",
+        "request_entity_too_large",
+        "request_timeout",
+    }
     cli = {"usage_error", "os_error", "mint_process_error", "mint_venv_error"}
     assert set(ROWS) == set(codes) | others | cli | {str(one) for one in Trouble}
 
@@ -85,7 +91,7 @@ def test_status_and_action_are_as_the_page_says(kind: type[CodedError]) -> None:
 
 @pytest.mark.parametrize(
     "error", [web.HTTPNotFound(), web.HTTPMethodNotAllowed("PUT", ["GET"]), web.HTTPRequestTimeout(),
-              web.HTTPRequestEntityTooLarge(max_size=1, actual_size=2)], ids=lambda error: str(error.status)
+              web.HTTPExpectationFailed(), web.HTTPRequestEntityTooLarge(max_size=1, actual_size=2)], ids=lambda error: str(error.status)
 )  # fmt: skip
 def test_what_the_server_itself_refuses_is_there_too(error: web.HTTPException) -> None:
     status, problem = problem_of(error)

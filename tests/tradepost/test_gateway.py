@@ -113,7 +113,8 @@ async def opened(market: Market, settings: Settings, **others: Any) -> AsyncIter
         limits = await stack.enter_async_context(open_limits(settings, post.db, post.clock))
         gateway = await stack.enter_async_context(open_gateway(settings, post, orders, limits))
         app = make_app()
-        gateway.add_routes(app)
+        for route in gateway.routes:
+            app.router.add_route(route.method, route.path, route.handler)
         await stack.enter_async_context(listening(app, settings.gateway_host, settings.gateway_port))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         client = LnurlClient(Fetcher(allow_private=True), allow_private=True)

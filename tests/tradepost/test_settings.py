@@ -143,3 +143,36 @@ def test_lists_of_customers_are_keys(project: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TRADEPOST_ALLOWED", "somebody")
     with pytest.raises(ConfigError, match="TRADEPOST_ALLOWED"):
         Settings.load(project)
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("https://Post.Example", "https://post.example"),
+        ("HTTPS://post.example:443/", "https://post.example"),
+        ("https://post.example:8443", "https://post.example:8443"),
+        ("https://faß.example", "https://xn--fa-hia.example"),
+        ("https://[0::1]", "https://[::1]"),
+        ("http://127.0.0.1:80", "http://127.0.0.1"),
+        ("http://localhost:8790/", "http://localhost:8790"),
+    ],
+)
+def test_the_address_is_spelt_as_browsers_spell_it(given: str, read: str) -> None:
+    """Callers sign the URL that theirs make of it."""
+    settings = Settings(gateway_url=given, http_origins=(given, read))
+    assert (settings.gateway_url, settings.http_origins) == (read, (read,))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "https://user:secret@post.example", "https://post.example?x=1", "https://post.example#x", "https://post.example/x",
+        "http://post.example", "https://", "https://post example", "https://post.example:99999", "post.example", "/",
+        "https://a\\b", "ftp://post.example",
+    ],
+)  # fmt: skip
+def test_an_address_with_anything_else_is_refused(given: str, project: Path) -> None:
+    for name, value in (("gateway_url", given), ("http_origins", (given,))):
+        with pytest.raises(ConfigError, match="without a path") as told:
+            Settings.load(project, **{name: value})
+        assert "secret" not in str(told.value)

@@ -55,7 +55,8 @@ def test_on_this_machine_there_is_no_tls_but_only_where_that_is_allowed():
     assert parse_lnurl("tips@127.0.0.1:80", allow_private=True).startswith("http://127.0.0.1")
     assert parse_lnurl("lnurlp://localhost:8790/x", allow_private=True) == "http://localhost:8790/x"
     assert parse_lnurl("tips@shop.example", allow_private=True).startswith("https://")
-    assert parse_lnurl("tips@127.0.0.1:80").startswith("https://")
+    with pytest.raises(InvalidLnurl, match="not on the public internet"):
+        parse_lnurl("tips@127.0.0.1:80")
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ def _curls(desk: str, npub: str, kind: int) -> list[str]:
     return [
         f"curl -s {desk}/v1/agents",
         f"TICKET=$(curl -s {desk}/v1/jobs -d '{wish}' | tee /dev/stderr | grep -o 'tpt_[A-Za-z0-9_-]*')",
-        f"curl -s '{desk}/v1/jobs?wait=60' -H \"Authorization: Bearer $TICKET\" -d '{wish}'",
+        f"curl -s '{desk}/v1/jobs?wait=50' -H \"Authorization: Bearer $TICKET\" -d '{wish}'",
     ]
 
 

@@ -38,8 +38,8 @@ def gateway(
 ) -> None:
     """Let programs, browsers and Lightning wallets hire agents.
 
-    Those of other posts: it serves the front desk (docs/http.md), and LNURL: addresses, orders, withdrawals. A server in
-    front of it brings the https. `tradepost up` serves the same beside its agents, with gateway_url set;
+    Those of other posts: it serves the front desk (docs/http.md), and LNURL: addresses, orders, withdrawals. A server
+    in front of it brings the https. `tradepost up` serves the same beside its agents, with gateway_url set;
     custodial_sat_max and the other limits are settings.
 
     Example: `tradepost gateway --url https://pay.example --port 8790`

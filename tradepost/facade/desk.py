@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tradepost.facade.agents.readings import Readings
     from tradepost.facade.callers.callers import Callers
     from tradepost.facade.callers.limits import Limits
+    from tradepost.facade.callers.logins import Waiters
     from tradepost.facade.callers.replays import Replays
     from tradepost.facade.callers.sessions import Sessions
     from tradepost.facade.jobs.hiring import Hiring
@@ -36,6 +37,7 @@ class Desk:
     sessions: "Sessions"  # tokens
     replays: "Replays"  # signatures that were taken
     limits: "Limits"  # how often
+    waiters: "Waiters"  # for wallets that sign in
     till: "Till"  # what they have here
     catalogue: "Catalogue"  # whom they can hire
     readings: "Readings"  # what relays and mints say of those

@@ -9,14 +9,16 @@ from tradepost.facade.agents.readings import Readings
 from tradepost.facade.api import OPERATIONS
 from tradepost.facade.callers.callers import Callers
 from tradepost.facade.callers.limits import open_limits
+from tradepost.facade.callers.logins import Waiters
+from tradepost.facade.callers.pruning import Pruner
 from tradepost.facade.callers.replays import Replays
 from tradepost.facade.callers.sessions import Sessions
 from tradepost.facade.desk import Desk
 from tradepost.facade.jobs.hiring import Hiring
-from tradepost.facade.jobs.watching import Watching
+from tradepost.facade.jobs.watching import Watching, WatchLimits
 from tradepost.facade.money.till import Till
 from tradepost.facade.running.metrics import Metrics, serving_metrics
-from tradepost.facade.web.app import add_operations, make_app
+from tradepost.facade.web.app import add_operations, add_routes, make_app
 from tradepost.facade.web.pages import add_pages
 from tradepost.facade.web.sockets import listening, socket_limits
 from tradepost.gateway import open_gateway
@@ -41,8 +43,8 @@ async def open_facade(
             open_gateway(settings, post, orders, desk.limits, names=names)
         )
         app = make_app()
-        gateway.add_routes(app)
         add_operations(app, desk, OPERATIONS)
+        add_routes(app, desk, gateway.routes)
         add_pages(app)
         if settings.metrics_port:
             await stack.enter_async_context(
@@ -53,7 +55,8 @@ async def open_facade(
             listening(app, settings.gateway_host, settings.gateway_port, limits, refused)
         )
         desk.metrics.ask(connections=lambda: connections.count, listeners=lambda: desk.watching.listeners)
-        stack.push_async_callback(desk.watching.close)  # listeners would hold the server open
+        for close in (desk.watching.close, desk.waiters.close):  # those who wait would hold the server open
+            stack.push_async_callback(close)
         yield desk
 
 
@@ -63,15 +66,20 @@ async def _open_desk(
     url = settings.gateway_address
     callers = Callers(post.db, post.clock, settings.operators)
     till = Till(post, settings, callers)
+    watched = WatchLimits(all_max=max(1, socket_limits(settings).connections_max // 2))
     catalogue = Catalogue(post, providers, settings, url)
     desk = Desk(
         settings=settings, url=url, post=post, customer=customer, providers=tuple(providers), callers=callers,
         sessions=Sessions(post.db, post.clock, callers), replays=await Replays.load(post.db, post.clock),
         limits=await stack.enter_async_context(open_limits(settings, post.db, post.clock)), till=till,
         catalogue=catalogue, readings=Readings(post, settings, catalogue), hiring=Hiring(post, customer, till),
-        watching=Watching(customer, post.clock), metrics=Metrics(post), began_at=post.clock.now(),
+        watching=Watching(customer, post.clock, watched), waiters=Waiters(), metrics=Metrics(post),
+        began_at=post.clock.now(),
     )  # fmt: skip
     await till.start()
+    pruner = Pruner(post.db, post.clock, callers)
+    pruner.start()
+    stack.push_async_callback(pruner.stop)
     for close in (till.stop, catalogue.close, desk.readings.close, desk.hiring.stop):
         stack.push_async_callback(close)
     return desk

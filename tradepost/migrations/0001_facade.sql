@@ -73,8 +73,10 @@ CREATE TABLE caller_deposits (
     state TEXT NOT NULL,        -- open, done, failed, expired
     reason TEXT NOT NULL DEFAULT '',
     expires_at BIGINT,          -- of the invoice
+    client TEXT NOT NULL DEFAULT '', -- the address that asked for it, until it is paid or has expired
     created_at BIGINT NOT NULL
 );
+CREATE INDEX caller_deposits_expired ON caller_deposits (expires_at) WHERE state = 'expired';
 CREATE INDEX caller_deposits_open ON caller_deposits (created_at) WHERE state = 'open';
 CREATE INDEX caller_deposits_open_of ON caller_deposits (caller) WHERE state = 'open';
 CREATE INDEX caller_deposits_of ON caller_deposits (caller, created_at);

@@ -26,7 +26,8 @@ from dvm.orders.lifecycle import OrderState
 O = OrderState  # noqa: E741
 NOW, DEADLINE = 1000, 1120
 PRICE, BUDGET = 21, 50
-OUT = (O.PAYING, O.PAID, O.AWAITING_REFUND, O.LOST, O.DONE)
+PAID, BACK = 23, 19  # of a refund
+OUT = (O.PAYING, O.PAID, O.AWAITING_REFUND, O.LOST, O.DONE, O.REFUNDED)
 UNDER_WAY = (O.REQUESTED, O.PAYING, O.PAID)
 
 
@@ -38,6 +39,8 @@ def attempt(state: OrderState, name: str = "a", **changes: Any) -> Attempt:
         "since": NOW,
         "deadline_at": 1060,
     }
+    if state is O.REFUNDED:
+        values |= {"paid_sat": PAID, "returned_sat": BACK}
     return Attempt(name, state, **(values | changes))
 
 
@@ -54,7 +57,7 @@ ONE: dict[OrderState, tuple[Step, Step, Step]] = {
     O.DONE: (Deliver("a"),) * 3,
     O.FAILED: (Ask(BUDGET),) * 3,
     O.EXPIRED: (Ask(BUDGET),) * 3,
-    O.REFUNDED: (Ask(BUDGET),) * 3,
+    O.REFUNDED: (Ask(BUDGET - (PAID - BACK)),) * 3,
     O.LOST: (Ask(BUDGET - PRICE),) * 3,
     O.CANCELLED: (Ask(BUDGET),) * 3,
 }
@@ -99,6 +102,10 @@ def test_the_first_result_counts_even_of_an_agent_that_was_left() -> None:
         assert decide(attempt(state), attempt(O.DONE, "b")) == Deliver("a" if state is O.DONE else "b")
 
 
+def test_a_silent_agent_is_left_for_one_that_its_refund_can_pay_for() -> None:
+    assert decide(attempt(O.PAID, paid_sat=PAID), at=1035) == GiveUp("a", BUDGET - (PAID - PRICE))
+
+
 def test_nobody_is_left_for_nobody() -> None:
     nobody = Nobody(BUDGET, until=1040)
     assert decide(attempt(O.PAID), at=1035, nobody=nobody) == Wait(1040)
@@ -110,7 +117,8 @@ def test_without_anybody_money_is_waited_for_and_nothing_else() -> None:
     nobody = Nobody(BUDGET - PRICE, until=1040)
     assert decide(attempt(O.AWAITING_REFUND), at=1020, nobody=nobody) == Wait(1040)
     assert decide(attempt(O.AWAITING_REFUND), at=1040, nobody=nobody) == Ask(BUDGET - PRICE)
-    assert decide(attempt(O.REFUNDED), at=1020, nobody=nobody) == Ask(BUDGET)  # it can buy more now
+    left_sat = BUDGET - (PAID - BACK)
+    assert decide(attempt(O.REFUNDED), at=1020, nobody=nobody) == Ask(left_sat)  # it can buy more now
     assert decide(attempt(O.LOST), at=1020, nobody=nobody) == Fail()
 
 
@@ -139,6 +147,8 @@ ATTEMPTS = st.lists(
         heard=st.booleans(),
         since=st.integers(900, 1200),
         deadline_at=st.integers(900, 1200),
+        paid_sat=st.integers(0, 70),
+        returned_sat=st.integers(0, 60),
     ),
     max_size=TRIES_MAX,
 )
@@ -156,7 +166,9 @@ def test_no_step_may_cost_more_than_is_left_or_stand_still(
     match step:
         case Ask(sat=sat):
             assert not any(one.is_under_way(now, DEADLINE) for one in attempts)
-            assert sat == BUDGET - sum(one.price_sat for one in attempts if one.state in OUT)
+            assert sat == BUDGET - sum(
+                max(one.price_sat, one.paid_sat) - one.returned_sat for one in attempts if one.state in OUT
+            )
             assert now < DEADLINE
         case GiveUp():
             assert now < DEADLINE + REFUND_SECONDS
@@ -166,3 +178,37 @@ def test_no_step_may_cost_more_than_is_left_or_stand_still(
             assert order_id in [one.order_id for one in attempts if one.state is O.DONE]
         case Fail():
             assert not any(one.state is O.DONE for one in attempts)
+
+
+@given(
+    st.integers(1, 60),
+    st.lists(
+        st.tuples(
+            st.integers(1, 60),
+            st.integers(0, 4),
+            st.sampled_from([O.REFUNDED, O.LOST, O.AWAITING_REFUND, O.FAILED]),
+            st.integers(0, 60),
+        ),
+        min_size=TRIES_MAX,
+        max_size=TRIES_MAX,
+    ),
+)
+def test_whatever_agents_do_the_budget_is_not_passed_by_more_than_the_fees_of_the_last(
+    budget_sat: int, plays: list[tuple[int, int, OrderState, int]]
+) -> None:
+    """Each asks a price, costs fees, and then gives back what it likes."""
+    attempts: list[Attempt] = []
+    for price_sat, fee_sat, state, back_sat in plays:
+        step = decide_guarantee(attempts, max_sat=budget_sat, deadline_at=DEADLINE, now=NOW + REFUND_SECONDS)
+        if not isinstance(step, Ask):
+            break
+        if price_sat > step.sat:
+            continue
+        paid_sat = 0 if state is O.FAILED else price_sat + fee_sat
+        returned_sat = min(back_sat, price_sat) if state is O.REFUNDED else 0
+        attempts.append(
+            attempt(
+                state, price_sat=price_sat, paid_sat=paid_sat, returned_sat=returned_sat, max_sat=step.sat
+            )
+        )
+    assert sum(one.paid_sat - one.returned_sat for one in attempts) <= budget_sat + 4

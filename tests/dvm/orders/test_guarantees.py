@@ -141,7 +141,7 @@ async def test_what_stays_locked_counts_against_the_budget(scene: Scene) -> None
 async def test_with_enough_left_the_next_is_asked_while_the_money_is_locked(scene: Scene) -> None:
     thief = Actor(scene.market)
     await open_shop(scene.market)
-    guarantee = await scene.hire(max_sat=43)
+    guarantee = await scene.hire(max_sat=45)  # of which 2 are the mint's
     await thief.offer()
     await thief.token()
     assert await scene.result(guarantee) == "HELLO"
@@ -358,10 +358,13 @@ async def test_that_no_relay_answers_does_not_mean_that_nobody_is_there(
     assert "can be reached" in str(outages[0])
 
 
+@pytest.mark.parametrize(("paid_sat", "back_sat"), [(0, 0), (23, 0), (23, 19)])
 @pytest.mark.parametrize("state", OrderState)
-async def test_the_transaction_of_an_order_keeps_the_budget(state: OrderState, tmp_path: Path) -> None:
-    """With 50 sat, one order of 21 in every state, and one more that may cost 29 or 30."""
-    attempt = Attempt("o", state, 50, 21, False, 0, 0)
+async def test_the_transaction_of_an_order_keeps_the_budget(
+    state: OrderState, paid_sat: int, back_sat: int, tmp_path: Path
+) -> None:
+    """With 50 sat, one order of 21 in every state, and one more that may just cost what is left, or a sat more."""
+    attempt = Attempt("o", state, 50, 21, False, 0, 0, paid_sat, back_sat)
     is_busy = state in (OrderState.REQUESTED, OrderState.PAYING, OrderState.PAID, OrderState.DONE)
     columns = (
         "id, customer, provider, kind, max_sat, lock_nonce, request, deadline_at, created_at, updated_at"
@@ -373,11 +376,11 @@ async def test_the_transaction_of_an_order_keeps_the_budget(state: OrderState, t
                 " VALUES ('g', 'c', 'open', '', 0, 50, 0, 0, 0)"
             )
             await tx.execute(
-                f"INSERT INTO orders ({columns}, state, price_sat, guarantee_id)"
-                " VALUES ('o', 'c', 'p', 5001, 50, '', '', 0, 0, 0, ?, 21, 'g')",
-                state,
-            )
-        for sat in (29, 30, 50, 51):
+                f"INSERT INTO orders ({columns}, state, price_sat, guarantee_id, paid_sat, returned_sat)"
+                " VALUES ('o', 'c', 'p', 5001, 50, '', '', 0, 0, 0, ?, 21, 'g', ?, ?)",
+                state, paid_sat, back_sat,
+            )  # fmt: skip
+        for sat in (27, 28, 29, 30, 46, 47, 50, 51):
             async with db.transaction() as tx:
                 await tx.execute(
                     f"INSERT INTO orders ({columns}, state) VALUES (?, 'c', 'q', 5001, ?, '', '', 0, 0, 0, 'requested')",

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from dvm import Agent, Allowance, Job, OrderState
 from dvm.nip90 import Status, hint_in, make_feedback
@@ -14,7 +15,7 @@ from dvm.orders.guarantee_lifecycle import LOOK_AGAIN_SECONDS
 from dvm.queries import OrderRow
 from identity import LocalSigner, SecretKey, make_template, sign_event
 from identity.nip19 import encode_nprofile
-from tests.dvm.conftest import Stranger
+from tests.dvm.conftest import Stranger, eventually
 from tests.dvm.orders.actors import PRICE, Actor, Scene, open_shop
 from tradepost.api import open_customer
 from tradepost.relays import change_relays
@@ -118,6 +119,25 @@ async def test_small_refunds_do_not_prolong_the_wait_for_the_whole(scene: Scene)
                 await asyncio.sleep(0.005)
         await scene.clock.advance(12)
     assert await scene.result(guarantee) == "HELLO"
+
+
+@pytest.mark.parametrize(("back_sat", "is_refund"), [(3, True), (2, False)])
+async def test_of_a_small_price_a_part_is_no_refund(scene: Scene, back_sat: int, is_refund: bool) -> None:
+    """Of 4 sat the mint takes one when the agent makes coins of them, and one when we swap those."""
+    thief = Actor(scene.market, price_sat=4)
+    guarantee = await scene.hire(max_sat=4)
+    await thief.offer()
+    await thief.token()
+    await scene.reached(guarantee, thief, OrderState.PAID)
+    await thief.say(Status.ERROR, "no")
+    purse = await scene.market.post("thief", sat=100)
+    with capture_logs() as logs:
+        await thief.send_back(await purse.wallet.send(scene.market.mint.url, back_sat))
+        if is_refund:
+            await scene.reached(guarantee, thief, OrderState.REFUNDED)
+        else:
+            await eventually(lambda: any(log["event"] == "refund_no_good" for log in logs), "what it sent")
+            await scene.reached(guarantee, thief, OrderState.AWAITING_REFUND)
 
 
 async def test_a_job_that_was_taken_back_buys_nothing_more() -> None:

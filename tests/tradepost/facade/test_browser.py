@@ -151,3 +151,53 @@ async def test_a_result_in_escrow_is_read_and_disputed_or_paid_for(
         await expect(page.get_by_text("You disputed the result")).to_be_visible()
         await page.get_by_role("button", name="Release the price").click()
         await expect(page.get_by_text("You released the price")).to_be_visible()
+
+
+#: A request with the token that a tab has, after what it did on opening.
+ASK = "import('/static/api.js').then(({call}) => call('GET', '/v1/account')).then(() => 'known', ({status}) => status)"
+HAS = "Object.keys(JSON.parse(sessionStorage.tradepost ?? '{}')).sort().join()"
+SPOIL = (
+    "sessionStorage.tradepost = JSON.stringify({...JSON.parse(sessionStorage.tradepost), access: 'tpa_old'})"
+)
+
+
+async def test_a_session_outlives_a_busy_desk_and_a_copy_of_its_tab(browser: Browser, desk: Desk) -> None:
+    async with desk.post.db.transaction() as tx:
+        tokens = await desk.sessions.begin(tx, await desk.callers.of_key("nostr:" + "ab" * 32))
+    async with visiting(browser, desk) as visit:
+        page = visit.page
+        kept = {"access": "tpa_old", "refresh": tokens.refresh}
+        await page.evaluate("kept => { sessionStorage.tradepost = JSON.stringify(kept) }", kept)
+        busy = {"status": 429, "json": {"code": "too_many_requests", "message": "busy", "retry_after": 1}}
+        await page.route("**/v1/auth/refresh", lambda route: route.fulfill(**busy))
+        await page.reload()
+        assert await page.evaluate(ASK) == 429
+        assert await page.evaluate(HAS) == "access,refresh"
+        await page.unroute("**/v1/auth/refresh")
+        async with page.expect_popup() as opened:
+            await page.evaluate(f"{SPOIL}; void window.open('/')")
+        copy = await opened.value
+        assert await copy.evaluate(ASK) == 401
+        assert "refresh" not in await copy.evaluate(HAS)
+        await page.reload()
+        assert await page.evaluate(ASK) == "known"
+        row = await desk.post.db.one("SELECT ended FROM sessions")
+        assert row
+        assert row["ended"] is None
+        await copy.close()
+
+
+async def test_an_invoice_that_expired_is_not_shown_any_more_and_one_asks_again(
+    browser: Browser, desk: Desk
+) -> None:
+    async with visiting(browser, desk) as visit:
+        page = visit.page
+        await visit.hire("too late")
+        await visit.code()
+        await page.evaluate("Date.was = Date.now; Date.now = () => 9e15")
+        await expect(page.get_by_text("This invoice has expired")).to_be_visible()
+        assert await page.locator(".code-figure").count() == 0
+        await page.evaluate("Date.now = Date.was")  # the desk's own clock says whether it is another one
+        await page.get_by_role("button", name="Try again").click()
+        assert (await visit.code()).startswith("LNBC")
+        assert await page.locator("dialog").count() == 1

@@ -6,8 +6,9 @@ others are), mints are those of the configuration.
 """
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Generic, TypeVar
@@ -26,6 +27,7 @@ from wallet import Action
 KEPT_SECONDS: Final = 180
 KEPT_MAX: Final = 32  # of each sort; one has all the events of an agent
 READ_AT_ONCE: Final = 4
+WAITING_EACH_MAX: Final = 4  # of one client
 WAITING_MAX: Final = 32  # readings that were begun and have not ended
 WAIT_SECONDS_MAX: Final = 20.0  # for one; it goes on without who waited
 READ_SECONDS_MAX: Final = 120.0
@@ -72,8 +74,8 @@ class Readings:
         """
         return named_key(target) or (await self._catalogue.find(target)).public_key
 
-    async def read(self, target: str) -> Read:
-        """Everything on an agent, as of some minutes ago at most.
+    async def read(self, target: str, client: str) -> Read:
+        """Everything on an agent, as of some minutes ago at most. `client` is for whom (`Limits.client_of`).
 
         Raises `NotFound`, `BadRequest`, and `Busy` where it takes long: it goes on, and is there when asked for later.
         """
@@ -87,15 +89,16 @@ class Readings:
             )
             return Read(self._post.clock.now(), reading, score, root)
 
-        return await self._reads.get(key, read)
+        is_own = any(one.public_key == key for one in self._catalogue.own)
+        return await self._reads.get(key, read, None if is_own else client)
 
-    async def verify(self, file: bytes, agent: str | None) -> list[Step]:
+    async def verify(self, file: bytes, agent: str | None, client: str) -> list[Step]:
         """Check a receipt's file, and ask relays and mints. `agent` is the key (hex) of whose it is to be.
 
         Raises `InvalidReceipt`, `Busy`.
         """
         name = sha256((agent or "").encode() + b"\n" + file).hexdigest()
-        return await self._files.get(name, lambda: self._reputation.verify_file(file, agent))
+        return await self._files.get(name, lambda: self._reputation.verify_file(file, agent), client)
 
 
 class _Kept(Generic[_T]):
@@ -106,6 +109,7 @@ class _Kept(Generic[_T]):
         self._room = room
         self._found: OrderedDict[str, tuple[int, _T]] = OrderedDict()
         self._coming: dict[str, asyncio.Task[_T]] = {}
+        self._clients: Counter[str] = Counter()  # for whom
 
     async def close(self) -> None:
         """Stop what is under way."""
@@ -113,16 +117,15 @@ class _Kept(Generic[_T]):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def get(self, name: str, find: Callable[[], Awaitable[_T]]) -> _T:
+    async def get(self, name: str, find: Callable[[], Awaitable[_T]], client: str | None) -> _T:
+        """`client` None: nobody else can have it worked out so often that it has to wait."""
         """What is kept under that name, or what `find` finds; what it raises is raised to all who wait for it."""
         kept = self._found.get(name)
         if kept is not None and self._clock.now() - kept[0] < KEPT_SECONDS:
             return kept[1]
         coming = self._coming.get(name)
         if coming is None:
-            if len(self._coming) >= WAITING_MAX:
-                raise Busy("too many agents are being read for others: ask again in a moment", retry_after=10)
-            coming = self._coming[name] = asyncio.create_task(self._find(name, find), name="reading")
+            coming = self._coming[name] = self._begin(name, find, client)
             coming.add_done_callback(
                 lambda task: task.cancelled() or task.exception()
             )  # nobody may wait any more
@@ -131,9 +134,27 @@ class _Kept(Generic[_T]):
         except TimeoutError:
             raise Busy("that takes long, and goes on: ask again in a moment", retry_after=10) from None
 
-    async def _find(self, name: str, find: Callable[[], Awaitable[_T]]) -> _T:
+    def _begin(self, name: str, find: Callable[[], Awaitable[_T]], client: str | None) -> asyncio.Task[_T]:
+        if client is None:
+            return asyncio.create_task(self._find(name, find, nullcontext()), name="reading")
+        if self._clients[client] >= WAITING_EACH_MAX:
+            raise Busy("too many agents are being read for you: ask again when one is", retry_after=10)
+        if self._clients.total() >= WAITING_MAX:
+            raise Busy("too many agents are being read for others: ask again in a moment", retry_after=10)
+        self._clients[client] += 1
+        coming = asyncio.create_task(self._find(name, find, self._room), name="reading")
+
+        def ended(_: asyncio.Task[_T]) -> None:
+            self._clients -= Counter([client])
+
+        coming.add_done_callback(ended)
+        return coming
+
+    async def _find(
+        self, name: str, find: Callable[[], Awaitable[_T]], room: AbstractAsyncContextManager[None]
+    ) -> _T:
         try:
-            async with self._room:
+            async with room:
                 found = await within(self._clock, READ_SECONDS_MAX, find())
             self._found[name] = (self._clock.now(), found)
             self._found.move_to_end(name)

@@ -17,7 +17,8 @@ from identity.receipt_file import LEAVES_MAX, Verdict
 from tradepost.errors import TradepostError
 from tradepost.facade.agents.agents import TARGET, TARGET_CHARS_MAX
 from tradepost.facade.agents.readings import Read
-from tradepost.facade.web.operations import JSON, Call, Operation
+from tradepost.facade.web.headers import JSON
+from tradepost.facade.web.operations import Call, Operation
 from tradepost.facade.web.problems import NotFound, NotValid
 from tradepost.reputation import verify_receipt as check_offline
 from tradepost.verifying import Asked, Step
@@ -170,7 +171,7 @@ class Verified(msgspec.Struct, frozen=True):
 
 async def get_reputation(call: Call) -> AgentReputation:
     """The score, with the numbers that it came from."""
-    read = await call.desk.readings.read(call.part("agent"))
+    read = await call.desk.readings.read(call.part("agent"), call.client)
     judged = read.reading.audit
     told = read.score.to_dict() | {
         "npub": encode_npub(judged.chain.current),
@@ -183,7 +184,7 @@ async def get_reputation(call: Call) -> AgentReputation:
 
 async def get_root(call: Call) -> AgentRoot:
     """The newest root. Raises `NotFound` if the relays have none."""
-    read = await call.desk.readings.read(call.part("agent"))
+    read = await call.desk.readings.read(call.part("agent"), call.client)
     report, chain = read.root, read.root.chain
     if report.event is None or report.root is None:
         raise NotFound("no root of this agent was found: it has published none, or the relays have none")
@@ -221,7 +222,7 @@ async def get_receipt_file(call: Call) -> web.Response:
     job = call.part("job")
     if len(job) < JOB_CHARS_MIN:
         raise NotValid(f"name the job by its request's id, or by {JOB_CHARS_MIN} characters of it at least")
-    read = await call.desk.readings.read(call.part("agent"))
+    read = await call.desk.readings.read(call.part("agent"), call.client)
     try:
         file = read.reading.prove(job)
     except (TradepostError, InvalidReceipt) as error:
@@ -237,7 +238,7 @@ async def verify_receipt(call: Call) -> Verified:
     if query.offline:
         steps = await asyncio.to_thread(check_offline, call.raw, agent)
     else:
-        steps = await readings.verify(call.raw, agent)
+        steps = await readings.verify(call.raw, agent, call.client)
     holds = all(step.verdict is not Verdict.FAILED for step in steps)
     return Verified(holds, tuple(_check(step) for step in steps))
 

@@ -138,12 +138,15 @@ class Callers:
                 "this is for the operator of this post (`operators` in tradepost.yaml names the keys)"
             )
 
-    def forget(self, tx: Transaction) -> None:
-        """Look all keys up anew once `tx`, which links or removes one, is durable."""
-        tx.after_commit(self._forget)
+    def forget(self, tx: Transaction, account: str | None = None) -> None:
+        """Look all keys up anew, or those of one account, once `tx`, which changes what they are, is durable."""
+        tx.after_commit(lambda: self._forget(account))
 
-    def _forget(self) -> None:
-        self._known = {}  # a new one: a look-up that is under way leaves what it found in the old
+    def _forget(self, account: str | None) -> None:
+        # A new one: a look-up that is under way leaves what it found in the old.
+        self._known = {
+            key: known for key, known in self._known.items() if account is not None and known.id != account
+        }
 
     async def _look_up(self, key: str, now: int) -> _Known:
         known = self._known

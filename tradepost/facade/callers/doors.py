@@ -2,10 +2,12 @@
 
 `Authorization: Nostr …` (NIP-98), `Signature` with `Signature-Input` (RFC 9421, Ed25519), `Authorization: Bearer …` (a
 session's token, or a ticket). The URL that must be signed is the desk's own, from its configuration, with the path and
-query exactly as they came: no header that a client or a proxy writes has a say in it.
+query exactly as they came: no header that a client or a proxy writes has a say in it. Signatures with a `tag` are none
+of ours.
 """
 
 import hashlib
+from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
@@ -25,13 +27,16 @@ async def authenticate(desk: Desk, request: web.Request, raw: bytes) -> Caller |
     one of them; `TooManyRequests` if there is no room to remember another signature.
     """
     authorizations = request.headers.getall("Authorization", ())
-    is_signed = any(name in request.headers for name in message_signatures.FIELDS)
+    fields: Mapping[str, str] = {}
+    if any(name in request.headers for name in message_signatures.FIELDS):
+        fields = message_signatures.untagged(_fields(request))
+    is_signed = any(name in fields for name in message_signatures.FIELDS)
     if len(authorizations) + is_signed > 1:
         raise Unauthorized(
             "more than one credential: send either Authorization, once, or Signature-Input and Signature"
         )
     if is_signed:
-        return await _by_message_signature(desk, request, raw)
+        return await _by_message_signature(desk, request, fields, raw)
     if not authorizations:
         return None
     scheme, _, value = authorizations[0].partition(" ")
@@ -53,11 +58,9 @@ async def _by_nip98(desk: Desk, request: web.Request, raw: bytes, token: str) ->
     return await desk.callers.of_key(f"{NOSTR}{event.pubkey}")
 
 
-async def _by_message_signature(desk: Desk, request: web.Request, raw: bytes) -> Caller:
-    fields: dict[str, str] = {}
-    for name, value in request.headers.items():
-        known = fields.get(name := name.lower())
-        fields[name] = value.strip() if known is None else f"{known}, {value.strip()}"
+async def _by_message_signature(
+    desk: Desk, request: web.Request, fields: Mapping[str, str], raw: bytes
+) -> Caller:
     urls, now = _urls(desk, request), desk.post.clock.now()
     try:
         signed = message_signatures.verify(fields, urls=urls, method=request.method, body=raw, now=now)
@@ -74,6 +77,15 @@ async def _by_token(desk: Desk, token: str) -> Caller:
     if token.startswith(TICKET):
         return await desk.callers.of_ticket(token)
     return await desk.sessions.caller_of(token)
+
+
+def _fields(request: web.Request) -> dict[str, str]:
+    """The headers by lowercase name, those that came more than once joined (RFC 9110 §5.3)."""
+    fields: dict[str, str] = {}
+    for name, value in request.headers.items():
+        known = fields.get(name := name.lower())
+        fields[name] = value.strip() if known is None else f"{known}, {value.strip()}"
+    return fields
 
 
 def _urls(desk: Desk, request: web.Request) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ The minute slides: what was counted in the last full minute weighs as much as it
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -27,12 +27,14 @@ WINDOW_SECONDS: Final = 60
 SYNC_SECONDS: Final = 1.0
 COSTLY: Final = 6  # requests that ask mints or relays count for so many
 UNPAID: Final = "unpaid"
+BUCKETS_MAX: Final = 50_000  # in a minute; from then on all that those ask who never paid is counted together
+PAYERS: Final = 4  # who call from one address, each as often as they may
 
 log = structlog.get_logger(__name__)
 
 
 class Limits:
-    """Counts requests. Use `open_limits`. Memory is bounded by the limit on all who do not pay together."""
+    """Counts requests. Use `open_limits`. Memory: two minutes of `BUCKETS_MAX`, and what all who never paid may."""
 
     def __init__(self, settings: Settings, db: Database, clock: Clock) -> None:
         self._limits = settings.http_requests_per_minute
@@ -44,20 +46,28 @@ class Limits:
         self._unsaved: Counter[tuple[int, str]] = Counter()  # of that, what is not in the store yet
         self._others: dict[tuple[int, str], int] = {}  # what was counted elsewhere
 
-    async def count(self, caller: Caller | None, request: web.Request, *, costly: bool = False) -> None:
+    def count(
+        self, caller: Caller | None, request: web.Request, *, costly: bool = False, brings_sats: bool = False
+    ) -> None:
         """Count a request. Raises `TooManyRequests`, which says when there is room again; such are not counted.
 
-        Who pays is counted by account. Anybody can draw as many keys as they like, so keys that never paid are also
-        counted by the address they come from, which has as much as one who pays, and all of them together.
+        Callers are counted by account, and by the address they come from: anybody can draw as many keys as they like,
+        and have some paid for. All who never paid are counted together in what is costly, unless they pay just now.
         """
         minute, second = divmod(self._clock.now(), WINDOW_SECONDS)
         weight = COSTLY if costly else 1
-        buckets = list(self._buckets(caller, request))
-        waits = [(self._wait(who, limit, minute, second, weight), who, limit) for who, limit in buckets]
-        if (refused := max(waits, default=None)) and refused[0]:
-            raise _refusal(*refused)
+        counts = self._minute(minute)
+        is_shared = (costly and not brings_sats) or len(counts) >= BUCKETS_MAX
+        buckets = self._buckets(caller, request, is_shared=is_shared)
+        refused = [
+            (wait, who, limit)
+            for who, limit in buckets
+            if (wait := self._wait(who, limit, minute, second, weight))
+        ]
+        if refused:
+            raise _refusal(*max(refused))
         for who, _ in buckets:
-            self._minute(minute)[who] += weight
+            counts[who] += weight
             self._unsaved[minute, who] += weight
 
     def client_of(self, request: web.Request) -> str:
@@ -91,31 +101,32 @@ class Limits:
         except Exception:  # a full disk, say: limits hold for this machine alone until it has room again
             log.exception("request_counts_not_saved")
 
-    def _buckets(self, caller: Caller | None, request: web.Request) -> Iterator[tuple[str, int]]:
+    def _buckets(
+        self, caller: Caller | None, request: web.Request, *, is_shared: bool
+    ) -> list[tuple[str, int]]:
         """What a request counts against, and how much of it is allowed."""
-        limits = self._limits
-        match caller.tier if caller else Tier.ANONYMOUS:
-            case Tier.OPERATOR:
-                return
-            case Tier.PAYING:
-                assert caller is not None
-                yield f"{Tier.PAYING}/{caller.id}", limits.paying
-                return
-            case Tier.AUTHENTICATED:
-                assert caller is not None
-                yield f"{Tier.AUTHENTICATED}/{caller.id}", limits.authenticated
-                yield f"address/{self.client_of(request)}", limits.paying
-            case Tier.ANONYMOUS:
-                yield f"{Tier.ANONYMOUS}/{self.client_of(request)}", limits.anonymous
-        yield UNPAID, limits.unpaid
+        limits, client = self._limits, self.client_of(request)
+        if caller is None or caller.tier is Tier.ANONYMOUS:
+            own = [(f"{Tier.ANONYMOUS}/{client}", limits.anonymous)]
+        elif caller.tier is Tier.AUTHENTICATED:
+            own = [
+                (f"{caller.tier}/{caller.id}", limits.authenticated), (f"address/{client}", limits.paying),
+            ]  # fmt: skip
+        elif caller.tier is Tier.PAYING:
+            return [
+                (f"{caller.tier}/{caller.id}", limits.paying), (f"payers/{client}", PAYERS * limits.paying),
+            ]  # fmt: skip
+        else:
+            return []
+        return [*own, (UNPAID, limits.unpaid)] if is_shared else own
 
     def _wait(self, who: str, limit: int, minute: int, second: int, weight: int) -> int:
         before, now = self._counted(minute - 1, who), self._counted(minute, who)
         return seconds_to_wait(before, now, second, weight=min(weight, limit), limit=limit)
 
     def _counted(self, minute: int, who: str) -> int:
-        own = self._own.get(minute)
-        return (own[who] if own else 0) + self._others.get((minute, who), 0)
+        own = self._own[minute].get(who, 0) if minute in self._own else 0
+        return own + self._others.get((minute, who), 0) if self._others else own
 
     def _minute(self, minute: int) -> Counter[str]:
         if minute not in self._own:
@@ -156,7 +167,7 @@ def _refusal(wait: int, who: str, limit: int) -> TooManyRequests:
     tier = who.partition("/")[0]
     if who == UNPAID:
         said = "too many who have not paid anything call at once; a caller with sats here is served"
-    elif tier == Tier.PAYING:
+    elif tier in (Tier.PAYING, "payers"):
         said = f"more than {limit} requests within a minute"
     else:
         said = f"more than {limit} requests within a minute; a caller with sats here may send more"

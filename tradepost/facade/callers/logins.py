@@ -3,7 +3,11 @@
 A wallet's challenge is bound to the browser that asked for it: only who knows its `poll` secret gets the tokens, once.
 """
 
+import asyncio
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
@@ -12,18 +16,19 @@ from msgspec import Meta
 
 from identity import InvalidLogin, lnurl_auth
 from identity.lnurl_auth import LoginAction
+from relay_bridge.timing import within
 from tradepost.facade.callers import queries_sessions as queries
 from tradepost.facade.callers.accounts import Secret, link_key
 from tradepost.facade.callers.callers import digest
 from tradepost.facade.callers.queries_sessions import LoginRow
 from tradepost.facade.callers.sessions import Tokens
 from tradepost.facade.web.operations import Call, Nothing, Operation, Who
-from tradepost.facade.web.problems import NotFound, Refusal, TooManyRequests, Unauthorized
+from tradepost.facade.web.problems import Forbidden, NotFound, TooManyRequests, Unauthorized
 from wallet import encode_lnurl
 
 POLL: Final = "tpp_"
 LOGIN_SECONDS: Final = 300
-LOOK_SECONDS: Final = 0.5
+WAITERS_MAX: Final = 4  # of one login
 AGAIN_SECONDS: Final = 60
 WAIT_SECONDS_MAX: Final = 30
 CLIENT_LOGINS_MAX: Final = 20
@@ -54,15 +59,16 @@ class Login(msgspec.Struct, frozen=True):
 
 
 class Signature(msgspec.Struct, frozen=True):
-    """What a wallet adds to the URL; others that it adds are left alone (LUD-04)."""
+    """What a wallet adds to the URL (LUD-04), and what of it was there: the `action` that it showed its owner."""
 
     k1: str = ""
     sig: str = ""
     key: str = ""
+    action: str = ""
 
 
 class WalletAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """As wallets expect it, with HTTP 200 (LUD-01)."""
+    """As wallets expect it, with HTTP 200 (LUD-01); an ERROR is told by `app.py`."""
 
     status: Literal["OK", "ERROR"]
     reason: str = ""
@@ -99,13 +105,48 @@ class RefreshSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return "RefreshSecret()"
 
 
+class Waiters:
+    """Who waits for a wallet, by the digest of the login's `poll`."""
+
+    def __init__(self) -> None:
+        self._woken: dict[str, set[asyncio.Event]] = {}
+        self._closed = False
+
+    @contextmanager
+    def waiting(self, poll: str) -> Iterator[asyncio.Event]:
+        """Wait for the event within the context. Raises `TooManyRequests` where others do so already."""
+        others = self._woken.setdefault(poll, set())
+        if len(others) >= WAITERS_MAX:
+            raise TooManyRequests("this login is waited for already: wait for that answer", retry_after=1)
+        others.add(woken := asyncio.Event())
+        if self._closed:
+            woken.set()
+        try:
+            yield woken
+        finally:
+            others.remove(woken)
+            if not others:
+                del self._woken[poll]
+
+    async def close(self) -> None:
+        """Let all go on without it, and whoever comes later: they would hold the server open."""
+        self._closed = True
+        for poll in self._woken:
+            self.wake(poll)
+
+    def wake(self, poll: str) -> None:
+        """The wallet has signed, and that is durable."""
+        for woken in self._woken.get(poll, ()):
+            woken.set()
+
+
 async def begin_login(call: Call) -> Login:
     """See `OPERATIONS`."""
     desk, action = call.desk, call.body.action
     now, k1, poll = desk.post.clock.now(), lnurl_auth.make_k1(), POLL + secrets.token_urlsafe(32)
-    client, expires_at = desk.limits.client_of(call.request), now + LOGIN_SECONDS
+    client, expires_at = call.client, now + LOGIN_SECONDS
     if action is LoginAction.LINK and call.caller is None:
-        raise Unauthorized("to link a wallet to your account, sign this request or send your token")
+        raise Unauthorized("to link a wallet to your account, sign this request or send a token that is good")
     async with desk.post.db.transaction() as tx:
         account = None
         if action is LoginAction.LINK:
@@ -127,16 +168,8 @@ async def begin_login(call: Call) -> Login:
 
 async def sign_login(call: Call) -> WalletAnswer:
     """See `OPERATIONS`. One signature counts, whoever is first; a wrong one leaves the challenge open."""
-    try:
-        await _sign(call)
-    except (Refusal, InvalidLogin) as error:
-        return WalletAnswer("ERROR", str(error))
-    return WalletAnswer("OK")
-
-
-async def _sign(call: Call) -> None:
-    desk, k1, told = call.desk, call.part("k1"), call.query
-    if told.k1 not in ("", k1):
+    desk, k1, told = call.desk, call.part("k1").lower(), call.query
+    if told.k1.lower() not in ("", k1):
         raise InvalidLogin("`k1` in the query is another one than in the path")
     key = f"lnurl:{lnurl_auth.verify(k1=k1, sig=told.sig, key=told.key)}"
     async with desk.post.db.transaction() as tx:
@@ -145,18 +178,28 @@ async def _sign(call: Call) -> None:
             raise NotFound(
                 "this login is over: it was signed already, or its five minutes passed; show a new code"
             )
+        # Whoever shows a challenge to link may write another action into it: what counts is what the wallet showed.
+        if (told.action == LoginAction.LINK) != (login.caller is not None):
+            raise Forbidden(
+                "this code is to link a wallet to an account, and says so no more: do not use it"
+                if login.caller
+                else "this code is to sign in, and says that it links: do not use it"
+            )
         if login.caller is not None:
             await link_key(desk, tx, key, login.caller)
+        tx.after_commit(partial(desk.waiters.wake, login.poll))
+    return WalletAnswer("OK")
 
 
 async def finish_login(call: Call) -> LoginState:
     """See `OPERATIONS`."""
     desk, clock, poll = call.desk, call.desk.post.clock, digest(call.body.poll)
-    until = clock.now() + call.query.wait
-    while await _is_waiting(call, poll):
-        if clock.now() >= until:
-            return LoginState("waiting")
-        await clock.sleep(LOOK_SECONDS)
+    with desk.waiters.waiting(poll) as woken:
+        if await _is_waiting(call, poll) and call.query.wait:
+            with suppress(TimeoutError):
+                await within(clock, call.query.wait, woken.wait())
+    if await _is_waiting(call, poll):
+        return LoginState("waiting")
     async with desk.post.db.transaction() as tx:
         row = await queries.take_login(tx, poll, clock.now())
         if row is None or row.key is None:  # another request was faster
@@ -207,12 +250,13 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         path="/v1/auth/lnurl",
         about="Begin to sign in with a Lightning wallet\n\nShow `lnurl` as a QR code, or open `lightning:` and it. "
         "Keep `poll`, and ask POST /v1/auth/lnurl/token with it. `register`, `login` and `auth` all begin a session; "
-        "`link`, from who is signed in, lets the wallet's key join their account first. See LUD-04.",
+        "`link`, from who is signed in, lets the wallet's key join their account first, if the wallet keeps the URL's "
+        "`action`; else its key joins by a code (POST /v1/account/links). See LUD-04.",
         handler=begin_login,
+        who=Who.WHOEVER,
         body=LoginWish,
         answer=Login,
         status=201,
-        costly=True,
         problems=("forbidden",),
         group=_GROUP,
     ),
@@ -221,9 +265,12 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         method="GET",
         path="/v1/auth/lnurl/{k1}",
         about="Sign a login, as a wallet\n\nThe URL that the LNURL holds, with what the wallet adds to it (LUD-04). "
-        "Every answer has status 200, and says in its body whether it went well (LUD-01).",
+        "Every answer has status 200, and says in its body whether the signature counts (LUD-01).",
         handler=sign_login,
+        who=Who.WHOEVER,
         query=Signature,
+        lenient=True,
+        for_wallets=True,
         answer=WalletAnswer,
         parts=(("k1", "the challenge, in hex"),),
         group=_GROUP,
@@ -235,6 +282,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         about="Get the tokens of a login\n\nOnce the wallet has signed, and then once. With `wait` the answer waits so "
         "many seconds for it.",
         handler=finish_login,
+        who=Who.WHOEVER,
         query=Waiting,
         body=PollSecret,
         answer=LoginState,
@@ -262,6 +310,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         about="Refresh a session\n\nBoth old tokens are good no more. A refresh token that is shown twice ends its "
         "session at once: somebody may have a copy. So send one at a time, and sign in again if an answer was lost.",
         handler=refresh_session,
+        who=Who.WHOEVER,
         body=RefreshSecret,
         answer=Tokens,
         problems=("unauthorized",),

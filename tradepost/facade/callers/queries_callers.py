@@ -1,9 +1,10 @@
 """The SQL of accounts: callers, their keys, the codes by which keys join, and how often each came."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from store import Database, Row, Transaction
+from wallet.queries_escrows import OPEN
 
 Source = Database | Transaction
 
@@ -27,7 +28,7 @@ class KeyRow:
 
 @dataclass(frozen=True)
 class Holdings:
-    """What an account has here. `under_way`: jobs, deposits and withdrawals that may still change the balance."""
+    """What an account has here. `under_way`: jobs, escrows, deposits and withdrawals that may still change it."""
 
     balance_msat: int
     jobs: bool
@@ -45,6 +46,37 @@ async def insert_caller(tx: Transaction, caller: str, ticket: str | None, now: i
     )  # fmt: skip
 
 
+async def page_of_callers(source: Source, after: str, limit: int) -> list[str]:
+    """The ids of accounts that come after that one, in their order."""
+    rows = await source.all("SELECT id FROM callers WHERE id > ? ORDER BY id LIMIT ?", after, limit)
+    return [str(row["id"]) for row in rows]
+
+
+async def idle_callers(source: Source, page: Sequence[str], *, before: int, now: int) -> list[str]:
+    """Those accounts of a page (first to last) that are older, and without anything but keys and ended sessions."""
+    if not page:
+        return []
+    rows = await source.all(
+        "SELECT id FROM callers c WHERE id BETWEEN ? AND ? AND created_at < ?"
+        " AND NOT EXISTS (SELECT 1 FROM accounts WHERE account = 'caller/' || c.id)"
+        " AND NOT EXISTS (SELECT 1 FROM caller_jobs WHERE caller = c.id)"
+        " AND NOT EXISTS (SELECT 1 FROM guarantees WHERE allowance = 'caller:' || c.id)"
+        " AND NOT EXISTS (SELECT 1 FROM caller_deposits WHERE caller = c.id)"
+        " AND NOT EXISTS (SELECT 1 FROM caller_withdrawals WHERE caller = c.id)"
+        " AND NOT EXISTS (SELECT 1 FROM sessions WHERE caller = c.id AND ended IS NULL AND refresh_expires_at > ?)"
+        " AND id NOT IN (SELECT caller FROM caller_links)"
+        " AND id NOT IN (SELECT caller FROM logins WHERE caller IS NOT NULL)",
+        page[0], page[-1], before, now,
+    )  # fmt: skip
+    return [str(row["id"]) for row in rows]
+
+
+async def delete_caller(tx: Transaction, caller: str) -> None:
+    """An account that is idle, with its keys."""
+    await tx.execute("DELETE FROM caller_keys WHERE caller = ?", caller)
+    await tx.execute("DELETE FROM callers WHERE id = ?", caller)
+
+
 async def is_ticket(source: Source, ticket: str) -> bool:
     """Whether there is an account of that ticket, given as its hash."""
     return await source.one("SELECT 1 FROM callers WHERE ticket = ?", ticket) is not None
@@ -58,13 +90,16 @@ async def has_paid(source: Source, caller: str) -> bool:
 async def holdings(source: Source, caller: str) -> Holdings:
     """What an account has here, its jobs by the job store's own word too."""
     row = await source.one(
-        "SELECT COALESCE((SELECT -balance_msat FROM accounts WHERE account = ?), 0) AS balance_msat,"
+        "SELECT COALESCE((SELECT -balance_msat FROM accounts WHERE account = ?), 0) AS balance_msat,"  # noqa: S608 - ours
         " EXISTS (SELECT 1 FROM caller_jobs WHERE caller = ?)"
         " OR EXISTS (SELECT 1 FROM guarantees WHERE allowance = ?) AS jobs,"
         " EXISTS (SELECT 1 FROM caller_jobs WHERE caller = ? AND cost_sat IS NULL)"
         " OR EXISTS (SELECT 1 FROM caller_deposits WHERE caller = ? AND state = 'open')"
-        " OR EXISTS (SELECT 1 FROM caller_withdrawals WHERE caller = ? AND state = 'open') AS under_way",
-        f"caller/{caller}", caller, f"caller:{caller}", caller, caller, caller,
+        " OR EXISTS (SELECT 1 FROM caller_withdrawals WHERE caller = ? AND state = 'open')"
+        " OR EXISTS (SELECT 1 FROM guarantees g JOIN orders o ON o.guarantee_id = g.id"
+        f" JOIN escrows e ON e.request_id = o.id WHERE g.allowance = ? AND e.role = 'customer' AND e.{OPEN})"
+        " AS under_way",
+        f"caller/{caller}", caller, f"caller:{caller}", caller, caller, caller, f"caller:{caller}",
     )  # fmt: skip
     assert row is not None
     return Holdings(int(row["balance_msat"]), bool(row["jobs"]), bool(row["under_way"]))
@@ -130,6 +165,11 @@ async def insert_link(tx: Transaction, code: str, caller: str, expires_at: int) 
 async def delete_links(tx: Transaction, caller: str, now: int) -> None:
     """No code of that account is good any more, nor any that has expired."""
     await tx.execute("DELETE FROM caller_links WHERE caller = ? OR expires_at <= ?", caller, now)
+
+
+async def delete_old_links(tx: Transaction, now: int) -> None:
+    """Forget the codes that have expired."""
+    await tx.execute("DELETE FROM caller_links WHERE expires_at <= ?", now)
 
 
 async def take_link(tx: Transaction, code: str, now: int) -> str | None:

@@ -80,6 +80,16 @@ async def session_of_used(source: Source, refresh: str) -> SessionRow | None:
     )
 
 
+async def is_live(source: Source, session: str, now: int) -> bool:
+    """Whether a session, by its id, can be used or refreshed."""
+    return (
+        await source.one(
+            "SELECT 1 FROM sessions WHERE id = ? AND ended IS NULL AND refresh_expires_at > ?", session, now
+        )
+        is not None
+    )
+
+
 async def live_sessions(source: Source, caller: str, now: int) -> list[SessionRow]:
     """Those of an account that can be used or refreshed, the newest first."""
     rows = await source.all(
@@ -133,6 +143,14 @@ async def delete_old_sessions(tx: Transaction, now: int, limit: int) -> None:
     old = [(row["id"],) for row in rows]
     await tx.execute_many("DELETE FROM sessions_used WHERE session = ?", old)
     await tx.execute_many("DELETE FROM sessions WHERE id = ?", old)
+
+
+async def delete_sessions_of(tx: Transaction, caller: str) -> None:
+    """Forget all sessions of an account, which are over."""
+    await tx.execute(
+        "DELETE FROM sessions_used WHERE session IN (SELECT id FROM sessions WHERE caller = ?)", caller
+    )
+    await tx.execute("DELETE FROM sessions WHERE caller = ?", caller)
 
 
 def _session(row: Row | None) -> SessionRow | None:

@@ -86,6 +86,12 @@ class Sessions:
             raise Unauthorized("this access token has expired: refresh it at POST /v1/auth/refresh")
         return replace(await self._callers.of_key(row.key), session=row.id)
 
+    async def holds(self, caller: Caller) -> bool:
+        """Whether by what a request came with a while ago its caller is known still: its session, and its key."""
+        if (await self._callers.of_key(caller.key)).id != caller.id:
+            return False
+        return caller.session is None or await queries.is_live(self._db, caller.session, self._clock.now())
+
     async def refresh(self, refresh: str) -> Tokens:
         """The next tokens; those before are good no more once they are drawn. Raises `Unauthorized`.
 

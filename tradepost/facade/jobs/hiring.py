@@ -25,6 +25,7 @@ from tradepost.facade.jobs.wishes import Plan
 from tradepost.facade.money import queries_till
 from tradepost.facade.money.till import Till
 from tradepost.facade.web.problems import IdempotencyKeyReused, NotFound
+from wallet.queries_books import abandoned
 
 _PREFIX: Final = "caller:"
 
@@ -35,6 +36,7 @@ class Job:
 
     row: GuaranteeRow
     orders: Sequence[OrderRow]
+    mints_gone: frozenset[str] = frozenset()  # that were given up: nothing is waited for there
 
     @property
     def id(self) -> str:
@@ -133,7 +135,8 @@ class Hiring:
         """Some of a caller's jobs, the newest first: those that began before another one, by its time and id."""
         rows = await queries_guarantees.guarantees_for(self._post.db, whose(caller.id), before, limit)
         orders = await queries_guarantees.orders_of_all(self._post.db, [row.id for row in rows])
-        return [Job(row, orders[row.id]) for row in rows]
+        gone = await self._mints_gone()
+        return [Job(row, orders[row.id], gone) for row in rows]
 
     async def call_off(self, job: Job) -> None:
         """End a job. Raises `BadRequest` if it has ended."""
@@ -147,7 +150,11 @@ class Hiring:
                 await within(self._post.clock, seconds, guarantee.wait())
 
     async def _with_orders(self, row: GuaranteeRow) -> Job:
-        return Job(row, await queries_guarantees.orders_of(self._post.db, row.id))
+        orders = await queries_guarantees.orders_of(self._post.db, row.id)
+        return Job(row, orders, await self._mints_gone())
+
+    async def _mints_gone(self) -> frozenset[str]:
+        return frozenset(await abandoned(self._post.db))
 
 
 def whose(caller_id: str) -> str:

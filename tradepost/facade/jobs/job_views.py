@@ -1,6 +1,5 @@
 """A job as its caller sees it: read from guarantee, orders and escrow, every time anew."""
 
-from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -130,8 +129,10 @@ def leading_order(job: Job) -> OrderRow | None:
 
 
 def is_at_rest(job: Job) -> bool:
-    """Whether it has ended, and nothing is waited for by any of its orders."""
-    return job.row.state is not GuaranteeState.OPEN and all(order.state.is_final for order in job.orders)
+    """Whether it has ended, and nothing is waited for by any of its orders: `queries_guarantees` says it in SQL."""
+    return job.row.state is not GuaranteeState.OPEN and all(
+        order.state.is_final or order.mint in job.mints_gone for order in job.orders
+    )
 
 
 def step_of(job: Job, escrow: EscrowRow | None) -> Step:
@@ -163,7 +164,7 @@ def money_of(job: Job, booked: CallerJob | None, escrow: EscrowRow | None) -> st
     reserved_sat = booked.reserved_sat if booked else 0
     if reserved_sat == 0:
         return "it is free: nothing was taken from your balance"
-    parts = [*_held(job.orders, escrow)]
+    parts = _held(job, escrow)
     lost_sat = sum(order.price_sat for order in job.orders if order.state is OrderState.LOST)
     if lost_sat:
         parts.append(f"{lost_sat} sat are lost: the agent took them and delivered nothing")
@@ -174,10 +175,14 @@ def money_of(job: Job, booked: CallerJob | None, escrow: EscrowRow | None) -> st
     return "; ".join([f"it cost {booked.cost_sat} sat, fees included{back}", *parts])
 
 
-def _held(orders: Sequence[OrderRow], escrow: EscrowRow | None) -> list[str]:
+def _held(job: Job, escrow: EscrowRow | None) -> list[str]:
     told = []
-    for order in orders:
-        if escrow is not None and order.id == escrow.request_id and not escrow.stage.is_final:
+    for order in job.orders:
+        if order.mint in job.mints_gone and not order.state.is_final:
+            told.append(
+                f"{order.price_sat} sat are at a mint that is gone; what comes back if it returns is yours again"
+            )
+        elif escrow is not None and order.id == escrow.request_id and not escrow.stage.is_final:
             told.append(f"{order.price_sat} sat are in escrow")
         elif order.state in (OrderState.PAYING, OrderState.PAID):
             told.append(f"{order.price_sat} sat are locked for the agent")

@@ -15,10 +15,20 @@ from tradepost.facade.jobs.hiring import Job, digest_of
 from tradepost.facade.jobs.job_views import JobShown, escrow_of, is_at_rest, result_order, show, state_of
 from tradepost.facade.jobs.wishes import JobWish, plan_for
 from tradepost.facade.money import queries_till
-from tradepost.facade.money.paying import HEADER, Payer, change_for, paid_with, pay_if_sent, payment_required
+from tradepost.facade.money.deposits import MintAway
+from tradepost.facade.money.paying import (
+    HEADER,
+    Payer,
+    change_for,
+    has_brought,
+    paid_with,
+    pay_if_sent,
+    payment_required,
+)
 from tradepost.facade.money.purses import BalanceTooLow
-from tradepost.facade.web.operations import JSON, Call, Operation, Who
-from tradepost.facade.web.problems import Conflict, Refusal
+from tradepost.facade.web.headers import json_response
+from tradepost.facade.web.operations import Call, Operation, Who
+from tradepost.facade.web.problems import Conflict, PaymentRequired, Refusal, Unauthorized
 from wallet import WalletError
 from wallet.errors import Action
 
@@ -46,7 +56,8 @@ class NotBegun(Refusal):
             f"{why}. Send the same request again later, or another one with the ticket as bearer",
             action=why.action,
             retry_after=_RETRY_SECONDS,
-            money="the sats of your token are in the balance of the ticket in `payment`: spend them or withdraw them",
+            money="the sats of your token are in the balance of the ticket in `payment`, or on their way there: spend "
+            "them or withdraw them",
         )
         self.payment = {"ticket": ticket}
 
@@ -100,20 +111,28 @@ async def create_job(call: Call) -> web.Response:
     name = _name(call, wish)
     if payer is not None and name and (job := await desk.hiring.named(payer.caller, name, wish)):
         return await _answer(call, payer, job, status=200)
-    plan = await plan_for(call.body, desk.catalogue, desk.settings.arbiters)
-    amount_sat = await desk.till.amount_for(plan.max_sat)
-    payer = await pay_if_sent(call) or (_stranger() if amount_sat == 0 else None)
-    if payer is None or (await desk.till.balance(payer.caller.id)).balance_sat < amount_sat:
-        raise await payment_required(call, plan.max_sat, amount_sat)
     try:
-        job = await desk.hiring.begin(payer.caller, plan, wish, name)
-    except BalanceTooLow:  # another request was quicker
-        raise await payment_required(call, plan.max_sat, amount_sat) from None
+        payer, job = await _begin(call, wish, name)
+    except (PaymentRequired, MintAway):  # these name the ticket themselves
+        raise
     except (Refusal, DvmError, WalletError) as error:
-        if payer.ticket is None or amount_sat == 0:
+        if payer is None or payer.ticket is None or not await has_brought(desk, payer):
             raise
         raise NotBegun(error, payer.ticket) from None
     return await _answer(call, payer, job, status=201)
+
+
+async def _begin(call: Call, wish: str, name: str) -> tuple[Payer, Job]:
+    desk = call.desk
+    plan = await plan_for(call.body, desk.catalogue, desk.settings.arbiters)
+    amount_sat = await desk.till.amount_for(plan.max_sat)
+    payer = await pay_if_sent(call, amount_sat) or (_stranger() if amount_sat == 0 else None)
+    if payer is None or (await desk.till.balance(payer.caller.id)).balance_sat < amount_sat:
+        raise await payment_required(call, plan.max_sat, amount_sat)
+    try:
+        return payer, await desk.hiring.begin(payer.caller, plan, wish, name)
+    except BalanceTooLow:  # another request was quicker
+        raise await payment_required(call, plan.max_sat, amount_sat) from None
 
 
 def _name(call: Call, wish: str) -> str:
@@ -140,7 +159,7 @@ async def _answer(call: Call, payer: Payer, job: Job, *, status: int) -> web.Res
     if change is not None:
         headers[HEADER] = change
     shown = msgspec.structs.replace(shown, ticket=payer.ticket, change=change)
-    return web.Response(body=msgspec.json.encode(shown), status=status, content_type=JSON, headers=headers)
+    return json_response(shown, status, headers)
 
 
 async def price_job(call: Call) -> Price:
@@ -182,7 +201,7 @@ async def get_result(call: Call) -> web.Response:
     text = await _result(call.desk, job)
     if text is None and state_of(job) == "working":
         raise NoResult(
-            "there is no result yet: ask again, or GET /v1/jobs/{id}?wait=60", action=Action.WAIT,
+            "there is no result yet: ask again, or GET /v1/jobs/{id}?wait=50", action=Action.WAIT,
             retry_after=_RETRY_SECONDS,
         )  # fmt: skip
     if text is None:
@@ -212,7 +231,10 @@ async def watch_job(call: Call) -> web.StreamResponse:
     async def as_it_stands() -> bytes:
         return msgspec.json.encode(await _shown(call.desk, await found_job(call)))
 
-    return await call.desk.watching.follow(call.request, call.known, job.id, as_it_stands)
+    async def holds() -> bool:
+        return await call.desk.sessions.holds(call.known)
+
+    return await call.desk.watching.follow(call.request, call.known, job.id, as_it_stands, holds)
 
 
 async def found_job(call: Call) -> Job:
@@ -224,10 +246,12 @@ async def found_job(call: Call) -> Job:
 
 
 async def _waited(desk: Desk, caller: Caller, job: Job, seconds: float) -> Job:
-    """The job once it has ended, or so many seconds later."""
+    """The job once it has ended, or so many seconds later. Raises `Unauthorized` if the caller is unknown by then."""
     if state_of(job) != "working" or not seconds:
         return job
     await desk.hiring.ended(job.id, seconds)
+    if not await desk.sessions.holds(caller):
+        raise Unauthorized("the job goes on, but what your request came with is good no more: sign in again")
     return await desk.hiring.find(caller, job.id)
 
 
@@ -270,8 +294,12 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
             "idempotency_key_reused",
             "budget_exceeded",
             "not_begun",
+            "no_mint",
+            "mint_full",
+            "mint_away",
             "mint_unavailable",
         ),
+        headers=("Location", "X-Cashu"),
         group="Jobs",
     ),
     Operation(

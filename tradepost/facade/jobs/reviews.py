@@ -90,7 +90,7 @@ async def get_receipt(call: Call) -> JobReceipt:
     if order is None:
         raise NotFound("no agent was asked yet, so there is nothing to show")
     known = await review_of(desk.post.db, order.provider, order.id)
-    proof, missing = await _proof(desk, order)
+    proof, missing = await _proof(desk, order, call.client)
     return JobReceipt(
         job=job.id, request=order.id, npub=encode_npub(order.provider), public_key=order.provider,
         asked=_signed(order.request), offer=_signed(order.offer) if order.offer else None,
@@ -99,14 +99,14 @@ async def get_receipt(call: Call) -> JobReceipt:
     )  # fmt: skip
 
 
-async def _proof(desk: Desk, order: OrderRow) -> tuple[ReceiptDocument | None, str | None]:
+async def _proof(desk: Desk, order: OrderRow, client: str) -> tuple[ReceiptDocument | None, str | None]:
     """The file that proves the job's leaf, or why there is none."""
     if order.state in (OrderState.REQUESTED, OrderState.PAYING, OrderState.PAID):
         return None, "the job has not ended"
     if order.price_sat == 0:
         return None, "agents keep no leaf of what was free, and of what was not paid"
     try:
-        file = (await desk.readings.read(order.provider)).reading.prove(order.id)
+        file = (await desk.readings.read(order.provider, client)).reading.prove(order.id)
     except (TradepostError, InvalidReceipt, Refusal) as error:
         return None, f"{error}; agents publish their roots every few minutes"
     return msgspec.json.decode(file.to_json(), type=ReceiptDocument), None

@@ -20,10 +20,11 @@ from relay_bridge.tasks import Tasks
 from relay_bridge.timing import within
 from store import Clock
 from tradepost.facade.callers.callers import Caller
-from tradepost.facade.web.app import OPEN_HEADERS
+from tradepost.facade.web.headers import OPEN_HEADERS
+from tradepost.facade.web.operations import EVENT_STREAM
 from tradepost.facade.web.problems import TooManyRequests
+from tradepost.facade.web.sockets import gone
 
-EVENT_STREAM: Final = "text/event-stream"
 HEARTBEAT_SECONDS: Final = 15.0
 SLOW_SECONDS_MAX: Final = 5.0  # whose socket takes nothing for so long is dropped
 LOG_EVENTS_MAX: Final = 256  # of one job, that are told again to whoever comes back
@@ -33,6 +34,7 @@ _END: Final = "end"  # instead of the number of the last event
 _HEADERS: Final = {**OPEN_HEADERS, "Content-Type": EVENT_STREAM, "X-Accel-Buffering": "no"}
 
 Show = Callable[[], Awaitable[bytes]]
+Holds = Callable[[], Awaitable[bool]]
 
 
 class JobUpdate(msgspec.Struct, frozen=True):
@@ -55,10 +57,10 @@ class JobEnd(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class WatchLimits:
-    """How many may listen: for one caller, and in all."""
+    """How many may listen: for one caller, and in all, which is to leave connections to the others."""
 
     each_max: int = 100
-    all_max: int = 2000
+    all_max: int = 500
 
 
 class _Live:
@@ -69,7 +71,7 @@ class _Live:
         self.count = count
         self.ended = False
         self.listeners = 0
-        self.changed = asyncio.Event()
+        self.waiting: set[asyncio.Event] = set()  # of listeners who have heard everything
         self.feeding: asyncio.Task[None] | None = None
         self._start = start
         self._log = deque[bytes]()
@@ -87,8 +89,8 @@ class _Live:
 
     def wake(self) -> None:
         """Let all listeners look again."""
-        self.changed.set()
-        self.changed = asyncio.Event()
+        for woken in self.waiting:
+            woken.set()
 
     def after(self, number: int) -> Sequence[bytes] | None:
         """The events that came after that many; None if some of them are not kept any more."""
@@ -124,20 +126,19 @@ class Watching:
         return self._listeners.total()
 
     async def follow(
-        self, request: web.Request, caller: Caller, job_id: str, show: Show
+        self, request: web.Request, caller: Caller, job_id: str, show: Show, holds: Holds
     ) -> web.StreamResponse:
-        """Tell a listener of a job until that ends, or the listener goes; `show` is the job as it stands, as JSON.
+        """Tell a listener of a job until that ends, or the listener goes, or `holds` says that it may hear no more.
 
-        Raises `TooManyRequests` if too many listen.
+        `show` is the job as it stands, as JSON. Raises `TooManyRequests` if too many listen.
         """
-        last_id = request.headers.get("Last-Event-ID", "")
         guarantee = self._customer.guarantee(job_id)
-        if guarantee is None and last_id.endswith(f".{_END}"):
+        if guarantee is None and _last_id(request).endswith(f".{_END}"):
             return web.Response(status=204)  # all was told: browsers come back after any other answer
         self._admit(caller)
         live = self._join(job_id, guarantee, show) if guarantee else None
         try:
-            return await self._tell(request, job_id, live, last_id, show)
+            return await self._tell(request, job_id, live, show, holds)
         finally:
             self._listeners[caller.id] -= 1
             if not self._listeners[caller.id]:
@@ -148,7 +149,7 @@ class Watching:
     def _admit(self, caller: Caller) -> None:
         if self._listeners[caller.id] >= self._limits.each_max or self.listeners >= self._limits.all_max:
             raise TooManyRequests(
-                "too many listen to jobs already: close one of your streams, or ask GET /v1/jobs/{id}?wait=60",
+                "too many listen to jobs already: close one of your streams, or ask GET /v1/jobs/{id}?wait=50",
                 retry_after=int(HEARTBEAT_SECONDS),
             )
         self._listeners[caller.id] += 1
@@ -188,9 +189,9 @@ class Watching:
     # One listener -----------------------------------------------------------------------------------------------------
 
     async def _tell(
-        self, request: web.Request, job_id: str, live: _Live | None, last_id: str, show: Show
+        self, request: web.Request, job_id: str, live: _Live | None, show: Show, holds: Holds
     ) -> web.StreamResponse:
-        heard = self._heard(live, last_id)
+        heard = self._heard(live, _last_id(request))
         position = live.count if heard is None and live else heard or 0
         first = [] if heard is not None else [_frame("job", f"{self._start}.{position}", await show())]
         if live is None:
@@ -200,7 +201,7 @@ class Watching:
         try:
             await self._write(response, first)
             if live is not None:
-                await self._pass_on(response, live, position)
+                await self._pass_on(response, live, position, gone(request), holds)
         except TimeoutError:  # what is in its buffers would be waited for even now
             if request.transport is not None:
                 request.transport.abort()
@@ -216,26 +217,46 @@ class Watching:
         heard = int(number[:9])
         return heard if live.after(heard) is not None else None
 
-    async def _pass_on(self, response: web.StreamResponse, live: _Live, position: int) -> None:
-        """Until all is told, or this listener is so far behind that what it missed is not kept."""
-        while not self._closed:
-            changed = live.changed
-            frames = live.after(position)
-            position = live.count
-            if frames is None or (live.ended and not frames):
-                return
-            if frames:
+    async def _pass_on(
+        self,
+        response: web.StreamResponse,
+        live: _Live,
+        position: int,
+        hung_up: asyncio.Future[None],
+        holds: Holds,
+    ) -> None:
+        """Until all is told, the listener hangs up or may hear no more, or is so far behind that it would miss some."""
+        woken = asyncio.Event()
+        hung_up.add_done_callback(lambda _: woken.set())
+        live.waiting.add(woken)
+        try:
+            while not (self._closed or hung_up.done()):
+                woken.clear()
+                frames = live.after(position)
+                position = live.count
+                if frames is None or (live.ended and not frames):
+                    return
+                if not frames:
+                    try:
+                        await within(self._clock, HEARTBEAT_SECONDS, woken.wait())
+                        continue
+                    except TimeoutError:
+                        frames = [_HEARTBEAT]
+                if not await holds():
+                    return
                 await self._write(response, frames)
-                continue
-            try:
-                await within(self._clock, HEARTBEAT_SECONDS, changed.wait())
-            except TimeoutError:
-                await self._write(response, [_HEARTBEAT])
+        finally:
+            live.waiting.discard(woken)
 
     async def _write(self, response: web.StreamResponse, frames: Sequence[bytes]) -> None:
         """Raises `TimeoutError` if the listener does not read, `ConnectionError` if it has gone."""
         if frames:
             await within(self._clock, SLOW_SECONDS_MAX, response.write(b"".join(frames)))
+
+
+def _last_id(request: web.Request) -> str:
+    """Of the last event that a listener heard who comes back."""
+    return request.headers.get("Last-Event-ID", "")
 
 
 def _encoded(update: Update) -> bytes:

@@ -50,7 +50,7 @@ class JobWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `agent`: an npub, nprofile or key in hex, the name of an agent, or a word for what is to be done. `kind`: the
     NIP-90 kind, by number or name. One of the two is needed.
     `input` is a text; `inputs` are several, or others. `max_sat`: the most it may cost, all agents together; without it
-    what the agent announces. The mint's fees come on top.
+    what the agent announces. The mint's fees come on top; those of paying agents that failed are taken of it.
     `others`: whether other agents are asked if one does not deliver; without it, unless an agent was named.
     `settle`: `escrow` (an arbiter whom you trust can give the sats back) or `prepaid` (the agent is trusted with them);
     without it by escrow where that is possible. `arbiters`: whom you trust, instead of this post's choice.

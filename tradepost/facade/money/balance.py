@@ -3,11 +3,13 @@
 from typing import Annotated, Final, Literal
 
 import msgspec
+from aiohttp import web
 
 from tradepost.facade.desk import Desk
 from tradepost.facade.money import queries_transfers
 from tradepost.facade.money.queries_transfers import DepositRow, PayoutRow
 from tradepost.facade.money.withdrawals import Wish
+from tradepost.facade.web.headers import json_response
 from tradepost.facade.web.operations import Call, Operation, Who
 from tradepost.facade.web.problems import NotValid
 from wallet import encode_lnurl, encode_token
@@ -133,14 +135,15 @@ async def get_balance(call: Call) -> BalanceShown:
     deposits = desk.till.deposits
     return BalanceShown(
         balance.balance_sat, balance.held_sat, coming_sat, deposits.cap_sat, desk.post.wallet.mints,
-        desk.till.custodial,
+        desk.till.deposits.custodial,
     )  # fmt: skip
 
 
 async def fund_by_lightning(call: Call) -> DepositShown:
     """Bring sats by Lightning. You get an invoice, and what is paid to it is in your balance a moment later."""
     wish: InvoiceWish = call.body
-    found = await call.desk.till.deposits.ask(call.known, wish.amount_sat)
+    client = call.desk.limits.client_of(call.request)
+    found = await call.desk.till.deposits.ask(call.known, wish.amount_sat, client=client)
     return await _deposit(call, found.row)
 
 
@@ -155,15 +158,17 @@ async def get_deposit(call: Call) -> DepositShown:
     return await _deposit(call, await call.desk.till.deposits.find(call.known.id, call.part("id")))
 
 
-async def withdraw(call: Call) -> Withdrawn:
+async def withdraw(call: Call) -> web.Response:
     """Take sats away, at any time. Send an Idempotency-Key: the same again, after a lost answer, is the same one."""
     body: WithdrawWish = call.body
     if (body.way == "lightning") != bool(body.to):
         raise NotValid("`to` is for the way `lightning`: an invoice, a Lightning address or an LNURL")
     await _check_owner(call)
-    wish = Wish(body.way, body.to, body.amount_sat, call.idempotency_key or "")
+    key = call.idempotency_key  # marked, for the post has keys of its own
+    wish = Wish(body.way, body.to, body.amount_sat, f"key:{key}" if key else "")
+    known = await queries_transfers.payout(call.desk.post.db, wish.id(call.known.id))
     row = await call.desk.till.payouts.begin(call.known, wish)
-    return await _withdrawn(call, row)
+    return json_response(await _withdrawn(call, row), 200 if known else 201)
 
 
 async def list_withdrawals(call: Call) -> Withdrawals:
@@ -173,7 +178,7 @@ async def list_withdrawals(call: Call) -> Withdrawals:
     rows = await till.payouts.all_of(call.known.id, SHOWN_MAX)
     balance = await till.balance(call.known.id)
     shown = [_withdrawal(row) for row in rows]
-    return Withdrawals(shown, balance.balance_sat, balance.held_sat, till.custodial)
+    return Withdrawals(shown, balance.balance_sat, balance.held_sat, till.deposits.custodial)
 
 
 async def get_withdrawal(call: Call) -> Withdrawn:
@@ -196,7 +201,7 @@ async def _deposit(call: Call, row: DepositRow) -> DepositShown:
         fee_sat=row.amount_sat - row.credited_sat if row.credited_sat else 0,
         invoice=invoice.bolt11 if invoice else None, verify=invoice.verify_url if invoice else None,
         expires_at=row.expires_at, reason=row.reason, created_at=row.created_at, balance_sat=balance.balance_sat,
-        custodial=call.desk.till.custodial,
+        custodial=call.desk.till.deposits.custodial,
     )  # fmt: skip
 
 
@@ -205,7 +210,7 @@ async def _withdrawn(call: Call, row: PayoutRow) -> Withdrawn:
     balance = await till.balance(call.known.id)
     token = await till.payouts.token(row)
     shown = _withdrawal(row, token=encode_token(token) if token else None, lnurl=await _lnurl(call.desk, row))
-    return Withdrawn(shown, balance.balance_sat, balance.held_sat, till.custodial)
+    return Withdrawn(shown, balance.balance_sat, balance.held_sat, till.deposits.custodial)
 
 
 async def _lnurl(desk: Desk, row: PayoutRow) -> str | None:

@@ -20,6 +20,7 @@ import structlog
 from dvm import Post
 from store import Database, Transaction
 from tradepost.facade.callers.callers import Caller, Callers
+from tradepost.facade.callers.queries_callers import has_paid
 from tradepost.facade.money import queries_transfers as queries
 from tradepost.facade.money.purses import balance_of, move, told
 from tradepost.facade.money.queries_transfers import DepositRow, Transfer
@@ -30,6 +31,7 @@ from wallet import (
     MintError,
     MintUnavailable,
     Outcome,
+    Quote,
     State,
     Token,
     parse_token,
@@ -44,10 +46,11 @@ from wallet.queries_lnurl import InvoiceRow
 
 ECASH: Final = "ecash"
 LIGHTNING: Final = "lightning"
-UNPAID_INVOICES_MAX: Final = (
-    1000  # of all callers, in an hour: the wallet asks for each of them until a day later
-)
-UNPAID_OF_ONE_MAX: Final = 20
+UNPAID_INVOICES_MAX: Final = 1000  # of all, in an hour: the wallet asks for each until a day later
+UNPAID_OF_ADDRESS_MAX: Final = 100  # within an hour
+UNPAID_OF_ONE_MAX: Final = 20  # of one caller, at any time
+FORGET_SECONDS: Final = 7 * 86_400  # after which no wallet pays an invoice that has expired
+FORGET_MAX: Final = 100  # invoices at once
 ARRIVED_MAX: Final = (
     5  # invoices of one caller that are asked for at once; the wallet asks for all, now and then
 )
@@ -83,12 +86,16 @@ class NoMint(Refusal):
 
     status = 503
 
+    def __init__(self) -> None:
+        super().__init__("this post trusts no mint (`mints` in tradepost.yaml), so it takes no sats")
+
 
 class MintAway(Refusal):
-    """The mint does not answer; what is under way goes on when it does."""
+    """The mint does not answer; what is under way goes on when it does. `payment` may hold the ticket it is for."""
 
     status = 503
     action = Action.RETRY_AFTER
+    payment: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,17 +131,16 @@ class Deposits:
             "ecash or Lightning: POST /v1/balance/withdrawals."
         )
 
-    async def mint(self, sat: int) -> str:
-        """The first mint of ours with room for so much, or the first. Raises `NoMint`."""
-        mints = await self._post.wallet.mints_with_room(sat) or self._post.wallet.mints
-        if not mints:
-            raise NoMint("this post trusts no mint (`mints` in tradepost.yaml), so it takes no sats")
-        return mints[0]
+    async def check_room(
+        self, source: Database | Transaction, caller_id: str, more_sat: int, *, invoices: bool
+    ) -> None:
+        """Raise `CustodyFull` if so much more would be more than the post holds for anybody.
 
-    async def check_room(self, source: Database | Transaction, caller_id: str, more_sat: int) -> None:
-        """Raise `CustodyFull` if so much more would be more than the post holds for anybody."""
+        `invoices`: those that may still be paid count, too. For a token they do not: a 402 offers both for one payment.
+        """
         balance = await balance_of(source, caller_id)
-        coming_sat = await queries.coming_sat(source, caller_id, self._post.clock.now())
+        now = self._post.clock.now()
+        coming_sat = await queries.coming_sat(source, caller_id, now, invoices=invoices)
         if balance.all_sat + coming_sat + more_sat > self.cap_sat:
             coming = f", {coming_sat} sat are on their way" if coming_sat else ""
             raise CustodyFull(
@@ -169,7 +175,7 @@ class Deposits:
 
     async def _begin(self, caller: Caller, token: Token, deposit_id: str) -> DepositRow:
         amount_sat = sum(proof.amount for proof in token.proofs)
-        await self.check_room(self._post.db, caller.id, amount_sat)
+        await self.check_room(self._post.db, caller.id, amount_sat, invoices=False)
         op_id = f"caller-deposit:{deposit_id}:{secrets.token_hex(4)}"
         row = DepositRow(
             deposit_id, caller.id, ECASH, op_id, None, amount_sat, Transfer.OPEN, self._post.clock.now()
@@ -181,7 +187,7 @@ class Deposits:
         try:
             async with self._post.db.transaction() as tx:
                 await self._callers.ensure(tx, caller)
-                await self.check_room(tx, caller.id, amount_sat)
+                await self.check_room(tx, caller.id, amount_sat, invoices=False)
                 if not await queries.insert_deposit(tx, row):
                     raise Conflict("this token is being redeemed at this moment; send the request again")
                 await self._post.wallet.record(tx, plan)
@@ -198,31 +204,37 @@ class Deposits:
                 f"the mint gives no clear answer yet: {error}",
                 retry_after=5,
                 money=f"your {row.amount_sat} sat are being redeemed; they are in your balance as soon as the mint "
-                f"says so: GET /v1/balance/deposits/{row.id}, or send the same request again",
+                f"says so: send the same request again, or GET /v1/balance/deposits/{row.id}, as bearer of the "
+                "ticket in `payment` if there is one",
             ) from None
         await self._end(row, outcome)
 
     # Lightning --------------------------------------------------------------------------------------------------------
 
-    async def ask(self, caller: Caller | None, amount_sat: int, *, reuse: bool = False) -> Invoice:
+    async def ask(
+        self, caller: Caller | None, amount_sat: int, *, client: str, reuse: bool = False
+    ) -> Invoice:
         """An invoice over `amount_sat`, on disk when this returns; a caller who is nobody yet is given a ticket.
 
-        `reuse`: the invoice of the same amount that the caller was shown before will do. Raises `CustodyFull`,
-        `TooManyRequests` if too many are unpaid, `NoMint`, `MintFull`, `MintError`, `MintUnavailable`.
+        `client` is the address that asks. `reuse`: the invoice of the same amount that the caller was shown before will
+        do. Raises `CustodyFull`, `TooManyRequests` if too many are unpaid, `NoMint`, `MintFull`, `MintError`,
+        `MintUnavailable`.
         """
         now = self._post.clock.now()
         unpaid = await self._unpaid(caller, now) if caller else []
         for row in unpaid if reuse else []:
             if row.amount_sat == amount_sat and (row.expires_at or 0) >= now + REUSE_SECONDS_MIN:
                 return await self.invoice(row)
-        await self.check_room(self._post.db, caller.id if caller else "", amount_sat)
-        of_all = await queries.unpaid_invoices(self._post.db, now - 3600)
-        if of_all >= UNPAID_INVOICES_MAX or len(unpaid) >= UNPAID_OF_ONE_MAX:
-            raise TooManyRequests("too many invoices are unpaid here; try again later", retry_after=60)
-        try:
-            quote = await self._post.wallet.mint_quote(await self.mint(amount_sat), amount_sat)
-        except ExposureExceeded:
-            raise MintFull from None
+        await self.check_room(self._post.db, caller.id if caller else "", amount_sat, invoices=True)
+        if len(unpaid) >= UNPAID_OF_ONE_MAX:
+            raise _too_many("of yours")
+        if caller is None or not await has_paid(self._post.db, caller.id):
+            of_all, of_address = await queries.unpaid_invoices(self._post.db, client, now - 3600)
+            if of_address >= UNPAID_OF_ADDRESS_MAX:
+                raise _too_many("from your address")
+            if of_all >= UNPAID_INVOICES_MAX:
+                raise _too_many("here")
+        quote = await self._quote(amount_sat)
         found = await wallet_queries.quote(self._post.db, quote.id)
         assert found is not None
         told_by = parse_invoice(quote.bolt11)
@@ -231,14 +243,29 @@ class Deposits:
             if caller is None:
                 ticket, caller = await self._callers.make_ticket(tx)
             await self._callers.ensure(tx, caller)
-            await self.check_room(tx, caller.id, amount_sat)
+            await self.check_room(tx, caller.id, amount_sat, invoices=True)
             row = DepositRow(
                 told_by.payment_hash, caller.id, LIGHTNING, found[1], quote.id, amount_sat, Transfer.OPEN, now,
                 told_by.expires_at,
             )  # fmt: skip
-            await queries.insert_deposit(tx, row)
+            await queries.insert_deposit(tx, row, client)
             await queries_lnurl.insert_invoice(tx, InvoiceRow(row.id, quote.id, "", "", "", now))
         return Invoice(row, quote.bolt11, self._verify_url(row), ticket)
+
+    async def _quote(self, sat: int) -> Quote:
+        """From the first mint of ours that has room for so much and answers."""
+        wallet = self._post.wallet
+        mints = await wallet.mints_with_room(sat)
+        if not mints:
+            raise MintFull if wallet.mints else NoMint
+        for mint in mints:
+            try:
+                return await wallet.mint_quote(mint, sat)
+            except MintUnavailable as error:
+                away = error
+            except ExposureExceeded:
+                raise MintFull from None
+        raise away
 
     async def _unpaid(self, caller: Caller, now: int) -> list[DepositRow]:
         rows = await queries.open_deposits(self._post.db, caller.id)
@@ -288,6 +315,12 @@ class Deposits:
             except Exception:  # one that is stuck holds up no other; the next round tries again
                 log.exception("deposit_stuck", op_id=row.op_id)
 
+    async def forget(self) -> None:
+        """Delete old invoices that nobody paid, some at a time; their tickets go when `Pruner` comes."""
+        before = self._post.clock.now() - FORGET_SECONDS
+        async with self._post.db.transaction() as tx:
+            await queries.delete_unpaid(tx, before, FORGET_MAX)
+
     async def _look_at(self, row: DepositRow) -> None:
         outcome = await self._post.wallet.outcome(row.op_id)
         if outcome is not None:
@@ -310,12 +343,19 @@ class Deposits:
             if owner is None:
                 return
             await move(tx, owner, f"deposit:{row.id}", Cause.DEPOSIT, now=now, free_sat=sat, op_id=row.op_id)
+            self._callers.forget(tx, owner)  # who has paid is limited otherwise from now on
         log.info("deposit_credited", caller=owner, way=row.way, sat=sat)
 
     async def _written(self, deposit_id: str) -> DepositRow:
         row = await queries.deposit(self._post.db, deposit_id)
         assert row is not None
         return row
+
+
+def _too_many(whose: str) -> TooManyRequests:
+    return TooManyRequests(
+        f"too many invoices {whose} are unpaid; pay one, send ecash, or try again later", retry_after=60
+    )
 
 
 def coins_id(token: Token) -> str:

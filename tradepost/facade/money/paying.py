@@ -13,19 +13,23 @@ from typing import Final
 import msgspec
 import structlog
 
+from relay_bridge.timing import within
 from tradepost.facade.callers.callers import TICKET, Caller, ticket_caller
-from tradepost.facade.money.deposits import CustodyFull, Invoice, NotTaken, coins_id
+from tradepost.facade.desk import Desk
+from tradepost.facade.money import queries_transfers
+from tradepost.facade.money.deposits import CustodyFull, Invoice, MintAway, NotTaken, coins_id
 from tradepost.facade.money.purses import Balance, BalanceTooLow, told
-from tradepost.facade.money.till import COINS_MAX
 from tradepost.facade.money.withdrawals import ECASH, Wish
 from tradepost.facade.web.operations import Call
 from tradepost.facade.web.problems import Conflict, PaymentRequired, Refusal
+from tradepost.reserving import redeem_fee_sat
 from wallet import (
     AlreadySpent,
     InvalidKeyset,
     InvalidToken,
     LimitExceeded,
     PaymentRequest,
+    Token,
     UnknownMint,
     WalletError,
     WrongLock,
@@ -36,6 +40,7 @@ from wallet import (
 from wallet.proofs import SAT
 
 HEADER: Final = "X-Cashu"
+CHANGE_SECONDS: Final = 3.0  # that a job which has ended is held back for its change
 _NO_HEADER: Final = re.compile(r"[^ -~]")
 _PURPOSE: Final = "front desk ticket"
 #: What is wrong with a token; other errors are the mint's, or ours.
@@ -69,8 +74,8 @@ class Payment(msgspec.Struct, frozen=True):
     mint's fees. What is not needed stays in your balance. By ecash: send the same request with the header `X-Cashu`, a
     token of that amount from one of `mints`; `cashu` says the same as a payment request (NUT-18). By Lightning: pay
     `invoice` until `expires_at` (null: it cannot be paid by Lightning now; `verify` tells whether it is settled,
-    LUD-21), then send the same request again. If there is a `ticket`, send `Authorization: Bearer <ticket>` with it, and
-    keep it: whoever has the ticket has the sats.
+    LUD-21), then send the same request again. If there is a `ticket`, send `Authorization: Bearer <ticket>` with it,
+    and keep it: whoever has the ticket has the sats.
     """
 
     price_sat: int
@@ -113,8 +118,9 @@ def paid_with(call: Call) -> Payer | None:
     return Payer(ticket_caller(ticket), ticket)
 
 
-async def pay_if_sent(call: Call) -> Payer | None:
-    """Credit what a request brings: the token in X-Cashu, or an invoice that its caller has paid by now.
+async def pay_if_sent(call: Call, amount_sat: int) -> Payer | None:
+    """Credit what a request brings: the token in X-Cashu, or invoices that its caller has paid by now, if they have
+    less than `amount_sat`.
 
     None if nobody is known who could pay. Raises `BadToken`, `CustodyFull`, `MintFull`,
     `MintUnavailable`, and `MintAway`: the same request again goes on.
@@ -124,28 +130,44 @@ async def pay_if_sent(call: Call) -> Payer | None:
     if payer is None:
         if call.caller is None:
             return None
-        await till.deposits.arrived(call.caller.id)
+        if (await till.balance(call.caller.id)).balance_sat < amount_sat:
+            await till.deposits.arrived(call.caller.id)
         return Payer(call.caller)
     try:
         await till.deposits.bring_token(payer.caller, call.request.headers[HEADER])
     except _BAD as error:
         raise BadToken(str(error)) from None
+    except MintAway as error:
+        error.payment = {"ticket": payer.ticket} if payer.ticket else None
+        raise
     return payer
+
+
+async def has_brought(desk: Desk, payer: Payer) -> bool:
+    """Whether sats of a payer are here, or a token of theirs is being redeemed."""
+    balance = await desk.till.balance(payer.caller.id)
+    now = desk.post.clock.now()
+    coming_sat = await queries_transfers.coming_sat(desk.post.db, payer.caller.id, now, invoices=False)
+    return balance.all_sat + coming_sat > 0
 
 
 async def change_for(call: Call, payer: Payer, job_id: str) -> str | None:
     """What is left of the token by which somebody unknown paid for a job that is settled, as a token; the same again is
-    the same one. None if nothing is left, or it cannot be had now: it stays with the ticket.
+    the same one. None if nothing is left, or it cannot be had within `CHANGE_SECONDS`: it stays with the ticket.
     """
     if payer.ticket is None or HEADER not in call.request.headers:
         return None
     payouts = call.desk.till.payouts
-    try:
+
+    async def withdrawn() -> Token | None:
         row = await payouts.begin(payer.caller, Wish(ECASH, key=f"change:{job_id}"))
-        token = await payouts.token(row)
+        return await payouts.token(row)
+
+    try:
+        token = await within(call.desk.post.clock, CHANGE_SECONDS, withdrawn())
     except BalanceTooLow:
         return None
-    except (Refusal, WalletError) as error:
+    except (Refusal, WalletError, TimeoutError) as error:  # what has begun is seen through by the wallet
         log.warning("change_stays", job=job_id, reason=str(error))
         return None
     return encode_token(token) if token else None
@@ -154,15 +176,13 @@ async def change_for(call: Call, payer: Payer, job_id: str) -> str | None:
 async def payment_required(call: Call, price_sat: int, amount_sat: int) -> PaymentRequired:
     """The error that says how to pay for something that reserves `amount_sat`, less what the caller has.
 
-    Raises `CustodyFull` if that is more than the post holds for anybody, `NoMint`, `MintUnavailable`.
+    Raises `CustodyFull` if that is more than the post holds for anybody, `MintUnavailable`.
     """
     till = call.desk.till
     payer = paid_with(call) or (Payer(call.caller) if call.caller else None)
     balance = await till.balance(payer.caller.id) if payer else Balance(0, 0)
     missing_sat = max(1, amount_sat - balance.balance_sat)
-    mint = await till.deposits.mint(missing_sat)
-    # Redeeming a token takes the mint's fee of its coins.
-    bring_sat = missing_sat + await call.desk.post.wallet.least_fee(mint, (1 << COINS_MAX) - 1)
+    bring_sat = missing_sat + await redeem_fee_sat(call.desk.post.wallet)
     if balance.all_sat + bring_sat > till.deposits.cap_sat:
         raise CustodyFull(
             f"{bring_sat} sat would have to be brought for this, and this post holds at most {till.deposits.cap_sat} "
@@ -178,11 +198,12 @@ async def payment_required(call: Call, price_sat: int, amount_sat: int) -> Payme
     payment = Payment(
         price_sat=price_sat, amount_sat=bring_sat, cashu=encode_request(request), mints=list(request.mints),
         invoice=invoice.bolt11 if invoice else None, verify=invoice.verify_url if invoice else None,
-        expires_at=invoice.row.expires_at if invoice else None, ticket=ticket, custodial=till.custodial,
+        expires_at=invoice.row.expires_at if invoice else None, ticket=ticket, custodial=till.deposits.custodial,
     )  # fmt: skip
     return PaymentRequired(
         f"this costs at most {price_sat} sat, {amount_sat} with the mint's fees, and {told(balance)}: bring "
-        f"{bring_sat} sat, by ecash or Lightning as `payment` says, and send the same request again",
+        f"{bring_sat} sat, by ecash or Lightning as `payment` says, and send the same request again"
+        + (", as bearer of the ticket in `payment`" if ticket else ""),
         payment=payment,
         money=told(balance),
         headers={HEADER: payment.cashu},
@@ -193,7 +214,8 @@ async def _invoice(call: Call, payer: Payer | None, sat: int) -> Invoice | None:
     """An invoice, where there can be one; ecash is taken all the same."""
     deposits = call.desk.till.deposits
     try:
-        return await deposits.ask(payer.caller if payer else None, sat, reuse=True)
+        client = call.desk.limits.client_of(call.request)
+        return await deposits.ask(payer.caller if payer else None, sat, client=client, reuse=True)
     except (Refusal, WalletError) as error:
         log.warning("no_invoice", reason=str(error))
         return None

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from store import Database, Transaction
 from tradepost.facade.web.problems import Refusal
-from wallet.errors import Action
+from wallet.errors import Action, BooksError
 from wallet.ledger import OUTSIDE, Cause, Posting, caller_account, caller_entries, held_account, post
 from wallet.queries_books import balance_msat
 
@@ -71,7 +71,10 @@ async def move(
     op_id: str | None = None,
     job_id: str | None = None,
 ) -> None:
-    """Post what changes in a caller's sats, once under that name; nothing if nothing does. See `caller_entries`."""
+    """Post what changes in a caller's sats, under a name of its own; nothing if nothing does. See `caller_entries`.
+
+    Raises `BooksError` if that name is in the books: `tx`, which writes down what was moved, must then be undone.
+    """
     entries = caller_entries(caller_id, free_sat=free_sat, held_sat=held_sat, counter=counter)
-    if entries:
-        await post(tx, Posting(name, cause, entries, now, op_id, job_id))
+    if entries and not await post(tx, Posting(name, cause, entries, now, op_id, job_id)):
+        raise BooksError(f"posting {name} is in the books already; nothing was written")

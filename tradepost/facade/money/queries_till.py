@@ -3,12 +3,17 @@
 from dataclasses import dataclass
 from typing import Final
 
+from dvm.escrow.parties import UNPAID
+from dvm.queries_guarantees import AT_REST, ORDER_AT_REST, cost_of, cost_of_order
 from store import Database, Transaction
 from wallet.queries_escrows import OPEN
 
 #: Begins the ids of what is no job, but the hearing of a dispute over one.
 HEARING: Final = "hearing:"
-_FINAL: Final = "'done', 'failed', 'expired', 'refunded', 'lost', 'cancelled'"
+_HEARINGS: Final = (
+    f"caller_jobs j JOIN escrows e ON e.role = 'customer' AND j.id = '{HEARING}' || e.request_id"
+)
+_UNPAID: Final = ", ".join(f"'{state}'" for state in UNPAID)
 Source = Database | Transaction
 
 
@@ -61,9 +66,19 @@ async def insert_job(tx: Transaction, row: CallerJob) -> None:
 
 
 async def open_jobs(tx: Transaction, caller: str) -> int:
-    """How many jobs of a caller are not charged yet."""
+    """How many jobs of a caller are not charged yet; hearings are none."""
     row = await tx.one(
-        "SELECT COUNT(*) AS jobs FROM caller_jobs WHERE cost_sat IS NULL AND caller = ?", caller
+        "SELECT COUNT(*) AS jobs FROM caller_jobs WHERE cost_sat IS NULL AND caller = ? AND id NOT LIKE ?",
+        caller, f"{HEARING}%",
+    )  # fmt: skip
+    return int(row["jobs"]) if row else 0
+
+
+async def open_jobs_of_strangers(tx: Transaction) -> int:
+    """How many jobs of all callers who never brought sats have not ended."""
+    row = await tx.one(
+        "SELECT COUNT(*) AS jobs FROM caller_jobs j WHERE j.cost_sat IS NULL"
+        " AND NOT EXISTS (SELECT 1 FROM accounts a WHERE a.account = 'caller/' || j.caller)"
     )
     return int(row["jobs"]) if row else 0
 
@@ -76,33 +91,46 @@ async def set_cost(tx: Transaction, job_id: str, cost_sat: int) -> None:
 async def jobs_at_rest(db: Database) -> list[str]:
     """Jobs that nothing is waited for and whose cost is not set yet."""
     rows = await db.all(
-        "SELECT j.id FROM caller_jobs j JOIN guarantees g ON g.id = j.id WHERE j.cost_sat IS NULL"
-        " AND g.state <> 'open' AND NOT EXISTS (SELECT 1 FROM orders o WHERE o.guarantee_id = j.id"
-        " AND o.state IN ('requested', 'paying', 'paid', 'awaiting_refund')) ORDER BY j.created_at, j.id"
+        "SELECT j.id FROM caller_jobs j JOIN guarantees g ON g.id = j.id"  # noqa: S608 - our own words
+        f" WHERE j.cost_sat IS NULL AND {AT_REST} ORDER BY j.created_at, j.id"
     )
     return [row["id"] for row in rows]
 
 
-async def hearings_at_rest(db: Database) -> list[tuple[str, str | None]]:
-    """As `jobs_at_rest`, of hearings by an arbiter, with the order for each: that has ended, or the escrow, without."""
-    rows = await db.all(
-        "SELECT j.id, e.fee_order FROM caller_jobs j"  # noqa: S608 - our own words
-        " JOIN escrows e ON e.request_id = SUBSTR(j.id, ?) AND e.role = 'customer'"
-        " LEFT JOIN orders o ON o.id = e.fee_order WHERE j.cost_sat IS NULL AND j.id LIKE ?"
-        f" AND (o.state IN ({_FINAL}) OR (e.fee_order IS NULL AND NOT e.{OPEN})) ORDER BY j.created_at, j.id",
-        len(HEARING) + 1, f"{HEARING}%",
-    )  # fmt: skip
-    return [(row["id"], row["fee_order"]) for row in rows]
+async def hearings_at_rest(db: Database) -> list[str]:
+    """As `jobs_at_rest`, of hearings by an arbiter.
 
-
-async def refunded_orders(db: Database, *, since: int) -> list[tuple[str, str]]:
-    """Orders whose money came back since then, and their jobs: those that were charged for already."""
+    One whose order ended unpaid, or was never made, may be ordered anew as long as its escrow is open.
+    """
     rows = await db.all(
-        "SELECT o.id AS order_id, j.id AS job_id FROM orders o JOIN caller_jobs j ON j.id = o.guarantee_id"
-        " WHERE o.state = 'refunded' AND o.guarantee_id IS NOT NULL AND o.updated_at >= ? AND j.cost_sat > 0",
-        since,
+        f"SELECT j.id FROM {_HEARINGS} LEFT JOIN orders o ON o.id = e.fee_order"  # noqa: S608 - our own words
+        f" WHERE j.cost_sat IS NULL AND (o.id IS NULL OR {ORDER_AT_REST})"
+        f" AND (NOT e.{OPEN} OR o.state NOT IN ({_UNPAID})) ORDER BY j.created_at, j.id"
     )
-    return [(row["order_id"], row["job_id"]) for row in rows]
+    return [row["id"] for row in rows]
+
+
+async def cost(source: Source, job_id: str) -> int:
+    """What a job, or a hearing, costs in sat, or still may: all fees included, less what came back."""
+    if not job_id.startswith(HEARING):
+        return await cost_of(source, job_id)
+    row = await source.one(f"SELECT e.fee_order FROM {_HEARINGS} WHERE j.id = ?", job_id)  # noqa: S608 - our own words
+    return await cost_of_order(source, row["fee_order"]) if row and row["fee_order"] else 0
+
+
+async def jobs_with_money_back(db: Database, *, since: int) -> list[str]:
+    """Jobs and hearings that were charged for, and that may cost less since then.
+
+    Money of an order came back, or was never paid after all: its mint had been given up meanwhile.
+    """
+    back = "o.state IN ('refunded', 'failed') AND o.updated_at >= ? AND j.cost_sat > 0"
+    rows = await db.all(
+        "SELECT j.id FROM orders o JOIN caller_jobs j ON j.id = o.guarantee_id"  # noqa: S608 - our own words
+        f" WHERE o.guarantee_id IS NOT NULL AND {back} UNION"
+        f" SELECT j.id FROM {_HEARINGS} JOIN orders o ON o.id = e.fee_order WHERE {back}",
+        since, since,
+    )  # fmt: skip
+    return [row["id"] for row in rows]
 
 
 async def budget(source: Source, key: str) -> KeyBudget:
@@ -122,10 +150,12 @@ async def taken_since(source: Source, key: str, since: int) -> int:
 
 
 async def locked_sat(source: Source) -> int:
-    """What has left the wallet for jobs that were not charged yet: a part of what is kept for them."""
+    """What has left the wallet for jobs and hearings that were not charged yet: a part of what is kept for them."""
+    out = "SELECT CASE WHEN o.paid_sat > 0 THEN o.paid_sat - o.returned_sat ELSE 0 END AS sat FROM"
     row = await source.one(
-        "SELECT COALESCE(SUM(CASE WHEN o.paid_sat > 0 THEN o.paid_sat - o.returned_sat ELSE 0 END), 0) AS sat"
-        " FROM caller_jobs j JOIN orders o ON o.guarantee_id = j.id WHERE j.cost_sat IS NULL"
+        "SELECT COALESCE(SUM(sat), 0) AS sat FROM ("  # noqa: S608 - our own words
+        f"{out} caller_jobs j JOIN orders o ON o.guarantee_id = j.id WHERE j.cost_sat IS NULL UNION ALL"
+        f" {out} {_HEARINGS} JOIN orders o ON o.id = e.fee_order WHERE j.cost_sat IS NULL) AS paid"
     )
     return int(row["sat"]) if row else 0
 

@@ -58,15 +58,18 @@ class PayoutRow:
 # Deposits -------------------------------------------------------------------------------------------------------------
 
 
-async def insert_deposit(tx: Transaction, row: DepositRow) -> bool:
-    """Somebody brings sats; one that came to nothing begins anew. False if it is under way, or done."""
+async def insert_deposit(tx: Transaction, row: DepositRow, client: str = "") -> bool:
+    """Somebody brings sats; one that came to nothing begins anew. False if it is under way, or done.
+
+    `client`: the address that asked for an invoice, kept while it may be paid.
+    """
     changed = await tx.execute(
-        "INSERT INTO caller_deposits (id, caller, way, op_id, quote_id, amount_sat, state, expires_at, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET caller = excluded.caller,"
+        "INSERT INTO caller_deposits (id, caller, way, op_id, quote_id, amount_sat, state, expires_at, created_at,"
+        " client) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET caller = excluded.caller,"
         " op_id = excluded.op_id, state = excluded.state, reason = '', created_at = excluded.created_at"
         " WHERE caller_deposits.state = 'failed'",
         row.id, row.caller, row.way, row.op_id, row.quote_id, row.amount_sat, row.state, row.expires_at,
-        row.created_at,
+        row.created_at, client,
     )  # fmt: skip
     return changed == 1
 
@@ -85,23 +88,35 @@ async def open_deposits(source: Source, caller: str) -> list[DepositRow]:
     return [found for row in rows if (found := _deposit(row))]
 
 
-async def coming_sat(source: Source, caller: str, now: int) -> int:
-    """What may still come for a caller: of invoices, those that can be paid."""
+async def coming_sat(source: Source, caller: str, now: int, *, invoices: bool = True) -> int:
+    """What may still come for a caller: tokens, unless their mint was given up, and the `invoices` that can be paid."""
     row = await source.one(
-        "SELECT COALESCE(SUM(amount_sat), 0) AS sat FROM caller_deposits WHERE caller = ? AND state = 'open'"
-        " AND (expires_at IS NULL OR expires_at >= ?)",
-        caller, now,
+        "SELECT COALESCE(SUM(d.amount_sat), 0) AS sat FROM caller_deposits d WHERE d.caller = ? AND d.state = 'open'"
+        " AND (d.expires_at IS NULL OR d.expires_at >= ?) AND (d.quote_id IS NULL OR ?)"
+        " AND NOT EXISTS (SELECT 1 FROM wallet_operations o JOIN wallet_abandoned w ON w.mint = o.mint"
+        " WHERE o.op_id = d.op_id)",
+        caller, now, invoices,
     )  # fmt: skip
     return int(row["sat"]) if row else 0
 
 
-async def unpaid_invoices(source: Source, since: int) -> int:
-    """How many invoices were made since then, for all callers, and are not paid."""
+async def unpaid_invoices(source: Source, client: str, since: int) -> tuple[int, int]:
+    """How many invoices were made since then and are not paid: for all callers, and of those for one address."""
     row = await source.one(
-        "SELECT COUNT(*) AS n FROM caller_deposits WHERE state = 'open' AND created_at >= ? AND quote_id IS NOT NULL",
-        since,
+        "SELECT COUNT(*) AS n, COUNT(CASE WHEN client = ? THEN 1 END) AS own FROM caller_deposits"
+        " WHERE state = 'open' AND created_at >= ? AND quote_id IS NOT NULL",
+        client, since,
+    )  # fmt: skip
+    return (int(row["n"]), int(row["own"])) if row else (0, 0)
+
+
+async def uncredited_sat(source: Source) -> int:
+    """What callers brought that is among our coins and not in their balances yet, in sat."""
+    row = await source.one(
+        "SELECT COALESCE(SUM(o.received_sat), 0) AS sat FROM caller_deposits d"
+        " JOIN wallet_operations o ON o.op_id = d.op_id WHERE d.state IN ('open', 'expired') AND o.state = 'done'"
     )
-    return int(row["n"]) if row else 0
+    return int(row["sat"]) if row else 0
 
 
 async def deposits_that_ended(db: Database) -> list[DepositRow]:
@@ -123,11 +138,23 @@ async def end_deposit(
     An expired one, which was paid after all, may still be done.
     """
     found = await tx.one(
-        "UPDATE caller_deposits SET state = ?, credited_sat = ?, reason = ? WHERE id = ? AND op_id = ?"
+        "UPDATE caller_deposits SET state = ?, credited_sat = ?, reason = ?, client = '' WHERE id = ? AND op_id = ?"
         " AND (state = 'open' OR (state = 'expired' AND ? = 'done')) RETURNING caller",
         state, credited_sat, reason, row.id, row.op_id, state,
     )  # fmt: skip
     return None if found is None else str(found["caller"])
+
+
+async def delete_unpaid(tx: Transaction, before: int, limit: int) -> None:
+    """Delete invoices that nobody paid and that expired before then."""
+    rows = await tx.all(
+        "SELECT id FROM caller_deposits d WHERE state = 'expired' AND expires_at < ?"
+        " AND NOT EXISTS (SELECT 1 FROM wallet_operations o WHERE o.op_id = d.op_id) ORDER BY expires_at LIMIT ?",
+        before, limit,
+    )  # fmt: skip
+    for row in rows:
+        await tx.execute("DELETE FROM lnurl_invoices WHERE payment_hash = ?", row["id"])
+        await tx.execute("DELETE FROM caller_deposits WHERE id = ?", row["id"])
 
 
 # Withdrawals ----------------------------------------------------------------------------------------------------------

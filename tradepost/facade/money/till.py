@@ -7,7 +7,10 @@
 
 A job reserves in the transaction that begins its guarantee, so there is none without the other. It is charged when the
 guarantee has ended and nothing is waited for by any of its orders: what they cost by dvm's own rows, all fees included.
-Never more than was reserved: what is beyond is the post's, and logged. What comes back after that is credited once.
+Never more than was reserved: what is beyond is the post's, and logged. That is little, whatever agents do: orders cost
+at most the `max_sat` of their guarantee and the fees of the last one (`attach_order`), for which `amount_for` reserves.
+Beyond are the fees of swapping more than COINS_MAX coins of ours, and those of each order whose time was over before
+the mint had locked its coins. What comes back after that is credited once.
 """
 
 from collections.abc import Awaitable
@@ -17,16 +20,18 @@ from typing import Final
 import structlog
 
 from dvm import Post
-from dvm.queries_guarantees import cost_of, cost_of_order, is_at_rest
+from dvm.queries_guarantees import is_at_rest
 from relay_bridge.tasks import Tasks
 from store import Transaction
 from tradepost.facade.callers.callers import Caller, Callers
+from tradepost.facade.callers.queries_callers import has_paid
 from tradepost.facade.money import queries_till as queries
-from tradepost.facade.money.deposits import Deposits
+from tradepost.facade.money.deposits import Deposits, NoMint
 from tradepost.facade.money.purses import Balance, BalanceTooLow, balance_of, hold, move
 from tradepost.facade.money.queries_till import HEARING, CallerJob
 from tradepost.facade.money.withdrawals import Payouts
 from tradepost.facade.web.problems import Refusal, TooManyRequests
+from tradepost.reserving import with_fees
 from tradepost.settings import Settings
 from wallet.ledger import CALLERS, Cause
 
@@ -35,7 +40,9 @@ LOOK_SECONDS: Final = 2.0  # for deposits that arrived, and payouts that ended
 SETTLE_SECONDS: Final = 60  # for jobs whose orders come to rest after their guarantee, and for late refunds
 CLOCK_SECONDS: Final = 3600  # by how much a clock that was put right may have been wrong
 OPEN_JOBS_MAX: Final = 100  # of one caller: agents see one customer behind all of them, and could not be fair
-COINS_MAX: Final = 20  # that a payment for a job consists of
+STRANGERS_JOBS_MAX: Final = (
+    200  # of all who never brought sats, for each time they ask they may be somebody else
+)
 
 __all__ = ["Balance", "BalanceTooLow", "BudgetExceeded", "Till"]
 
@@ -60,11 +67,6 @@ class Till:
         self.deposits = Deposits(post, settings, callers)
         self.payouts = Payouts(post, settings, callers)
 
-    @property
-    def custodial(self) -> str:
-        """What whoever sees a balance must know: who holds the sats, how many at most, how to take them away."""
-        return self.deposits.custodial
-
     async def start(self) -> None:
         """Credit, pay out and charge what is due, from now on."""
         self._tasks.start(self._go_on(), "till")
@@ -78,14 +80,12 @@ class Till:
         return await balance_of(self._post.db, caller_id)
 
     async def amount_for(self, price_sat: int) -> int:
-        """What a job of that price reserves: the fees of locking its coins and of redeeming them come on top.
-
-        Raises `UnknownMint` if the post has no mint, `MintUnavailable`.
-        """
+        """What a job of that price reserves, fees included; no mint is asked. Raises `NoMint`, `MintUnavailable`."""
         if price_sat == 0:
             return 0
-        mint = await self.deposits.mint(price_sat)
-        return price_sat + 2 * await self._post.wallet.least_fee(mint, (1 << COINS_MAX) - 1)
+        if not self._post.wallet.mints:
+            raise NoMint
+        return await with_fees(self._post.wallet, price_sat)
 
     # Jobs -------------------------------------------------------------------------------------------------------------
 
@@ -97,15 +97,27 @@ class Till:
         """
         if await queries.job(tx, job_id) is not None:
             return
-        if await queries.open_jobs(tx, caller.id) >= OPEN_JOBS_MAX:
-            raise TooManyRequests(
-                f"{OPEN_JOBS_MAX} jobs of yours are under way: wait until one has ended", retry_after=10
-            )
+        if not job_id.startswith(HEARING):
+            await self._check_room(tx, caller, sat)
         now = self._post.clock.now()
         await self._callers.ensure(tx, caller)
         await self._check_budget(tx, caller.key, sat, now)
         await hold(tx, caller.id, sat, name=f"reserve:{job_id}", now=now, job_id=job_id)
         await queries.insert_job(tx, CallerJob(job_id, caller.id, caller.key, wish, sat, None, now))
+
+    async def _check_room(self, tx: Transaction, caller: Caller, sat: int) -> None:
+        if await queries.open_jobs(tx, caller.id) >= OPEN_JOBS_MAX:
+            raise TooManyRequests(
+                f"{OPEN_JOBS_MAX} jobs of yours are under way: wait until one has ended", retry_after=10
+            )
+        if sat or await has_paid(tx, caller.id):
+            return
+        if await queries.open_jobs_of_strangers(tx) >= STRANGERS_JOBS_MAX:
+            raise TooManyRequests(
+                f"{STRANGERS_JOBS_MAX} free jobs of callers who never brought sats are under way: try again, or bring "
+                "some: POST /v1/balance/invoices",
+                retry_after=10,
+            )
 
     async def _check_budget(self, tx: Transaction, key: str, sat: int, now: int) -> None:
         budget = await queries.budget(tx, key)
@@ -138,17 +150,17 @@ class Till:
             row = await queries.job(tx, job_id)
             if row is None or row.cost_sat is not None or not await is_at_rest(tx, job_id):
                 return row
-            return await self._charge(tx, row, await cost_of(tx, job_id))
+            return await self._charge(tx, row)
 
     async def settle_all(self) -> None:
         """Charge all that is at rest, and credit what came back for what was charged before."""
         for job_id in await queries.jobs_at_rest(self._post.db):
             await self._try(self.settle(job_id), job_id)
-        for hearing_id, fee_order in await queries.hearings_at_rest(self._post.db):
-            await self._try(self._settle_hearing(hearing_id, fee_order), hearing_id)
+        for hearing_id in await queries.hearings_at_rest(self._post.db):
+            await self._try(self._settle_hearing(hearing_id), hearing_id)
         now = self._post.clock.now()
-        refunds = await queries.refunded_orders(self._post.db, since=self._refunds_since)
-        if all([await self._try(self._credit(order_id, job_id), job_id) for order_id, job_id in refunds]):
+        refunded = await queries.jobs_with_money_back(self._post.db, since=self._refunds_since)
+        if all([await self._try(self._credit(job_id), job_id) for job_id in refunded]):
             self._refunds_since = now - CLOCK_SECONDS
 
     @staticmethod
@@ -160,14 +172,15 @@ class Till:
             return False
         return True
 
-    async def _settle_hearing(self, hearing_id: str, order_id: str | None) -> None:
+    async def _settle_hearing(self, hearing_id: str) -> None:
         async with self._post.db.transaction() as tx:
             row = await queries.job(tx, hearing_id)
             if row is not None and row.cost_sat is None:
-                await self._charge(tx, row, await cost_of_order(tx, order_id) if order_id else 0)
+                await self._charge(tx, row)
 
-    async def _charge(self, tx: Transaction, row: CallerJob, spent_sat: int) -> CallerJob:
+    async def _charge(self, tx: Transaction, row: CallerJob) -> CallerJob:
         """Post what it cost, at most what was reserved, and give the rest back."""
+        spent_sat = await queries.cost(tx, row.id)
         cost_sat = min(row.reserved_sat, max(0, spent_sat))
         await move(
             tx, row.caller, f"charge:{row.id}", Cause.CHARGE, now=self._post.clock.now(), counter=CALLERS,
@@ -178,19 +191,22 @@ class Till:
             log.warning("job_cost_more", job=row.id, beyond_sat=spent_sat - row.reserved_sat)
         return replace(row, cost_sat=cost_sat)
 
-    async def _credit(self, order_id: str, job_id: str) -> None:
-        """Give back what a job was charged and does not cost after all: decided by the amounts, so once."""
+    async def _credit(self, job_id: str) -> None:
+        """Give back what a job was charged and does not cost after all: decided by the amounts, so once.
+
+        What a job costs only falls, so that no two postings of this are called the same.
+        """
         async with self._post.db.transaction() as tx:
             row = await queries.job(tx, job_id)
             if row is None or row.cost_sat is None:
                 return
-            cost_sat = min(row.cost_sat, max(0, await cost_of(tx, job_id)))
+            cost_sat = min(row.cost_sat, max(0, await queries.cost(tx, job_id)))
             back_sat = row.cost_sat - cost_sat
             if back_sat == 0:
                 return
             await move(
-                tx, row.caller, f"back:{order_id}", Cause.CREDIT, now=self._post.clock.now(), free_sat=back_sat,
-                counter=CALLERS, job_id=job_id,
+                tx, row.caller, f"back:{job_id}:{cost_sat}", Cause.CREDIT, now=self._post.clock.now(),
+                free_sat=back_sat, counter=CALLERS, job_id=job_id,
             )  # fmt: skip
             await queries.set_cost(tx, job_id, cost_sat)
         log.info("job_refunded_late", job=job_id, back_sat=back_sat)
@@ -204,6 +220,7 @@ class Till:
                 await self.payouts.look()
                 if self._settle_at <= self._post.clock.now():
                     await self.settle_all()
+                    await self.deposits.forget()
                     self._settle_at = self._post.clock.now() + SETTLE_SECONDS
             except Exception:  # a full disk, say; the next round tries again
                 log.exception("till_failed")

@@ -40,6 +40,7 @@ LNURL: Final = "lnurl"
 PROMISE_SECONDS: Final = 3600  # that an LNURL to withdraw is good for
 ASKS_MAX: Final = 4  # until an amount and its fees fit into a balance
 _INVOICE: Final = ("lnbc", "lntb")
+_PURPOSE: Final = "a caller's withdrawal"
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +50,12 @@ class TooFewCoins(Refusal):
 
     status = 503
     action = Action.RETRY_AFTER
+
+    def __init__(self) -> None:  # how many there are is nobody's business
+        super().__init__(
+            "this post has not so many coins at one mint at this moment; take less, or try again later",
+            retry_after=60,
+        )
 
 
 @dataclass(frozen=True)
@@ -147,10 +154,13 @@ class Payouts:
             raise BalanceTooLow(wish.amount_sat, balance)
         if balance.balance_sat == 0:
             raise BalanceTooLow(1, balance)
-        if wish.way == LNURL:
-            await self._promise(caller, wish, payout_id, balance)
-            return
-        planned = await self._plan(wish, f"caller-payout:{payout_id}", balance)
+        try:
+            if wish.way == LNURL:
+                await self._promise(caller, wish, payout_id, balance)
+                return
+            planned = await self._plan(wish, f"caller-payout:{payout_id}", balance)
+        except InsufficientFunds:
+            raise TooFewCoins from None
         try:
             async with self._post.db.transaction() as tx:
                 await self._write(tx, caller, wish, payout_id, planned)
@@ -159,28 +169,18 @@ class Payouts:
             raise
 
     async def _plan(self, wish: Wish, op_id: str, balance: Balance) -> _Planned:
-        try:
-            if wish.way == ECASH:
-                return await self._fit(wish.amount_sat, balance, lambda sat: self._plan_token(sat, op_id))
-            to = wish.to.strip().lower().removeprefix("lightning:")
-            if to.startswith(_INVOICE):
-                sat = parse_invoice(to).amount_sat
-                if wish.amount_sat not in (None, sat):
-                    raise NotValid(
-                        f"the invoice is over {sat} sat, not {wish.amount_sat}; leave amount_sat out"
-                    )
-                return await self._fit(sat, balance, lambda _: self._plan_invoice(to, op_id))
-            most_sat = wish.amount_sat or payable_sat(balance.balance_sat)
-            fit = await self._fit(
-                wish.amount_sat, balance, lambda sat: self._plan_address(wish.to, min(sat, most_sat), op_id)
-            )
-        except InsufficientFunds as error:
-            raise TooFewCoins(
-                f"this post can pay out at most {error.available_sat} sat at once at this moment; take less, or try "
-                "again later",
-                retry_after=60,
-            ) from None
-        return fit
+        if wish.way == ECASH:
+            return await self._fit(wish.amount_sat, balance, lambda sat: self._plan_token(sat, op_id))
+        to = wish.to.strip().lower().removeprefix("lightning:")
+        if to.startswith(_INVOICE):
+            sat = parse_invoice(to).amount_sat
+            if wish.amount_sat not in (None, sat):
+                raise NotValid(f"the invoice is over {sat} sat, not {wish.amount_sat}; leave amount_sat out")
+            return await self._fit(sat, balance, lambda _: self._plan_invoice(to, op_id))
+        most_sat = wish.amount_sat or payable_sat(balance.balance_sat)
+        return await self._fit(
+            wish.amount_sat, balance, lambda sat: self._plan_address(wish.to, min(sat, most_sat), op_id)
+        )
 
     async def _fit(
         self, amount_sat: int | None, balance: Balance, plan: Callable[[int], Awaitable[_Planned]]
@@ -190,6 +190,8 @@ class Payouts:
         Raises `BalanceTooLow`.
         """
         sat = held_sat = amount_sat or balance.balance_sat
+        if sat > balance.balance_sat:  # asking would tell what coins the post has
+            raise BalanceTooLow(sat, balance)
         for _ in range(ASKS_MAX):
             try:
                 planned = await plan(sat)
@@ -210,14 +212,14 @@ class Payouts:
         raise BalanceTooLow(held_sat, balance)
 
     async def _plan_token(self, sat: int, op_id: str) -> _Planned:
-        plan = await self._post.wallet.plan_send(
-            await self._mint(), sat, op_id=op_id, purpose="a caller's withdrawal"
+        plan = await self._at_a_mint(
+            lambda mint: self._post.wallet.plan_send(mint, sat, op_id=op_id, purpose=_PURPOSE)
         )
         return _Planned(plan, plan.send_sat + plan.fee_sat)
 
     async def _plan_invoice(self, bolt11: str, op_id: str) -> _Planned:
-        plan = await self._post.wallet.plan_pay(
-            await self._mint(), bolt11, op_id=op_id, purpose="a caller's withdrawal"
+        plan = await self._at_a_mint(
+            lambda mint: self._post.wallet.plan_pay(mint, bolt11, op_id=op_id, purpose=_PURPOSE)
         )
         return _Planned(plan, plan.send_sat + plan.reserve_sat + plan.fee_sat, bolt11)
 
@@ -227,12 +229,21 @@ class Payouts:
         payable = await self._lnurl.resolve(to, 1000 * sat)
         return await self._plan_invoice(payable.bolt11.lower(), op_id)
 
-    async def _mint(self) -> str:
-        """Where most of our coins are."""
+    async def _at_a_mint(self, plan: Callable[[str], Awaitable[Plan]]) -> Plan:
+        """A plan at the mint where most of our coins are, or while that is away, at the next one."""
+        for mint in await self._mints():
+            try:
+                return await plan(mint)
+            except MintUnavailable as error:
+                away = error
+        raise away
+
+    async def _mints(self) -> list[str]:
+        """Where our coins are, first where most of them are. Raises `InsufficientFunds` if there are none."""
         sats = await self._post.wallet.balance()
         if not sats:
             raise InsufficientFunds(needed_sat=1, available_sat=0)
-        return max(sats, key=lambda mint: sats[mint])
+        return sorted(sats, key=lambda mint: sats[mint], reverse=True)
 
     async def _write(
         self, tx: Transaction, caller: Caller, wish: Wish, payout_id: str, planned: _Planned
@@ -257,7 +268,7 @@ class Payouts:
         owed_sat = balance.balance_sat if wish.amount_sat is None else _owed_for(wish.amount_sat)
         if payable_sat(owed_sat) < 1:
             raise NotValid("so few sats do not pay for a Lightning payment; take them as ecash")
-        mint, now = await self._mint(), self._post.clock.now()
+        (mint, *_), now = await self._mints(), self._post.clock.now()
         async with self._post.db.transaction() as tx:
             await self._debit(tx, caller, payout_id, owed_sat)
             about = "your balance at this post"

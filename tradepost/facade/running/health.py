@@ -160,6 +160,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         about="Is the process alive\n\nFor whoever restarts it.",
         handler=live,
         answer=Alive,
+        counted=False,
         group="Health",
     ),
     Operation(
@@ -169,6 +170,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         about="Can the desk do its work\n\nFor whoever sends callers here: 503 names the parts that are missing.",
         handler=ready,
         answer=Ready,
+        counted=False,
         problems=("not_ready",),
         group="Health",
     ),

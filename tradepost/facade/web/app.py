@@ -3,51 +3,64 @@
 Whatever goes wrong is told in the shape of `problems.Problem`, and what nobody foresaw in its simplest words.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 import msgspec
-import structlog
 from aiohttp import web
 
 from tradepost.facade.callers.doors import authenticate
 from tradepost.facade.desk import Desk
 from tradepost.facade.web.access import Access
-from tradepost.facade.web.operations import JSON, Call, Nothing, Operation, Who
-from tradepost.facade.web.problems import NotValid, Unauthorized, problem_response
+from tradepost.facade.web.headers import OPEN_HEADERS, PREFLIGHT_HEADERS, json_response
+from tradepost.facade.web.operations import EVENT_STREAM, X_CASHU, Call, Nothing, Operation, Who
+from tradepost.facade.web.problems import NotValid, Unauthorized, problem_response, wallet_response
 
 BODY_BYTES_MAX: Final = 131_072
-#: Anybody may read from any page: no cookie or other credential goes along that a script did not put there itself.
-OPEN_HEADERS: Final = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": "X-Cashu, X-Reason, X-Request-Id, Retry-After, Location",
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
-PREFLIGHT_HEADERS: Final = {
-    **OPEN_HEADERS,
-    "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE, OPTIONS",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Content-Digest, Idempotency-Key, Last-Event-ID, "
-    "Signature, Signature-Input, X-Cashu",
-    "Access-Control-Max-Age": "86400",
-}
 
-log = structlog.get_logger(__name__)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def make_app() -> web.Application:
-    """A server without routes, whose errors have the shape of `Problem`."""
-    return web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[_tell_problems])
+    """A server without routes, for `listening`, by which its errors have the shape of `Problem`."""
+    return web.Application(client_max_size=BODY_BYTES_MAX)
+
+
+@dataclass(frozen=True)
+class Route:
+    """Something else that the desk's server answers; `name` is for its log and metrics."""
+
+    name: str
+    method: str
+    path: str
+    handler: Handler
 
 
 def add_operations(app: web.Application, desk: Desk, operations: Sequence[Operation]) -> None:
     """Route every operation, and what browsers ask before them."""
-    for operation in operations:
-        app.router.add_route(operation.method, operation.path, partial(_answer, desk, operation))
-    for path in dict.fromkeys(operation.path for operation in operations):
+    for one in operations:
+        has_head = one.media != EVENT_STREAM
+        _add(app, one.method, one.path, partial(_answer, desk, one), has_head=has_head)
+    _add_preflights(app, (one.path for one in operations))
+
+
+def add_routes(app: web.Application, desk: Desk, routes: Sequence[Route]) -> None:
+    """Route what has its own way to count and to tell errors."""
+    for one in routes:
+        _add(app, one.method, one.path, partial(_pass_on, desk, one))
+    _add_preflights(app, (one.path for one in routes))
+
+
+def _add(app: web.Application, method: str, path: str, handler: Handler, *, has_head: bool = True) -> None:
+    app.router.add_route(method, path, handler)
+    if method == "GET" and has_head:
+        app.router.add_route("HEAD", path, handler)
+
+
+def _add_preflights(app: web.Application, paths: Iterable[str]) -> None:
+    for path in dict.fromkeys(paths):
         app.router.add_route("OPTIONS", path, _preflight)
 
 
@@ -56,11 +69,18 @@ async def _preflight(_request: web.Request) -> web.Response:
 
 
 async def _answer(desk: Desk, operation: Operation, request: web.Request) -> web.StreamResponse:
-    access = Access(operation)
+    access = Access(operation.name)
     try:
         response = await _do(desk, operation, request, access)
     except Exception as error:  # noqa: BLE001 - all are told, and logged there if nobody foresaw them
-        response = _told(error)
+        response = wallet_response(error) if operation.for_wallets else problem_response(error)
+    access.answered(desk, request, response)
+    return response
+
+
+async def _pass_on(desk: Desk, route: Route, request: web.Request) -> web.StreamResponse:
+    access = Access(route.name)
+    response = await route.handler(request)
     access.answered(desk, request, response)
     return response
 
@@ -70,10 +90,14 @@ async def _do(desk: Desk, operation: Operation, request: web.Request, access: Ac
     try:
         caller = await authenticate(desk, request, raw)
     except Unauthorized:
-        await desk.limits.count(None, request)  # guessing has its limits too
-        raise
+        if operation.who is not Who.WHOEVER:
+            desk.limits.count(None, request)  # guessing has its limits too
+            raise
+        caller = None
     access.is_by(caller)
-    await desk.limits.count(caller, request, costly=operation.costly)
+    if operation.counted:
+        brings_sats = operation.who is Who.PAYER and X_CASHU in request.headers
+        desk.limits.count(caller, request, costly=operation.costly, brings_sats=brings_sats)
     if caller is None and operation.who in (Who.CALLER, Who.OPERATOR):
         raise Unauthorized("this needs credentials: sign the request, or send a token; see /docs")
     desk.callers.check_may(caller, operator=operation.who is Who.OPERATOR)
@@ -85,17 +109,15 @@ async def _do(desk: Desk, operation: Operation, request: web.Request, access: Ac
                 {name: told for name, told in OPEN_HEADERS.items() if name not in answer.headers}
             )
         return answer
-    return web.Response(
-        body=msgspec.json.encode(answer), status=operation.status, content_type=JSON, headers=OPEN_HEADERS
-    )
+    return json_response(answer, operation.status)
 
 
 def _query(operation: Operation, request: web.Request) -> Any:
     if not request.query_string and operation.query is Nothing:
         return Nothing()
     try:
-        given = dict(request.query)
-        if len(given) < len(request.query):
+        given = {name: ",".join(dict.fromkeys(request.query.getall(name))) for name in request.query}
+        if len(given) < len(request.query) and not operation.lenient:
             raise NotValid("a parameter of the query is given twice")
         return msgspec.convert(given, operation.query, strict=False)
     except msgspec.ValidationError as error:
@@ -111,20 +133,3 @@ def _body(operation: Operation, raw: bytes) -> Any:
         raise NotValid(f"the body: {str(error)[:200]}") from None
     except RecursionError:
         raise NotValid("the body: it is nested too deeply") from None
-
-
-@web.middleware
-async def _tell_problems(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """What reaches no operation: unknown paths, wrong methods."""
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        return _told(error)
-
-
-def _told(error: Exception) -> web.Response:
-    response = problem_response(error)
-    response.headers.update(OPEN_HEADERS)
-    return response

@@ -9,11 +9,18 @@ import msgspec
 
 from store import CodedError
 from tradepost.facade.web.app import BODY_BYTES_MAX
-from tradepost.facade.web.operations import IDEMPOTENCY_KEY, JSON, KEY_CHARS_MAX, Nothing, Operation, Who
+from tradepost.facade.web.headers import JSON
+from tradepost.facade.web.operations import (
+    EVENT_STREAM,
+    IDEMPOTENCY_KEY,
+    KEY_CHARS_MAX,
+    Nothing,
+    Operation,
+    Who,
+)
 from tradepost.facade.web.problems import Problem, status_of
 
 VERSION: Final = "3.1.0"
-EVENT_STREAM: Final = "text/event-stream"
 _REF: Final = "#/components/schemas/{name}"
 _ABOUT: Final = """\
 Hire agents over HTTP: the jobs, escrows and receipts are those of Nostr (NIP-90), ecash (Cashu) pays for them.
@@ -47,17 +54,32 @@ SECURITY: Final[Mapping[str, dict[str, str]]] = {
     },
 }
 #: Problems of every operation, besides those that it names itself.
-_ALWAYS: Final = ("not_valid", "unauthorized", "too_many_requests", "request_entity_too_large", "internal")
+_ALWAYS: Final = (
+    "not_valid", "unauthorized", "method_not_allowed", "request_timeout", "request_entity_too_large",
+    "unsupported_media_type", "too_many_requests", "internal",
+)  # fmt: skip
 _OTHER_STATUSES: Final = {
     "internal": (500, "Something that nobody foresaw; the operator finds the reason in the log."),
+    "method_not_allowed": (405, "Another method than the path takes."),
+    "request_timeout": (408, "The body did not come in time."),
     "request_entity_too_large": (413, f"The body has more than {BODY_BYTES_MAX} bytes."),
 }
 _HEADERS: Final[Mapping[str, dict[str, Any]]] = {
     "Retry-After": {"description": "Seconds after which the same may work.", "schema": {"type": "integer"}},
+    "Allow": {"description": "The methods that the path takes.", "schema": {"type": "string"}},
+    "RateLimit": {
+        "description": "The limit, what is left of it, and for how long.",
+        "schema": {"type": "string"},
+    },
+    "RateLimit-Policy": {
+        "description": "The limit, and within how many seconds.",
+        "schema": {"type": "string"},
+    },
     "WWW-Authenticate": {"description": "The schemes of Authorization.", "schema": {"type": "string"}},
     "Accept-Signature": {"description": "What to sign instead (RFC 9421).", "schema": {"type": "string"}},
+    "Location": {"description": "Where it is, without the host.", "schema": {"type": "string"}},
     "X-Cashu": {
-        "description": "How much to pay: a NUT-18 payment request, `creqA…` (NUT-24).",
+        "description": "With 402, how much to pay: a NUT-18 payment request, `creqA…` (NUT-24). Else your change.",
         "schema": {"type": "string"},
     },
     "X-Reason": {"description": "Why the token was not taken.", "schema": {"type": "string"}},
@@ -67,7 +89,8 @@ _HEADERS_OF: Final[Mapping[str | int, tuple[str, ...]]] = {
     "payment_required": ("X-Cashu",),
     "bad_token": ("X-Reason",),
     401: ("WWW-Authenticate", "Accept-Signature"),
-    429: ("Retry-After",),
+    405: ("Allow",),
+    429: ("Retry-After", "RateLimit", "RateLimit-Policy"),
     503: ("Retry-After",),
 }
 
@@ -173,7 +196,12 @@ def _headers(operation: Operation) -> list[dict[str, Any]]:
             (
                 IDEMPOTENCY_KEY,
                 "Any text, new for each new request: sent again, the same request is done once.",
-                {"type": "string", "minLength": 1, "maxLength": KEY_CHARS_MAX, "pattern": "^[!-~]+$"},
+                {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": KEY_CHARS_MAX,
+                    "pattern": "^[!-~]([ -~]*[!-~])?$",
+                },
             )
         )
     if operation.who is Who.PAYER:
@@ -203,14 +231,17 @@ def _answers(operation: Operation, of: Mapping[Any, Any]) -> dict[str, Any]:
         schema: Any = {"type": "string"}
     else:
         schema = {"type": "object"} if operation.answer is Nothing else of[operation.answer]
-    content = {operation.media: {"schema": schema}}
+    answer = {
+        "headers": {name: _HEADERS[name] for name in operation.headers},
+        "content": {operation.media: {"schema": schema}},
+    }
     told: dict[str, Any] = {
-        str(operation.status): {"description": HTTPStatus(operation.status).phrase, "content": content}
+        str(operation.status): {"description": HTTPStatus(operation.status).phrase, **answer}
     }
     if operation.media == EVENT_STREAM:
         told["204"] = {"description": "All was told already: do not come back."}
     if operation.once and operation.status == 201:
-        told["200"] = {"description": "The same request made this before.", "content": content}
+        told["200"] = {"description": "The same request made this before.", **answer}
     return dict(sorted(told.items()))
 
 

@@ -13,9 +13,11 @@ from aiohttp import web
 
 from tradepost.facade.callers.callers import Caller
 from tradepost.facade.desk import Desk
+from tradepost.facade.web.headers import JSON
 from tradepost.facade.web.problems import NotValid
 
-JSON: Final = "application/json"
+EVENT_STREAM: Final = "text/event-stream"
+X_CASHU: Final = "X-Cashu"
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 KEY_CHARS_MAX: Final = 128
 
@@ -24,6 +26,9 @@ class Who(Enum):
     """Who may call."""
 
     ANYBODY = "anybody"
+    WHOEVER = (
+        "whoever"  # anybody: credentials that are good no more count as none, since here one gets new ones
+    )
     PAYER = "payer"  # anybody: who is unknown here, and pays, is given a ticket
     CALLER = "caller"  # somebody with credentials
     OPERATOR = "operator"  # whose key the configuration names
@@ -58,6 +63,11 @@ class Call:
             return key
         raise NotValid(f"an {IDEMPOTENCY_KEY} is 1 to {KEY_CHARS_MAX} printable characters of ASCII")
 
+    @property
+    def client(self) -> str:
+        """Whose request it is, as far as an address can say."""
+        return self.desk.limits.client_of(self.request)
+
     def part(self, name: str) -> str:
         """A part of the path."""
         return self.request.match_info[name]
@@ -87,7 +97,11 @@ class Operation:
     media: str = JSON
     who: Who = Who.ANYBODY
     costly: bool = False
+    counted: bool = True  # against the limits
+    for_wallets: bool = False  # errors are told as LNURL wallets expect them
     once: bool = False  # takes an Idempotency-Key
+    lenient: bool = False  # what its query has twice comes once, or if it differs joined by commas
     problems: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()  # that its answers may have
     parts: tuple[tuple[str, str], ...] = ()  # of the path: name, what it is
     group: str = ""  # under what heading it is told

@@ -11,9 +11,11 @@ import msgspec
 import segno
 from aiohttp import web
 
+from tradepost.facade.web.headers import OPEN_HEADERS
 from tradepost.facade.web.operations import Call, Operation
+from tradepost.facade.web.problems import NotValid
 
-TEXT_CHARS_MAX: Final = 1200  # a long invoice with room; larger codes no camera reads
+TEXT_BYTES_MAX: Final = 1200  # a long invoice with room; larger codes no camera reads
 _FILES: Final = Path(__file__).parent / "static"
 _TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 #: Nothing from elsewhere, nothing inline, and no text that becomes markup: the browser itself sees to it.
@@ -26,6 +28,7 @@ PAGE_HEADERS: Final = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
+    "Server": OPEN_HEADERS["Server"],
     "Cache-Control": "no-cache",  # asked for again each time, and sent again only if it changed
 }
 
@@ -33,11 +36,13 @@ PAGE_HEADERS: Final = {
 class Drawing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `draw_qr` takes: an invoice, an LNURL, a token, an address."""
 
-    text: Annotated[str, msgspec.Meta(min_length=1, max_length=TEXT_CHARS_MAX)]
+    text: Annotated[str, msgspec.Meta(min_length=1, max_length=TEXT_BYTES_MAX)]
 
 
 async def draw_qr(call: Call) -> web.Response:
     """A QR code as SVG. The text comes in the body, so that no secret is part of an address."""
+    if len(call.body.text.encode()) > TEXT_BYTES_MAX:
+        raise NotValid(f"a code holds {TEXT_BYTES_MAX} bytes of UTF-8 at most")
     svg = await asyncio.to_thread(_svg, call.body.text)
     return web.Response(body=svg, content_type="image/svg+xml")
 

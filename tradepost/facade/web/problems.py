@@ -11,6 +11,7 @@ from identity import IdentityError, SignerUnavailable
 from relay_bridge.errors import InvalidRelayUrl, PrivateAddress, RelayBridgeError
 from store import CodedError
 from tradepost.errors import TradepostError
+from tradepost.facade.web.headers import json_response
 from wallet import MintUnavailable, WalletError
 from wallet.errors import (
     Action,
@@ -47,7 +48,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=False):
     """An error. `code` never changes, `message` is for people and says what to do next, `action` for programs.
 
     `retry_after`: seconds, if the same may work then. `money`: where the caller's sats are now, if any were touched.
-    `payment`: how to pay, of `payment_required` alone.
+    `payment`: how to pay, of `payment_required`; of others the `ticket` alone that sats were brought for.
     """
 
     code: str
@@ -127,6 +128,12 @@ class PaymentRequired(Refusal):
         self.payment = payment
 
 
+class UnsupportedMediaType(Refusal):
+    """The body comes compressed, or in another way that nobody undoes here."""
+
+    status = 415
+
+
 class TooManyRequests(Refusal):
     """More than the limits of a caller's tier."""
 
@@ -145,9 +152,12 @@ def problem_response(error: Exception) -> web.Response:
         headers["Accept-Signature"] = ACCEPT_SIGNATURE
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
-    return web.Response(
-        body=msgspec.json.encode(problem), status=status, content_type="application/json", headers=headers
-    )
+    return json_response(problem, status, headers)
+
+
+def wallet_response(error: Exception) -> web.Response:
+    """The same for Lightning wallets, which read errors with status 200 (LUD-01)."""
+    return json_response({"status": "ERROR", "reason": problem_of(error)[1].message})
 
 
 def problem_of(error: Exception) -> tuple[int, Problem]:

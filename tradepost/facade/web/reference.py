@@ -7,8 +7,9 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from tradepost.facade.web.headers import JSON
 from tradepost.facade.web.openapi import make_document
-from tradepost.facade.web.operations import JSON, Call, Operation
+from tradepost.facade.web.operations import Call, Operation
 from tradepost.facade.web.reference_page import PAGE_POLICY, render
 from tradepost.release import release
 

@@ -1,7 +1,8 @@
 """Listening for callers, and what one connection may take of us.
 
 aiohttp bounds lines and header fields, and how long a connection may idle. Here is the rest: how many connections there
-are, in all and of one address, how long the head of a request may take, and how long its body (slow loris).
+are, in all and of one address (behind a proxy: how many requests of one are under way), how long the head of a request
+may take, and how long its body (slow loris). What never comes to a handler is told in the shape of `Problem` too.
 """
 
 import asyncio
@@ -12,18 +13,20 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from tradepost.facade.web.addresses import client_of
+from tradepost.facade.web.addresses import client_of, client_of_request
+from tradepost.facade.web.problems import NotValid, TooManyRequests, UnsupportedMediaType, problem_response
 from tradepost.settings import Settings
 
 LINE_BYTES_MAX: Final = 8190
 HEADERS_MAX: Final = 64  # of that length each
 STOP_SECONDS_MAX: Final = 5.0
 LINGER_SECONDS: Final = 0.5  # for what a client still sends when it has its answer
+PROBES: Final = "/health/"  # they get through whatever else is asked
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
@@ -37,10 +40,15 @@ server_log.addFilter(_is_ours)
 
 @dataclass(frozen=True)
 class SocketLimits:
-    """What connections may take. `each_max` None: they all come from a proxy, which has to tell clients apart."""
+    """What connections may take.
+
+    `each_max`: connections of one address. With `behind_proxy` all are the proxy's, and it is how many requests of one
+    client may be under way, in the words of that proxy.
+    """
 
     connections_max: int = 1000
-    each_max: int | None = 100
+    each_max: int = 100
+    behind_proxy: bool = False
     head_seconds_max: float = 10.0  # from the first byte of a request, or from the begin of the connection
     body_seconds_max: float = 20.0
     idle_seconds_max: float = 75.0  # longer than what proxies keep, so that they end a connection and not we
@@ -48,12 +56,22 @@ class SocketLimits:
 
 
 def socket_limits(settings: Settings) -> SocketLimits:
-    """The limits of a configuration, and never so many connections that files of ours find no descriptor."""
+    """The limits of a configuration.
+
+    Never so many connections that files of ours find no descriptor, and never more than half of them for one client.
+    """
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    connections_max = min(settings.gateway_connections_max, descriptors // 2)
     return SocketLimits(
-        connections_max=min(settings.gateway_connections_max, descriptors // 2),
-        each_max=None if settings.gateway_behind_proxy else settings.gateway_connections_each_max,
+        connections_max=connections_max,
+        each_max=min(settings.gateway_connections_each_max, max(1, connections_max // 2)),
+        behind_proxy=settings.gateway_behind_proxy,
     )
+
+
+def gone(request: web.Request) -> asyncio.Future[None]:
+    """Done once the connection of a request has ended, which came by `listening`."""
+    return cast(_Answering, request.protocol).gone
 
 
 class Connections:
@@ -66,6 +84,7 @@ class Connections:
         self.on_refused = on_refused
         self._open: dict[asyncio.BaseProtocol, _Guard] = {}  # by the protocol that a request names
         self._clients: Counter[str] = Counter()
+        self._under_way: Counter[str] = Counter()  # requests behind a proxy, by client
 
     @property
     def count(self) -> int:
@@ -76,8 +95,8 @@ class Connections:
         """Why there can be no other connection of that client; "" if there can."""
         if len(self._open) >= self.limits.connections_max:
             return "too_many"
-        each_max = self.limits.each_max
-        return "too_many_of_one" if each_max is not None and self._clients[client] >= each_max else ""
+        is_one_of_many = not self.limits.behind_proxy and self._clients[client] >= self.limits.each_max
+        return "too_many_of_one" if is_one_of_many else ""
 
     def add(self, guard: "_Guard") -> None:
         """One has begun."""
@@ -97,27 +116,95 @@ class Connections:
     ) -> web.StreamResponse:
         """A middleware: the head has come; let the body come in time, before anybody works on it.
 
-        Raises `HTTPRequestTimeout`, and `HTTPRequestEntityTooLarge` for more than the application's `client_max_size`.
+        Raises `HTTPRequestTimeout`, `HTTPRequestEntityTooLarge` for more than the application's `client_max_size`,
+        `NotValid` for a body that is none, `UnsupportedMediaType` for one that is compressed, and `TooManyRequests`.
         """
         guard = self._open.get(request.protocol)
         if guard is None:  # it has ended meanwhile
             return await handler(request)
         guard.begin_work()
+        client = self._admit(request) if self.limits.behind_proxy else None
         try:
             if request.can_read_body:
                 await self._read(request)
             return await handler(request)
         finally:
             guard.end_work()
+            if client is not None:
+                self._under_way[client] -= 1
+                if not self._under_way[client]:
+                    del self._under_way[client]
+
+    def _admit(self, request: web.Request) -> str | None:
+        """Count a request that came through a proxy: returns for whom, None for a probe."""
+        if request.path.startswith(PROBES):
+            return None
+        client = client_of_request(request, behind_proxy=True)
+        if self._under_way[client] >= self.limits.each_max:
+            self.on_refused("too_many_of_one")
+            raise TooManyRequests(
+                f"{self.limits.each_max} requests of yours are under way: wait for one of them, or close a stream",
+                retry_after=1,
+            )
+        self._under_way[client] += 1
+        return client
 
     async def _read(self, request: web.Request) -> None:
         """The request keeps what was read."""
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise UnsupportedMediaType(
+                "send the body as it is, without Content-Encoding: nothing is unpacked here"
+            )
         try:
             async with asyncio.timeout(self.limits.body_seconds_max):
                 await request.read()
         except TimeoutError:
             self.on_refused("slow_body")
             raise web.HTTPRequestTimeout from None
+        except web.RequestPayloadError:
+            raise NotValid("the body is not in the pieces that it says (Transfer-Encoding)") from None
+
+
+class _Answering(web.RequestHandler):
+    """aiohttp's side of one connection, which tells as a `Problem` what no handler told."""
+
+    def __init__(self, server: web.Server, **options: Any) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(server, loop=loop, **options)
+        self.gone: asyncio.Future[None] = loop.create_future()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self.gone.set_result(None)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,  # noqa: ARG002 - aiohttp's, as the last one is; the error says it
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002
+    ) -> web.StreamResponse:
+        """The answer to a head that cannot be read, without a word of it, and to what a handler raised."""
+        if isinstance(exc, ConnectionError):  # who asked is gone
+            raise exc
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun, so no other can be given") from exc
+        if isinstance(exc, HttpProcessingError):
+            exc = NotValid(
+                f"the head of this request is not HTTP, or too large: a line may have {LINE_BYTES_MAX} bytes, and "
+                f"{HEADERS_MAX} headers may come; a token that is longer goes into the body of POST /v1/balance/tokens"
+            )
+        response = problem_response(exc if isinstance(exc, Exception) else TimeoutError())
+        response.force_close()
+        return response
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send it; what the router refuses is told like all else: unknown paths, wrong methods."""
+        if isinstance(resp, web.HTTPException):
+            resp = problem_response(resp)
+        return await super().finish_response(request, resp, start_time)
 
 
 class _Guard(asyncio.Protocol):
@@ -205,21 +292,25 @@ async def listening(
     """Serve `app`, which has not begun, while the context lasts. Raises `OSError` if the port is taken."""
     connections = Connections(limits, on_refused)
     app.middlewares.append(connections.whole)
-    runner = web.AppRunner(
-        app, logger=server_log, access_log=None, handler_cancellation=False, shutdown_timeout=STOP_SECONDS_MAX,
-        max_line_size=LINE_BYTES_MAX, max_field_size=LINE_BYTES_MAX, max_headers=HEADERS_MAX,
-        keepalive_timeout=limits.idle_seconds_max, lingering_time=LINGER_SECONDS,
-        auto_decompress=False,  # signatures are over what was sent, and nobody needs to send little that is much
-    )  # fmt: skip
+    runner = web.AppRunner(app, handler_cancellation=False, shutdown_timeout=STOP_SECONDS_MAX)
     await runner.setup()
     try:
-        make = runner.server
-        assert make is not None
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: _Guard(connections, make()), host, port, backlog=128)
+        server = runner.server
+        assert server is not None
+
+        def make() -> _Guard:
+            inner = _Answering(
+                server, logger=server_log, access_log=None, max_line_size=LINE_BYTES_MAX,
+                max_field_size=LINE_BYTES_MAX, max_headers=HEADERS_MAX, keepalive_timeout=limits.idle_seconds_max,
+                lingering_time=LINGER_SECONDS,
+                auto_decompress=False,  # signatures are over what was sent
+            )  # fmt: skip
+            return _Guard(connections, inner)
+
+        listener = await asyncio.get_running_loop().create_server(make, host, port, backlog=128)
         try:
             yield connections
         finally:
-            server.close()
+            listener.close()
     finally:
         await runner.cleanup()

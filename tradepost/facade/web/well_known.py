@@ -176,7 +176,7 @@ def llms_text(manifest: Manifest) -> str:
         f"- {manifest.payment.custodial}",
         "", "## How to hire", "",
         f"1. Price: `POST {url}/v1/jobs/price` with `{_BODY}`.",
-        f"2. Hire: `POST {url}/v1/jobs?wait=60` with the same body and an `Idempotency-Key`. The answer 402 says how "
+        f"2. Hire: `POST {url}/v1/jobs?wait=50` with the same body and an `Idempotency-Key`. The answer 402 says how "
         "to pay.",
         "3. Pay: send it again with `X-Cashu: <token>` (a Cashu token of the amount, of one of the mints named), or "
         "pay the invoice and send it again with the ticket as `Authorization: Bearer <ticket>`.",
@@ -184,6 +184,8 @@ def llms_text(manifest: Manifest) -> str:
         "ticket: withdraw it.",
         "", "## Agents", "",
     ]  # fmt: skip
+    if not manifest.agents:
+        lines.append(f"This post has none of its own: [those of others]({url}/v1/agents) can be hired here.")
     for agent in manifest.agents:
         work = "; ".join(f"{one.name} (kind {one.kind}), {_price(one)}" for one in agent.skills)
         about = f" {_line(agent.description)}" if agent.description else ""

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -128,7 +129,7 @@ async def test_an_agent_without_receipts(desk: Desk, stranger: "Caller") -> None
 async def test_a_receipt_is_fetched_and_verified(
     desk: Desk, market: Market, booth: Booth, stranger: "Caller"
 ) -> None:
-    reading = (await desk.readings.read(booth.log)).reading
+    reading = (await desk.readings.read(booth.log, "9.9.9.9")).reading
     job = reading.audit.receipts[0].request
     answer = await stranger("GET", f"/v1/agents/{booth.log}/receipts/{job[:12]}")
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
@@ -234,7 +235,13 @@ async def test_so_many_at_once_and_who_waits_too_long_is_told(
     monkeypatch.setattr(Reputation, "read", read)
     monkeypatch.setattr(readings, "WAIT_SECONDS_MAX", 0.05)
     keys = [SecretKey.generate().public_key for _ in range(readings.WAITING_MAX + 1)]
-    told = await asyncio.gather(*(desk.readings.read(key) for key in keys), return_exceptions=True)
+    told = await asyncio.gather(
+        *(
+            desk.readings.read(key, f"9.9.9.{number // readings.WAITING_EACH_MAX}")
+            for number, key in enumerate(keys)
+        ),
+        return_exceptions=True,
+    )
     assert all(isinstance(one, Busy) for one in told)
     assert [one for one in told if "too many" in str(one)] == [told[-1]]
     assert most == readings.READ_AT_ONCE
@@ -244,6 +251,29 @@ async def test_so_many_at_once_and_who_waits_too_long_is_told(
     async with asyncio.timeout(30):
         while desk.readings._reads._coming:
             await asyncio.sleep(0.01)
+    assert not desk.readings._reads._clients
+
+
+async def test_one_client_cannot_have_so_many_read_that_others_wait(
+    desk: Desk, market: Market, settings: Settings, booth: Booth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, begun = asyncio.Event(), list[str]()
+
+    async def read(self: Reputation, agent: str, **options: Any) -> Any:
+        begun.append(agent)
+        await gate.wait()
+        raise Refusal("enough")
+
+    monkeypatch.setattr(Reputation, "read", read)
+    monkeypatch.setattr(readings, "WAIT_SECONDS_MAX", 0.05)
+    keys = [SecretKey.generate().public_key for _ in range(readings.WAITING_EACH_MAX + 1)]
+    told = await asyncio.gather(*(desk.readings.read(key, "6.6.6.6") for key in keys), return_exceptions=True)
+    assert [one for one in told if "for you" in str(one)] == [told[-1]]
+    monkeypatch.setattr(desk.catalogue, "_own", (SimpleNamespace(public_key=booth.log),))
+    with pytest.raises(Busy, match="goes on"):
+        await desk.readings.read(booth.log, "6.6.6.6")
+    assert begun[-1] == booth.log  # though all places are taken
+    gate.set()
 
 
 async def test_who_goes_away_does_not_end_the_reading_of_others(
@@ -258,7 +288,7 @@ async def test_who_goes_away_does_not_end_the_reading_of_others(
         return await real(self, agent, **options)
 
     monkeypatch.setattr(Reputation, "read", read)
-    first, second = (asyncio.create_task(desk.readings.read(booth.log)) for _ in range(2))
+    first, second = (asyncio.create_task(desk.readings.read(booth.log, "9.9.9.9")) for _ in range(2))
     await begun.wait()
     first.cancel()
     gate.set()

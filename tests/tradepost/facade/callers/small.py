@@ -50,7 +50,7 @@ async def open_small(db: Database, clock: ManualClock, port: int, **given: Any) 
     desk: Any = SimpleNamespace(
         settings=settings, url=url, post=SimpleNamespace(db=db, clock=clock), callers=callers,
         sessions=Sessions(db, clock, callers), limits=Limits(settings, db, clock),
-        replays=await Replays.load(db, clock), metrics=SimpleNamespace(answered=lambda *_: None),
+        replays=await Replays.load(db, clock), waiters=logins.Waiters(), metrics=SimpleNamespace(answered=lambda *_: None),
     )  # fmt: skip
     app = make_app()
     add_operations(app, desk, (*accounts.OPERATIONS, *logins.OPERATIONS))

@@ -87,6 +87,21 @@ async def job_of_the_job_store(small: SmallDesk, key: str) -> None:
         )
 
 
+async def open_escrow(small: SmallDesk, key: str) -> None:
+    """Of a job that was charged: an arbiter may still give sats back."""
+    await settled_job(small, key)
+    await job_of_the_job_store(small, key)
+    async with small.db.transaction() as tx:
+        await tx.execute(
+            "INSERT INTO orders (id, customer, provider, kind, state, max_sat, lock_nonce, request, deadline_at,"
+            " guarantee_id, created_at, updated_at) VALUES ('o', 'c', 'p', 5001, 'done', 5, '', '', 1, 'g', 1, 1)"
+        )
+        await tx.execute(
+            "INSERT INTO escrows (role, party, request_id, stage, terms, request, created_at, updated_at)"
+            " VALUES ('customer', 'c', 'o', 'disputed', '{}', '{}', 1, 1)"
+        )
+
+
 async def unpaid_invoice(small: SmallDesk, key: str) -> None:
     account = await ensure(small, key)
     async with small.db.transaction() as tx:
@@ -340,7 +355,7 @@ async def test_a_removed_key_is_out_with_its_sessions_and_codes_and_begins_anew(
     assert (await first("PATCH", f"/v1/account/keys/{second.id}", {"name": "mine"})).status == 404
 
 
-@pytest.mark.parametrize("have", [credit, open_job, unpaid_invoice, open_withdrawal])
+@pytest.mark.parametrize("have", [credit, open_job, open_escrow, unpaid_invoice, open_withdrawal])
 async def test_the_last_key_stays_while_there_are_sats(small: SmallDesk, have: HAVE) -> None:
     owner = small.caller()
     await have(small, owner.id)

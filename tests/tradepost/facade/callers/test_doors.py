@@ -277,6 +277,20 @@ async def test_another_url(door: Door, sign: Sign) -> None:
         assert ONION + TARGET in str(told.value)
 
 
+async def test_a_signature_for_something_else_is_no_credential(door: Door, sign: Sign) -> None:
+    """Some agents and proxies sign all they send, by Web Bot Auth."""
+    bot = [
+        ("Signature-Input", 'b=("@authority");created=1;keyid="k_1";tag="web-bot-auth"'),
+        ("Signature", "b=:aGk=:"),
+    ]
+    assert await door.ask(bot) is None
+    for headers in ([*sign(), *bot], [*bot, *sign()]):
+        assert await door.ask(headers)
+    untagged = [(name, value.replace(';tag="web-bot-auth"', "")) for name, value in bot]
+    with pytest.raises(Unauthorized):
+        await door.ask(untagged)
+
+
 async def test_no_header_says_what_the_url_is(door: Door, sign: Sign) -> None:
     for name in ("Host", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "X-Original-URL"):
         with pytest.raises(Unauthorized):

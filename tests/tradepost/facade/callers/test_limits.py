@@ -13,6 +13,7 @@ from tests.tradepost.facade.callers.small import open_small
 from tradepost.facade.callers.callers import Caller, Tier
 from tradepost.facade.callers.limits import (
     COSTLY,
+    PAYERS,
     SYNC_SECONDS,
     WINDOW_SECONDS,
     Limits,
@@ -57,7 +58,7 @@ async def taken(
     """How many requests are taken, of `most` that are sent."""
     for number in range(most):
         try:
-            await limits.count(who, at or request(), costly=costly)
+            limits.count(who, at or request(), costly=costly)
         except TooManyRequests:
             return number
     return most
@@ -65,7 +66,7 @@ async def taken(
 
 async def refusal(limits: Limits, who: Caller | None = None, at: Any = None, **given: Any) -> TooManyRequests:
     with pytest.raises(TooManyRequests) as refused:
-        await limits.count(who, at or request(), **given)
+        limits.count(who, at or request(), **given)
     return refused.value
 
 
@@ -101,11 +102,30 @@ async def test_many_keys_of_one_address_have_no_more_than_one_who_pays(limits: L
     assert await taken(limits) == 12  # strangers of that house are counted by themselves
 
 
-async def test_all_who_never_paid_have_a_limit_together_and_who_pays_is_served(limits: Limits) -> None:
-    told = [await taken(limits, None, request(f"9.9.9.{number}")) for number in range(10)]
-    assert sum(told) == 100
-    assert "not paid" in str(await refusal(limits, None, request("8.8.8.8")))
-    assert await taken(limits, caller("a"), request("8.8.8.8")) == 0
+async def test_many_payers_of_one_address_have_a_limit_together(limits: Limits) -> None:
+    told = [await taken(limits, caller(name, Tier.PAYING)) for name in "pqrstu"]
+    assert told == [30] * PAYERS + [0, 0]
+    assert await taken(limits, caller("t", Tier.PAYING), request("8.8.8.8")) == 30
+    assert "sats here" not in str(await refusal(limits, caller("u", Tier.PAYING)))
+
+
+async def test_all_who_never_paid_have_a_limit_together_for_what_is_costly(limits: Limits) -> None:
+    told = [await taken(limits, None, request(f"9.9.9.{number}"), costly=True) for number in range(10)]
+    assert sum(told) == 100 // COSTLY
+    newcomer = request("8.8.8.8")
+    assert "not paid" in str(await refusal(limits, None, newcomer, costly=True))
+    assert await taken(limits, caller("a"), newcomer, costly=True) == 0
+    assert await taken(limits, caller("p", Tier.PAYING), costly=True) == 30 // COSTLY
+    limits.count(None, newcomer, costly=True, brings_sats=True)
+    assert await taken(limits, None, newcomer) == 12 - COSTLY
+
+
+async def test_so_many_strangers_that_memory_would_fill_are_counted_together(
+    limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tradepost.facade.callers.limits.BUCKETS_MAX", 50)
+    told = [await taken(limits, None, request(f"9.9.{number}.9"), most=1) for number in range(200)]
+    assert sum(told) == 50 + 100
     assert await taken(limits, caller("p", Tier.PAYING)) == 30
 
 
@@ -146,7 +166,7 @@ async def test_when_a_refusal_says_so_there_is_room_and_not_before(
         await clock.advance(wait - 1)
         assert (await refusal(limits)).retry_after == 1
         await clock.advance(1)
-        await limits.count(None, request())
+        limits.count(None, request())
 
 
 @given(
@@ -168,7 +188,7 @@ async def test_what_was_refused_does_not_count(limits: Limits, clock: ManualCloc
     for _ in range(100):
         await refusal(limits)
     await clock.advance((await refusal(limits)).retry_after or 0)
-    await limits.count(None, request())
+    limits.count(None, request())
 
 
 async def test_a_refusal_says_what_the_limit_is_in_words_and_headers(
@@ -332,3 +352,13 @@ async def test_guessing_tokens_is_limited_too(db: Database, clock: ManualClock, 
     async with open_small(db, clock, free_port, http_requests_per_minute=LIMITS) as small:
         told = [(await small.bearer(f"tpa_{number}")("GET", "/v1/account")).status for number in range(14)]
         assert told == [401] * 12 + [429] * 2
+
+
+async def test_a_wallet_over_the_limit_is_told_in_its_own_words(
+    db: Database, clock: ManualClock, free_port: int
+) -> None:
+    async with open_small(db, clock, free_port, http_requests_per_minute=LIMITS) as small:
+        for _ in range(13):
+            answer = await small.stranger("GET", "/v1/auth/lnurl/" + "ab" * 32)
+        assert (answer.status, answer.json["status"]) == (200, "ERROR")
+        assert "12 requests within a minute" in answer.json["reason"]

@@ -13,7 +13,7 @@ from store import Database
 from tests.tradepost.facade.callers.small import SmallDesk, open_small
 from tests.tradepost.facade.conftest import Caller
 from tradepost.facade.callers.callers import account_of
-from tradepost.facade.callers.logins import CLIENT_LOGINS_MAX, LOGIN_SECONDS, WAIT_SECONDS_MAX
+from tradepost.facade.callers.logins import CLIENT_LOGINS_MAX, LOGIN_SECONDS, WAIT_SECONDS_MAX, WAITERS_MAX
 from tradepost.facade.callers.sessions import ACCESS_SECONDS
 from tradepost.testing import ManualClock
 
@@ -112,6 +112,22 @@ async def test_a_wallet_that_sends_only_what_it_adds(small: SmallDesk) -> None:
 async def test_what_wallets_add_of_their_own_is_left_alone(small: SmallDesk) -> None:
     login = await begin(small.stranger)
     assert await LightningWallet(small).sign(login, wallet="Phoenix", jwt="true") == {"status": "OK"}
+
+
+async def test_a_query_that_says_the_same_twice_or_in_capitals(small: SmallDesk) -> None:
+    login, wallet = await begin(small.stranger), LightningWallet(small)
+    told, k1 = wallet.signature(k1_of(login)), k1_of(login).upper()
+    ours = f"key={told['key']}&sig={told['sig']}"
+    twice = await small.stranger("GET", f"/v1/auth/lnurl/{k1}?k1={k1}&x=1&x=2&k1={k1}&{ours}&{ours}")
+    assert (twice.status, twice.json) == (200, {"status": "OK"})
+
+
+async def test_a_query_that_contradicts_itself_is_refused_as_wallets_expect_it(small: SmallDesk) -> None:
+    login, wallet = await begin(small.stranger), LightningWallet(small)
+    for name in ("k1", "key", "sig"):
+        answer = await wallet.sign(login, **{"wallet": f"x&{name}={'00' * 32}"})
+        assert answer["status"] == "ERROR"
+    assert (await wallet.sign(login))["status"] == "OK"
 
 
 async def test_tokens_come_exactly_once(small: SmallDesk) -> None:
@@ -236,6 +252,18 @@ async def test_an_answer_waits_for_the_wallet(small: SmallDesk) -> None:
     assert (await waiting).json["state"] == "signed_in"
 
 
+async def test_nor_does_it_hold_up_a_desk_that_stops(small: SmallDesk) -> None:
+    """On a clock that stands still."""
+    login, waiters = await begin(small.stranger), small.desk.waiters
+    waiting = asyncio.create_task(finish(small, login, WAIT_SECONDS_MAX))
+    async with asyncio.timeout(SECONDS_MAX):
+        while not waiters._woken:
+            await asyncio.sleep(0.005)
+        await waiters.close()
+        assert (await waiting).json["state"] == "waiting"
+        assert (await finish(small, login, WAIT_SECONDS_MAX)).json["state"] == "waiting"
+
+
 async def test_and_no_longer_than_it_was_asked_to(small: SmallDesk) -> None:
     login, began = await begin(small.stranger), small.clock.now()
     waiting = asyncio.create_task(finish(small, login, 3))
@@ -281,6 +309,33 @@ async def test_a_wallet_joins_the_account_of_who_asked(small: SmallDesk) -> None
     assert (await account(browser))["id"] == account_of(caller.id)
 
 
+@pytest.mark.parametrize(
+    ("action", "shown"),
+    [
+        ("link", "action=login"),
+        ("link", "action=auth"),
+        ("link", "action="),
+        ("link", "x=1"),
+        ("link", "action=login&action=link"),
+        ("link", "action=link&action=login"),
+        ("login", "action=link"),
+    ],
+)
+async def test_a_wallet_signs_for_what_it_showed_and_for_nothing_else(
+    small: SmallDesk, action: str, shown: str
+) -> None:
+    """Whoever draws the QR code can write another action into it."""
+    who, wallet = small.caller(), LightningWallet(small)
+    login = await begin(who, action)
+    path = login["url"].removeprefix(small.desk.url).replace(f"action={action}", shown)
+    signed = "".join(f"&{name}={value}" for name, value in wallet.signature(k1_of(login)).items())
+    answer = (await small.stranger("GET", path + signed)).json
+    assert answer["status"] == "ERROR"
+    assert "do not use it" in answer["reason"]
+    assert [row["key"] for row in (await account(who))["keys"]] == [who.id]
+    assert (await finish(small, login)).json["state"] == "waiting"
+
+
 async def test_a_stranger_links_nothing(small: SmallDesk) -> None:
     assert (await small.stranger("POST", "/v1/auth/lnurl", {"action": "link"})).status == 401
 
@@ -309,6 +364,22 @@ async def test_a_key_that_was_removed_meanwhile_links_nothing(small: SmallDesk) 
     assert (await owner("DELETE", f"/v1/account/keys/{thief.id}")).status == 200
     assert (await wallet.sign(login))["status"] == "ERROR"
     assert [row["key"] for row in (await account(owner))["keys"]] == [owner.id]
+
+
+async def test_a_dead_token_shuts_no_way_in(small: SmallDesk) -> None:
+    """Some clients send one header with all they ask for."""
+    wallet = LightningWallet(small)
+    tokens = (await small.caller()("POST", "/v1/auth/sessions")).json
+    await small.clock.advance(ACCESS_SECONDS)
+    dead = small.bearer(tokens["access"])
+    assert (await dead("GET", "/v1/account")).status == 401
+    assert (await dead("POST", "/v1/auth/refresh", {"refresh": tokens["refresh"]})).status == 200
+    login = await begin(dead)
+    signed = "&".join(f"{name}={value}" for name, value in wallet.signature(k1_of(login)).items())
+    assert (await dead("GET", f"/v1/auth/lnurl/{k1_of(login)}?{signed}")).json == {"status": "OK"}
+    assert (await dead("POST", "/v1/auth/lnurl/token", {"poll": login["poll"]})).json["tokens"]
+    refused = await dead("POST", "/v1/auth/lnurl", {"action": "link"})
+    assert (refused.status, refused.json["code"]) == (401, "unauthorized")
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------------
@@ -355,3 +426,16 @@ async def test_only_a_key_begins_a_session_and_only_a_session_ends_one(small: Sm
     for who in (caller, small.bearer(ticket)):
         assert (await who("DELETE", "/v1/auth/session")).status == 404
     assert (await small.bearer(tokens["access"])("GET", "/v1/account")).status == 200
+
+
+async def test_who_waits_is_told_at_once_and_few_may_wait(small: SmallDesk) -> None:
+    login = await begin(small.stranger)
+    waiting = [asyncio.create_task(finish(small, login, WAIT_SECONDS_MAX)) for _ in range(WAITERS_MAX)]
+    async with asyncio.timeout(SECONDS_MAX):
+        while sum(map(len, small.desk.waiters._woken.values())) < WAITERS_MAX:
+            await asyncio.sleep(0.005)
+        assert (await finish(small, login, WAIT_SECONDS_MAX)).status == 429
+        await LightningWallet(small).sign(login)
+        told = await asyncio.gather(*waiting)  # the clock stands still
+    assert sorted(one.status for one in told) == [200] + [404] * (WAITERS_MAX - 1)
+    assert not small.desk.waiters._woken

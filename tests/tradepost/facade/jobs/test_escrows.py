@@ -12,6 +12,7 @@ from dvm.escrow.messages import Wishes
 from identity import encode_npub
 from tests.tradepost.facade.conftest import PRICE
 from tradepost.facade.desk import Desk
+from tradepost.facade.money.solvency import solvency
 from tradepost.settings import Settings
 from tradepost.testing import Market
 from wallet.escrow import Stage
@@ -127,6 +128,7 @@ async def test_a_dispute_costs_its_caller_the_fee_and_the_award_comes_back(
     assert disputed.json["statements"] == [{"by": "customer", "text": "it is not done"}]
     assert FEE <= had_sat - await balance(caller) <= FEE + 4
     await until(caller, f"{path}/escrow", lambda shown: shown["fee_state"] in ("paid", "done"))
+    assert (await solvency(desk.post.db)).finding is None
     async with asyncio.timeout(SECONDS_MAX):
         while (case := await arbiter.get(request)) is None or case.stage is not Stage.DISPUTED:
             await asyncio.sleep(0.01)
@@ -137,6 +139,22 @@ async def test_a_dispute_costs_its_caller_the_fee_and_the_award_comes_back(
     assert had_sat - FEE - 4 < await balance(caller) - shown["received_sat"] <= had_sat - FEE
     job = (await caller("GET", path)).json
     assert (job["state"], job["step"], job["result"]) == ("done", "ended", "it is done")
+
+
+async def test_while_the_mint_is_away_a_result_is_disputed_and_accepted_all_the_same(
+    desk: Desk, caller: "Caller", fund: "Fund", worker: Provider, market: Market
+) -> None:
+    await fund(caller, 200)
+    bad, good = [await begin(caller, worker, review=True) for _ in range(2)]
+    desk.post.wallet._desk.keyring._refreshed_at.clear()  # as after an hour, or a restart
+    market.mint.down = True
+    assert (await caller("GET", f"{bad}/escrow")).json["can"]
+    told = {"reason": "it is not done", "fee_max_sat": FEE}
+    disputed = await caller("POST", f"{bad}/escrow/dispute", told)
+    assert (disputed.status, disputed.json["stage"]) == (200, "disputed")
+    assert (await caller("POST", f"{good}/escrow/accept")).status == 200
+    market.mint.down = False
+    await until(caller, f"{good}/escrow", lambda shown: shown["stage"] == "released")
 
 
 async def test_who_cannot_pay_the_fee_disputes_nothing(

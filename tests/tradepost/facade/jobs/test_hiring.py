@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import tradepost
-from dvm import Agent, Job, ProviderLimits
+from dvm import Agent, Job, JobFailed, ProviderLimits
 from dvm.queries_guarantees import get_guarantee
 from tests.tradepost.facade.conftest import PRICE, capitals, open_desk
 from tradepost.facade.callers.callers import Caller as Account
@@ -55,6 +55,31 @@ async def test_a_job_and_what_is_kept_for_it_begin_together(
     async with asyncio.timeout(SECONDS_MAX):  # charged though nobody looks
         while (await desk.till.balance(who.id)).held_sat:
             await asyncio.sleep(0.005)
+
+
+async def test_agents_that_fail_cost_their_caller_the_fees_and_the_post_nothing(
+    market: Market, settings: Settings, caller: "Caller", fund: "Fund"
+) -> None:
+    async with open_desk(market, settings) as desk:
+        await fund(caller, 100)
+        for name in ("one", "two", "three"):
+            agent = Agent(name)
+
+            @agent.serves(kind=5001, price_sat=4)
+            async def fail(job: Job) -> str:
+                raise JobFailed("no")
+
+            await (await market.open(agent, name=name))._post.outbox.flush(5)
+        had_sat = sum((await desk.post.wallet.balance()).values())
+        wish = {"kind": 5001, "input": "x", "max_sat": 4, "others": True}
+        job = (await caller("POST", "/v1/jobs?wait=60", wish)).json
+        async with asyncio.timeout(SECONDS_MAX):
+            while job["cost_sat"] is None:
+                await asyncio.sleep(0.1)
+                job = (await caller("GET", job["links"]["self"])).json
+        lost_sat = had_sat - sum((await desk.post.wallet.balance()).values())
+        assert job["state"] == "failed"
+        assert 0 < job["cost_sat"] == lost_sat <= job["reserved_sat"]
 
 
 async def test_without_sats_there_is_no_job(desk: Desk, caller: "Caller") -> None:

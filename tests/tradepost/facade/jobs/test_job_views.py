@@ -35,13 +35,13 @@ def order(state: OrderState, number: int = 1, **more: Any) -> OrderRow:
     return replace(row, **more)
 
 
-def job(state: GuaranteeState, *orders: OrderRow, **more: Any) -> Job:
+def job(state: GuaranteeState, *orders: OrderRow, gone: tuple[str, ...] = (), **more: Any) -> Job:
     row = GuaranteeRow(
         id="ab" * 32, customer=CUSTOMER.public_key, state=state, task="", private=False, max_sat=21,
         deadline_at=NOW + 60, allowance="caller:x", job_id="nostr:x", order_id=None, reason="", created_at=NOW,
         updated_at=NOW,
     )  # fmt: skip
-    return Job(replace(row, **more), orders)
+    return Job(replace(row, **more), orders, frozenset(gone))
 
 
 def booked(cost_sat: int | None = None, reserved_sat: int = 25) -> CallerJob:
@@ -78,6 +78,8 @@ def escrow(stage: Stage) -> EscrowRow:
         (job(FAILED), "failed", "ended"),
         (job(FAILED, order(OrderState.LOST)), "failed", "ended"),
         (job(FAILED, order(OrderState.AWAITING_REFUND)), "failed", "refunding"),
+        (job(FAILED, order(OrderState.AWAITING_REFUND), gone=("https://mint.test",)), "failed", "ended"),
+        (job(OPEN, order(OrderState.AWAITING_REFUND), gone=("https://mint.test",)), "working", "refunding"),
         (job(FAILED, order(OrderState.DONE)), "done", "ended"),  # it came late
         (job(FAILED, reason=CALLED_OFF), "cancelled", "ended"),
         (job(FAILED, order(OrderState.PAID), reason=CALLED_OFF), "cancelled", "refunding"),
@@ -106,6 +108,10 @@ def test_a_result_in_escrow_waits_for_its_caller(stage: Stage, step: str) -> Non
         (
             money_of(job(FAILED, order(OrderState.AWAITING_REFUND)), booked(), None),
             ["25 sat of your balance are kept", "21 sat are asked back", str(NOW + 3600)],
+        ),
+        (
+            money_of(job(FAILED, order(OrderState.AWAITING_REFUND), gone=("https://mint.test",)), booked(23), None),
+            ["it cost 23 sat", "21 sat are at a mint that is gone"],
         ),
         (money_of(job(DONE, order(OrderState.DONE)), booked(23), None), ["it cost 23 sat", "2 sat went back"]),
         (money_of(job(DONE, order(OrderState.DONE)), booked(25), None), ["it cost 25 sat"]),

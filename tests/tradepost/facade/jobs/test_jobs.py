@@ -364,6 +364,36 @@ async def test_its_owner_follows_a_job(
     assert last == (await caller("GET", path)).json
 
 
+async def test_what_it_came_with_is_over_before_the_job_is(
+    desk: Desk, caller: "Caller", fund: "Fund", gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Streams end without a word of the result, and waited answers are refused."""
+    waits, ended = asyncio.Event(), desk.hiring.ended
+
+    async def wait(job_id: str, seconds: float) -> None:
+        waits.set()
+        await ended(job_id, seconds)
+
+    monkeypatch.setattr(desk.hiring, "ended", wait)
+    await fund(caller, 100)
+    token = (await caller("POST", "/v1/auth/sessions")).json["access"]
+    browser = replace(caller, key=None, token=token)
+    path = (await ask(browser, WAIT, wait=0)).json["links"]["self"]
+    following = asyncio.create_task(browser("GET", f"{path}/events"))
+    waiting = asyncio.create_task(browser("GET", f"{path}?wait=60"))
+    async with asyncio.timeout(SECONDS_MAX):
+        await waits.wait()
+        while not desk.watching.listeners:
+            await asyncio.sleep(0.005)
+    assert (await browser("DELETE", "/v1/auth/session")).status == 200
+    gate.set()
+    stream, answer = await asyncio.gather(following, waiting)
+    assert "event: end" not in stream.text
+    assert "WAIT" not in stream.text + answer.text
+    assert (answer.status, answer.json["code"]) == (401, "unauthorized")
+    await until(caller, path, lambda job: job["result"] == "WAIT")
+
+
 # -- what it would cost
 
 

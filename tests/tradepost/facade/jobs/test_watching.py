@@ -17,6 +17,7 @@ from tradepost.facade.callers.callers import Caller, Tier
 from tradepost.facade.jobs import watching
 from tradepost.facade.jobs.watching import Watching, WatchLimits
 from tradepost.facade.web.problems import TooManyRequests, problem_response
+from tradepost.facade.web.sockets import listening
 from tradepost.testing import ManualClock
 
 SECONDS_MAX = 60.0
@@ -30,6 +31,7 @@ class Room:
     clock: ManualClock
     jobs: dict[str, Guarantee] = field(default_factory=dict)
     shown: int = 0
+    over: set[str] = field(default_factory=set)  # who may hear no more
     url: str = ""
     watching: Watching = None  # type: ignore[assignment]  # set right after
 
@@ -42,8 +44,12 @@ class Room:
 
     async def listen(self, request: web.Request) -> web.StreamResponse:
         caller = Caller(request.query.get("caller", "somebody"), "nostr:x", Tier.PAYING)
+
+        async def holds() -> bool:
+            return caller.id not in self.over
+
         try:
-            return await self.watching.follow(request, caller, JOB, self.show)
+            return await self.watching.follow(request, caller, JOB, self.show, holds)
         except TooManyRequests as error:
             return problem_response(error)
 
@@ -79,18 +85,15 @@ class Listener:
 
 
 @pytest.fixture
-async def room() -> AsyncIterator[Room]:
+async def room(free_port: int) -> AsyncIterator[Room]:
     room = Room(ManualClock())
     room.watching = Watching(room, room.clock, WatchLimits(each_max=3, all_max=4))  # type: ignore[arg-type]  # all it uses
     app = web.Application()
     app.router.add_get("/", room.listen)
-    runner = web.AppRunner(app, shutdown_timeout=1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    room.url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    yield room
-    await room.watching.close()
-    await runner.cleanup()
+    room.url = f"http://127.0.0.1:{free_port}/"
+    async with listening(app, "127.0.0.1", free_port):
+        yield room
+        await room.watching.close()
 
 
 @pytest.fixture
@@ -296,3 +299,37 @@ async def test_each_event_is_written_once_for_all(
     for one in listeners:
         assert (await one.next())[1]["step"] == "offer"
     assert len(encoded) == 1
+
+
+async def test_who_may_hear_no_more_hears_nothing_more_and_the_others_do(
+    room: Room, job: Guarantee, listen: Listen
+) -> None:
+    goes, stays = await listen(caller="goes"), await listen(caller="stays")
+    for one in (goes, stays):
+        assert (await one.next())[0] == "job"
+    room.over.add("goes")
+    end(room, job)
+    assert await goes.rest() == []
+    assert await stays.rest() == ["update", "job", "end"]
+
+
+async def test_nor_does_it_stay_until_something_happens(room: Room, job: Guarantee, listen: Listen) -> None:
+    listener = await listen()
+    await listener.next()
+    room.over.add("somebody")
+    async with asyncio.timeout(SECONDS_MAX):
+        while room.watching.listeners:
+            await room.clock.advance(watching.HEARTBEAT_SECONDS)
+            await asyncio.sleep(0.005)
+    assert await listener.rest() == []
+
+
+async def test_who_hangs_up_is_not_counted_any_more(room: Room, listen: Listen) -> None:
+    room.jobs[JOB] = Guarantee(JOB)
+    listener = await listen()
+    await listener.next()
+    assert room.watching.listeners == 1
+    listener.response.close()
+    async with asyncio.timeout(SECONDS_MAX):  # the clock stands still: no heartbeat tells
+        while room.watching.listeners:
+            await asyncio.sleep(0.005)

@@ -2,16 +2,22 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
 
+from dvm import BadRequest
 from tests.dvm.conftest import eventually
 from tests.tradepost.facade.conftest import KIND, PRICE, Answer, Caller
 from tradepost.facade.desk import Desk
+from tradepost.facade.jobs import jobs
+from tradepost.facade.money import paying
 from tradepost.facade.money.balance import TokenWish, WithdrawalShown
-from tradepost.facade.money.paying import Payment
+from tradepost.facade.money.paying import Payer, Payment, paid_with
+from tradepost.facade.web.operations import Call
 from tradepost.testing import Market
 from wallet import encode_token, parse_request, parse_token
 from wallet.invoice import parse_invoice
@@ -183,11 +189,104 @@ async def test_a_mint_that_is_away_loses_nothing(
     market.mint.request = request  # type: ignore[method-assign]
     told = await hire(stranger, X_Cashu=token)
     assert (told.status, told.json["code"], told.json["action"]) == (503, "mint_away", "retry_after")
+    owner = with_ticket(stranger, told.json["payment"]["ticket"])
+    assert (await owner("GET", "/v1/balance")).json["coming_sat"] == 100
     assert "100 sat are being redeemed" in told.json["money"]
     assert told.headers["Retry-After"] == "5"
     market.mint.request, market.mint.down = real, False  # type: ignore[method-assign]
     told = await hire(stranger, X_Cashu=token)
     assert (told.status, told.json["result"]) == (201, "HELLO")
+
+
+async def test_a_token_that_was_taken_is_never_without_its_ticket(
+    desk: Desk, stranger: Caller, token_of: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer was lost, and the same request again does not get so far any more: its price rose, say."""
+    token = await token_of(100)
+    payer = ticket_of(desk, token, WISH)
+    await desk.till.deposits.bring_token(payer.caller, token)
+    for step, owner_of_step in (("plan_for", jobs), ("amount_for", desk.till)):
+        monkeypatch.setattr(
+            owner_of_step, step, AsyncMock(side_effect=BadRequest("it asks more than 21 sat"))
+        )
+        told = await hire(stranger, X_Cashu=token)
+        assert (told.status, told.json["code"]) == (409, "not_begun"), told.text
+        assert "it asks more than 21 sat" in told.json["message"]
+        assert told.json["payment"] == {"ticket": payer.ticket}
+        fresh = await hire(stranger, X_Cashu=await token_of(100))  # nothing was taken of this one
+        assert (fresh.status, fresh.json["payment"]) == (400, None)
+        monkeypatch.undo()
+    owner = with_ticket(stranger, payer.ticket or "")
+    assert (await owner("GET", "/v1/balance")).json["balance_sat"] == 99
+
+
+def ticket_of(desk: Desk, token: str, wish: dict[str, Any]) -> Payer:
+    """Whose a token is that somebody unknown sends with that wish."""
+    asked = SimpleNamespace(headers={"X-Cashu": token})
+    raw = msgspec.json.encode(wish)
+    payer = paid_with(
+        cast(Call, SimpleNamespace(request=asked, caller=None, idempotency_key=None, raw=raw, desk=desk))
+    )
+    assert payer is not None
+    return payer
+
+
+async def test_a_402_leaves_room_for_its_own_payment(desk: Desk, caller: Caller, token_of: Tokens) -> None:
+    big = WISH | {"max_sat": desk.settings.custodial_sat_max * 3 // 5}
+    told = await hire(caller, big)
+    assert told.status == 402
+    assert told.json["payment"]["invoice"]
+    assert (await hire(caller, big, X_Cashu=await token_of(told.json["payment"]["amount_sat"]))).status == 201
+
+
+async def test_the_rest_is_paid_as_bearer_of_the_ticket(
+    desk: Desk, stranger: Caller, token_of: Tokens
+) -> None:
+    told = await hire(stranger, X_Cashu=await token_of(11))
+    assert "send the same request again, as bearer of the ticket in `payment`" in told.json["message"]
+    owner = with_ticket(stranger, told.json["payment"]["ticket"])
+    told = await hire(owner, X_Cashu=await token_of(told.json["payment"]["amount_sat"]))
+    assert (told.status, told.json["result"]) == (201, "HELLO")
+
+
+async def test_who_has_enough_does_not_wait_for_a_mint(
+    desk: Desk, caller: Caller, fund: Fund, market: Market
+) -> None:
+    await fund(caller, 500)
+    assert (await caller("POST", "/v1/balance/invoices", {"amount_sat": 10})).status == 201
+    before = dict(market.mint.asked)
+    assert (await hire(caller)).status == 201
+    asked = {path for path, times in market.mint.asked.items() if times > before.get(path, 0)}
+    assert not [path for path in asked if path.startswith("/v1/mint/quote")]
+
+
+async def test_change_holds_no_job_back(
+    desk: Desk, stranger: Caller, token_of: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, gate = await token_of(100), asyncio.Event()
+    monkeypatch.setattr(paying, "CHANGE_SECONDS", 0.05)
+    real = desk.post.wallet.plan_send
+
+    async def plan_send(*args: Any, purpose: str, **more: Any) -> Any:
+        if purpose == "a caller's withdrawal":
+            await gate.wait()
+        return await real(*args, purpose=purpose, **more)
+
+    monkeypatch.setattr(desk.post.wallet, "plan_send", plan_send)
+    told = await hire(stranger, X_Cashu=token)
+    assert (told.status, told.json["result"], told.json["change"]) == (201, "HELLO", None)
+    gate.set()
+    monkeypatch.setattr(paying, "CHANGE_SECONDS", 30)
+    assert (await hire(stranger, X_Cashu=token)).json["change"]
+
+
+async def test_a_callers_key_is_none_of_the_posts(desk: Desk, stranger: Caller, token_of: Tokens) -> None:
+    token = await token_of(100)
+    told = await hire(stranger, X_Cashu=token)
+    owner = with_ticket(stranger, told.json["ticket"])
+    await owner("POST", "/v1/balance/tokens", {"token": told.json["change"]})
+    wish, key = {"way": "ecash", "amount_sat": 5}, f"change:{told.json['id']}"
+    assert (await owner("POST", "/v1/balance/withdrawals", wish, Idempotency_Key=key)).status == 201
 
 
 async def test_the_same_token_many_times_at_once_pays_for_one_job(

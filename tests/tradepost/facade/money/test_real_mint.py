@@ -51,7 +51,7 @@ async def test_in_and_out(tmp_path: Path, mint_url: str) -> None:
         token = await payer.token(500)
         brought = await life.bring(ANN, token)
         assert await life.bring(ANN, token) == brought > 490
-        await deposits.ask(caller(ANN), 400)
+        await deposits.ask(caller(ANN), 400, client="here")
 
         async def is_credited() -> bool:
             await deposits.arrived(caller(ANN).id)

@@ -3,19 +3,21 @@
 from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from store import Database, SystemClock
 from tests.tradepost.facade.money.tills import SEED, Box, Life, Payer, caller
-from tradepost.facade.callers.callers import Caller, Tier, account_of
+from tradepost.facade.callers.callers import Caller, Callers, Tier, account_of
 from tradepost.facade.money.purses import move
 from tradepost.facade.money.queries_till import all_callers
 from tradepost.facade.money.solvency import solvency
+from tradepost.facade.money.till import Till
 from tradepost.facade.money.withdrawals import ECASH, Wish
-from tradepost.post import all_migrations
-from tradepost.testing import MemoryMint
+from tradepost.post import all_migrations, open_post, wallet_on
+from tradepost.settings import Settings
+from tradepost.testing import Market, MemoryMint
 from wallet import Wallet
 from wallet.exposure import Caps
 from wallet.ledger import Cause
@@ -57,6 +59,35 @@ async def test_a_sweep_leaves_what_callers_have_and_what_is_kept_for_them(box: B
         assert await life.post.wallet.sweepable() == {}
         row = await life.till.payouts.begin(caller(ANN), Wish(ECASH))
         assert row.amount_sat + row.fee_sat == 1023 - 400
+
+
+async def test_a_sweep_leaves_what_came_and_is_not_credited_yet(box: Box, payer: Payer) -> None:
+    box.settings = box.settings.model_copy(update={"sweep_sat_above": 0})
+    async with box.life() as life:
+        await life.fund_post(700)
+        shown = await life.till.deposits.ask(caller(ANN), 2000, client="here")
+        box.mint.pay(shown.bolt11)
+        await life.post.wallet.recover()  # as before every sweep: it claims what is paid
+        assert await life.sats(ANN) == (0, 0)
+        assert await life.post.wallet.sweepable() == {box.mint.url: payable_sat(700)}
+        await life.till.deposits.look()
+        assert await life.sats(ANN) == (2000, 0)
+        assert await life.post.wallet.sweepable() == {box.mint.url: payable_sat(700)}
+
+
+async def test_a_post_keeps_back_what_came_and_is_not_credited_yet(
+    market: Market, settings: Settings
+) -> None:
+    settings = settings.model_copy(update={"sweep_sat_above": 0})
+    memory: Any = {"connect": market.relay.connect, "transport": market.mint.transport}
+    async with open_post(settings, clock=market.clock, **memory) as post:
+        till = Till(post, settings, Callers(post.db, market.clock, ()))
+        shown = await till.deposits.ask(caller(ANN), 2000, client="here")
+        market.mint.pay(shown.bolt11)
+        assert await post.wallet.claim(shown.row.quote_id or "")
+        assert await post.wallet.sweepable() == {}
+        async with wallet_on(settings, post.db) as alone:  # that of `tradepost wallet sweep`
+            assert await alone.sweepable() == {}
 
 
 async def test_what_is_owed_is_kept_back_once_of_all_mints(tmp_path: Path) -> None:

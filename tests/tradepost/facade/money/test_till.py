@@ -12,8 +12,11 @@ from tests.tradepost.facade.money.tills import Box, Life, Payer, caller
 from tradepost.facade.callers.callers import Caller, Tier, account_of
 from tradepost.facade.money.purses import BalanceTooLow, move
 from tradepost.facade.money.queries_till import job as job_row
+from tradepost.facade.money.queries_till import locked_sat
 from tradepost.facade.money.till import DAY_SECONDS, BudgetExceeded
 from tradepost.facade.web.problems import TooManyRequests
+from wallet import MintUnavailable
+from wallet.errors import BooksError
 from wallet.ledger import Cause
 
 ANN, BOB = "ann", "bob"
@@ -148,6 +151,48 @@ async def test_what_comes_back_later_is_credited_once(rich: Life, state: str) ->
     assert (await job_row(rich.post.db, job)).cost_sat == 13  # type: ignore[union-attr]
 
 
+async def test_two_refunds_of_as_much_are_both_credited(rich: Life) -> None:
+    before, _ = await rich.sats(ANN)
+    job = await rich.begin(ANN, "job", 100)
+    for number in (1, 2):
+        await rich.order(job, number, "lost", price=20, paid=21)
+    await rich.end(job, "failed")
+    await rich.till.settle_all()
+    for number in (1, 2):
+        await rich.order(job, number, "refunded", price=20, paid=21, back=19)
+        for _ in range(2):
+            await rich.till.settle_all()
+        assert await rich.sats(ANN) == (before - 42 + 19 * number, 0)
+    assert (await rich.check_books())["callers"] == -4
+
+
+async def test_a_posting_that_is_in_the_books_moves_nothing_in_silence(rich: Life) -> None:
+    async with rich.post.db.transaction() as tx:
+        await move(tx, caller(ANN).id, "once", Cause.CREDIT, now=0, free_sat=1)
+        with pytest.raises(BooksError, match="already"):
+            await move(tx, caller(ANN).id, "once", Cause.CREDIT, now=0, free_sat=1)
+
+
+async def test_what_is_at_a_mint_that_was_given_up_is_not_waited_for(rich: Life) -> None:
+    before, _ = await rich.sats(ANN)
+    job = await rich.begin(ANN, "job", 500)
+    await rich.order(job, 1, "awaiting_refund", price=20, paid=21)
+    async with rich.post.db.transaction() as tx:
+        await tx.execute("UPDATE orders SET mint = ?", rich.box.mint.url)
+    await rich.end(job, "failed")
+    rich.box.mint.down = True
+    await rich.till.settle_all()
+    assert await rich.sats(ANN) == (before - 500, 500)
+    await rich.post.wallet.abandon(rich.box.mint.url)
+    await rich.till.settle_all()
+    assert await rich.sats(ANN) == (before - 21, 0)
+    rich.box.mint.down = False
+    await rich.wake()
+    await rich.order(job, 1, "refunded", price=20, paid=21, back=19)
+    await rich.till.settle_all()
+    assert await rich.sats(ANN) == (before - 2, 0)
+
+
 async def test_what_came_back_while_nobody_looked_is_credited_at_the_next_start(
     box: Box, payer: Payer
 ) -> None:
@@ -228,6 +273,77 @@ async def test_a_hearing_costs_what_the_arbiter_was_paid(rich: Life) -> None:
         await rich.begin(ANN, "too much", before)
 
 
+@pytest.mark.parametrize("state", ["failed", "expired"])
+async def test_a_hearing_that_was_not_paid_may_be_ordered_anew_while_its_escrow_is_open(
+    rich: Life, state: str
+) -> None:
+    before, _ = await rich.sats(ANN)
+    await dispute(rich, 30)
+    order = await rich.order("none", 1, state)
+    async with rich.post.db.transaction() as tx:
+        await tx.execute("UPDATE escrows SET fee_order = ?", order)
+    await rich.till.settle_all()
+    assert await rich.sats(ANN) == (before - 30, 30)
+    again = await rich.order("none", 2, "done", price=20, paid=22)
+    async with rich.post.db.transaction() as tx:
+        await tx.execute("UPDATE escrows SET fee_order = ?", again)
+    await rich.till.settle_all()
+    assert await rich.sats(ANN) == (before - 22, 0)
+
+
+@pytest.mark.parametrize("state", ["failed", "expired"])
+async def test_a_hearing_that_was_not_paid_until_its_escrow_ended_costs_nothing(
+    rich: Life, state: str
+) -> None:
+    before, _ = await rich.sats(ANN)
+    await dispute(rich, 30)
+    order = await rich.order("none", 1, state)
+    async with rich.post.db.transaction() as tx:
+        await tx.execute("UPDATE escrows SET fee_order = ?, stage = 'refunded'", order)
+    await rich.till.settle_all()
+    assert await rich.sats(ANN) == (before, 0)
+
+
+async def test_the_fee_of_a_hearing_is_locked_then_charged_and_credited_if_it_comes_back(rich: Life) -> None:
+    before, _ = await rich.sats(ANN)
+    await dispute(rich, 30)
+    order = await rich.order("none", 1, "paid", price=20, paid=22)
+    async with rich.post.db.transaction() as tx:
+        await tx.execute("UPDATE escrows SET fee_order = ?", order)
+    assert await locked_sat(rich.post.db) == 22
+    await rich.order("none", 1, "lost", price=20, paid=22)
+    await rich.till.settle_all()
+    assert await rich.sats(ANN) == (before - 22, 0)
+    assert await locked_sat(rich.post.db) == 0
+    await rich.order("none", 1, "refunded", price=20, paid=22, back=19)
+    for _ in range(2):
+        await rich.till.settle_all()
+    assert await rich.sats(ANN) == (before - 3, 0)
+
+
+async def test_a_hearing_is_no_job(rich: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tradepost.facade.money.till.OPEN_JOBS_MAX", 1)
+    await rich.begin(ANN, "first", 10)
+    await dispute(rich, 30)
+    assert (await rich.sats(ANN))[1] == 40
+    with pytest.raises(TooManyRequests):
+        await rich.begin(ANN, "second", 10)
+
+
+async def test_strangers_have_so_many_free_jobs_under_way_all_together(
+    rich: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tradepost.facade.money.till.STRANGERS_JOBS_MAX", 2)
+    first = await rich.begin("stranger", "first", 0)
+    await rich.begin("another", "second", 0)
+    with pytest.raises(TooManyRequests, match="never brought sats"):
+        await rich.begin("a third", "third", 0)
+    await rich.begin(ANN, "of one who brought some", 0)
+    await rich.end(first)
+    await rich.till.settle(first)
+    await rich.begin("a third", "third", 0)
+
+
 async def test_a_hearing_that_never_was_costs_nothing(rich: Life) -> None:
     before, _ = await rich.sats(ANN)
     await dispute(rich, 30)
@@ -254,16 +370,17 @@ async def test_a_refund_that_is_stuck_is_tried_again(rich: Life) -> None:
     await rich.order(job, 1, "done", price=50, paid=53)
     await rich.end(job)
     await rich.till.settle_all()
-    order = await rich.order(job, 1, "refunded", price=50, paid=53, back=50)
+    await rich.order(job, 1, "refunded", price=50, paid=53, back=50)
+    name = f"back:{job}:3"
     async with rich.post.db.transaction() as tx:  # somebody else's posting is in the way
-        await move(tx, caller(ANN).id, f"back:{order}", Cause.CREDIT, now=0, free_sat=-1)
+        await move(tx, caller(ANN).id, name, Cause.CREDIT, now=0, free_sat=-1)
     await rich.till.settle_all()
     await rich.box.clock.advance(3 * DAY_SECONDS)
     await rich.till.settle_all()
     assert await rich.sats(ANN) == (before - 53 - 1, 0)
     async with rich.post.db.transaction() as tx:  # which is mended by hand
-        for table, name in (("ledger", "posting_id"), ("postings", "id")):
-            await tx.execute(f"DELETE FROM {table} WHERE {name} = ?", f"back:{order}")
+        for table, column in (("ledger", "posting_id"), ("postings", "id")):
+            await tx.execute(f"DELETE FROM {table} WHERE {column} = ?", name)
         await move(tx, caller(ANN).id, "mended", Cause.CREDIT, now=0, free_sat=1)
     await rich.till.settle_all()
     assert await rich.sats(ANN) == (before - 3, 0)
@@ -272,6 +389,25 @@ async def test_a_refund_that_is_stuck_is_tried_again(rich: Life) -> None:
 async def test_the_amount_of_a_job(life: Life) -> None:
     assert await life.till.amount_for(0) == 0
     assert await life.till.amount_for(21) == 25  # 20 coins at 100 ppk, locked and redeemed
+    await life.box.clock.advance(2 * 3600)
+    asked = life.box.mint.asked.copy()
+    assert await life.till.amount_for(21) == 25
+    assert life.box.mint.asked == asked
+
+
+async def test_the_amount_of_a_job_is_that_of_the_dearest_mint(box: Box) -> None:
+    dear = box.add_mint("https://dear.test")
+    dear.rotate_keyset(1000)
+    async with box.life() as life:
+        box.mint.down = dear.down = True
+        with pytest.raises(MintUnavailable, match="told its fees"):
+            await life.till.amount_for(21)
+        box.mint.down = False
+        assert await life.till.amount_for(21) == 25
+        dear.down = False
+        await life.fund_post(100, dear)
+        box.mint.down = dear.down = True
+        assert await life.till.amount_for(21) == 61
 
 
 async def a_job(life: Life, token: str) -> None:

@@ -103,7 +103,7 @@ class Callers(RuleBasedStateMachine):
     @rule(name=names, sat=some)
     def ask_invoice(self, name: str, sat: int) -> None:
         async def ask(life: Life) -> None:
-            self.invoices.append((await life.till.deposits.ask(caller(name), sat)).bolt11)
+            self.invoices.append((await life.till.deposits.ask(caller(name), sat, client="here")).bolt11)
 
         self.do(ask)
 

@@ -14,10 +14,18 @@ from tests.tradepost.facade.money.tills import Box, Life, Payer, caller
 from tradepost.facade.callers.callers import Caller, Tier, account_of
 from tradepost.facade.money.purses import BalanceTooLow
 from tradepost.facade.money.queries_transfers import PayoutRow, Transfer
-from tradepost.facade.money.withdrawals import ECASH, LIGHTNING, LNURL, PROMISE_SECONDS, TooFewCoins, Wish
+from tradepost.facade.money.withdrawals import (
+    ECASH,
+    LIGHTNING,
+    LNURL,
+    PROMISE_SECONDS,
+    Payouts,
+    TooFewCoins,
+    Wish,
+)
 from tradepost.facade.web.problems import Conflict, Forbidden, IdempotencyKeyReused, NotFound, NotValid
 from tradepost.testing.mint import Melts
-from wallet import InvalidLnurl, Token, encode_token, parse_token
+from wallet import InvalidLnurl, MintUnavailable, Token, encode_token, parse_token
 from wallet.lnurl import make_metadata
 from wallet.queries_lnurl import Withdrawal
 from wallet.withdrawals import Withdrawals
@@ -149,14 +157,49 @@ async def test_a_key_with_a_budget_takes_nothing_away(life: Life, payer: Payer) 
     assert (await life.till.balance(keyed.id)).balance_sat == 99
 
 
-async def test_a_post_that_is_short_says_how_much_it_can(box: Box, payer: Payer) -> None:
+async def test_a_post_that_is_short_does_not_say_what_it_has(box: Box, payer: Payer) -> None:
     async with box.life() as life:
         await life.bring(ANN, await payer.token(1024))
         await life.post.wallet.send(box.mint.url, 800)  # the operator spent what was not theirs
-        with pytest.raises(TooFewCoins, match="at most 22"):
+        with pytest.raises(TooFewCoins, match="take less") as told:
             await take(life, Wish(ECASH, amount_sat=1000))
+        assert "22" not in str(told.value)
         assert await life.sats(ANN) == (1023, 0)
         assert (await take(life, Wish(ECASH, amount_sat=200))).state is Transfer.DONE
+
+
+async def test_more_than_there_is_is_not_even_planned(life: Life, payer: Payer) -> None:
+    """Else whoever has a sat could learn what the post has, and keep its coins busy."""
+    asked = life.box.mint.asked.copy()
+    with pytest.raises(BalanceTooLow, match="7777777 sat are needed, and 1023 sat are in your balance"):
+        await take(life, Wish(LIGHTNING, life.box.mint.invoice(7_777_777)))
+    assert life.box.mint.asked == asked
+
+
+async def test_a_post_without_coins_promises_nothing(box: Box, payer: Payer) -> None:
+    async with box.life() as life:
+        await life.bring(ANN, await payer.token(1024))
+        await life.post.wallet.send(box.mint.url, 1020)  # the operator spent what was not theirs
+        await life.post.wallet.send(box.mint.url, 1)
+        for wish in (Wish(ECASH), Wish(LNURL), Wish(LIGHTNING, box.mint.invoice(100))):
+            with pytest.raises(TooFewCoins):
+                await take(life, wish)
+        assert await life.sats(ANN) == (1023, 0)
+
+
+async def test_a_mint_that_is_away_is_passed_over(tmp_path: Path) -> None:
+    box = Box(tmp_path / "box")
+    away = box.add_mint("https://away.test", first=True)
+    async with box.payer(5000) as payer, box.life() as life:
+        await life.fund_post(3000, away)  # most of the coins are there
+        await life.bring(ANN, await payer.token(1024))
+        await box.clock.advance(2 * 3600)  # so that a mint is asked before anything is written down
+        away.down = True
+        assert (await take(life, Wish(ECASH, amount_sat=300))).state is Transfer.DONE
+        assert (await take(life, Wish(LIGHTNING, box.mint.invoice(300)))).state is Transfer.DONE
+        box.mint.down = True
+        with pytest.raises(MintUnavailable):
+            await take(life, Wish(LIGHTNING, box.mint.invoice(300)))
 
 
 async def test_a_mint_that_refuses_puts_the_sats_back(life: Life) -> None:
@@ -265,6 +308,21 @@ async def test_all_there_is_where_the_mint_keeps_more_for_routing(life: Life) ->
 async def test_an_address_that_leads_nowhere(life: Life) -> None:
     with pytest.raises(InvalidLnurl):
         await take(life, Wish(LIGHTNING, "nonsense"))
+    guarded = Payouts(
+        life.post, life.box.settings.model_copy(update={"allow_private_urls": False}), life.callers
+    )
+    for host in (
+        "127.0.0.1",
+        "localhost",
+        "10.0.0.1",
+        "printer",
+        "[::1]",
+        "169.254.169.254",
+        "nas.local",
+        "127.1",
+    ):
+        with pytest.raises(InvalidLnurl, match="not on the public internet"):
+            await guarded.begin(caller(ANN), Wish(LIGHTNING, f"ann@{host}"))
     assert await life.sats(ANN) == (1023, 0)
 
 

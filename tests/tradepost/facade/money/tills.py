@@ -8,6 +8,7 @@ import hashlib
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,6 +17,7 @@ from dvm import Post
 from store import Database, load_migrations
 from tests.dvm.deaths import Fate
 from tradepost.facade.callers.callers import Caller, Callers, ticket_caller
+from tradepost.facade.money.queries_transfers import uncredited_sat
 from tradepost.facade.money.till import Till
 from tradepost.post import all_migrations
 from tradepost.settings import Settings
@@ -52,6 +54,14 @@ class Box:
         )  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
 
+    def add_mint(self, url: str, *, first: bool = False) -> MemoryMint:
+        """Another mint that the post trusts."""
+        mint, transport = MemoryMint(url, clock=self.clock), self.mint.transport
+        mint._numbers = count(1000)  # else their quotes are called the same
+        self.mint.transport = lambda asked: (mint.transport if asked == url else transport)(asked)  # type: ignore[method-assign]
+        self.mints = (url, *self.mints) if first else (*self.mints, url)
+        return mint
+
     def twin(self, folder: Path) -> "Box":
         """The same as it is now, in another folder: nobody may be alive in it."""
         shutil.copytree(self.folder, folder)
@@ -67,9 +77,10 @@ class Box:
         async with (
             await Database.open(self.folder / "post.sqlite", all_migrations()) as db,
             Wallet.open(
-                db, SEED, clock=self.clock, mints=self.mints, transport=transport, caps=self.settings.caps
+                db, SEED, clock=self.clock, mints=self.mints, transport=transport, caps=self.settings.caps,
+                uncredited=uncredited_sat,
             ) as wallet,
-        ):
+        ):  # fmt: skip
             post = cast(
                 Post,
                 SimpleNamespace(db=db, clock=self.clock, wallet=wallet, seed=SEED, fetcher=self.web),
@@ -130,10 +141,11 @@ class Life:
     async def bring(self, name: str, token: str) -> int:
         return (await self.till.deposits.bring_token(caller(name), token)).credited_sat
 
-    async def fund_post(self, sat: int) -> None:
+    async def fund_post(self, sat: int, mint: MemoryMint | None = None) -> None:
         """Sats of the post's own."""
-        quote = await self.post.wallet.mint_quote(self.box.mint.url, sat)
-        self.box.mint.pay(quote.bolt11)
+        mint = mint or self.box.mint
+        quote = await self.post.wallet.mint_quote(mint.url, sat)
+        mint.pay(quote.bolt11)
         assert await self.post.wallet.claim(quote.id)
 
     async def begin(self, name: str, job: str, sat: int, who: Caller | None = None) -> str:

@@ -1,14 +1,16 @@
 """Every answer, whatever was asked: its shape, its headers, and what is told when nothing fits."""
 
 import asyncio
+from typing import Any
 
 import pytest
 import structlog
 
-from tests.tradepost.facade.conftest import Caller
+from tests.tradepost.facade.conftest import Caller, open_desk
 from tradepost.facade.desk import Desk
 from tradepost.facade.web.app import BODY_BYTES_MAX
-from tradepost.settings import Settings
+from tradepost.settings import RequestLimits, Settings
+from tradepost.testing import Market
 
 PROBLEM = {"code", "message", "action", "retry_after", "money", "payment"}
 
@@ -87,6 +89,47 @@ async def test_the_host_that_a_client_writes_has_no_say(desk: Desk, caller: Call
 
 
 @pytest.mark.parametrize(
+    "path", ["/v1/agents", "/llms.txt", "/", "/.well-known/lnurlp/capitals", "/health/live"]
+)
+async def test_what_can_be_read_has_a_head_and_says_little_of_us(
+    desk: Desk, stranger: Caller, path: str
+) -> None:
+    got, head = await stranger("GET", path), await stranger("HEAD", path)
+    assert (head.status, head.text) == (200, "")
+    for name in ("Content-Type", "Content-Length", "X-Content-Type-Options"):
+        assert head.headers[name] == got.headers[name]
+    assert got.headers["Server"] == "tradepost"
+    assert got.json is None or got.text.endswith("}\n")
+
+
+async def test_probes_are_answered_whatever_else_is_asked(
+    market: Market, settings: Settings, stranger: Caller
+) -> None:
+    limits = RequestLimits(anonymous=1, authenticated=1, paying=1, unpaid=1)
+    async with open_desk(market, settings.model_copy(update={"http_requests_per_minute": limits})):
+        assert [(await stranger("GET", "/llms.txt")).status for _ in range(2)] == [200, 429]
+        for _ in range(3):
+            assert (await stranger("GET", "/health/live")).status == 200
+
+
+async def test_what_wallets_ask_is_logged_and_counted_like_all_else(desk: Desk, stranger: Caller) -> None:
+    answer = await stranger("GET", "/.well-known/lnurlp/nobody")
+    assert answer.json["status"] == "ERROR"
+    assert len(answer.headers["X-Request-Id"]) == 16
+    assert (await stranger("OPTIONS", "/orders")).status == 204
+    _, page = await desk.metrics.read()
+    assert 'tradepost_http_requests_total{operation="lnurl_name",status="200"} 1.0' in page.decode()
+
+
+async def test_the_same_withdrawal_again_is_found(desk: Desk, caller: Caller, fund: Any) -> None:
+    await fund(caller, 100)
+    wish = {"way": "ecash", "amount_sat": 10}
+    told = [await caller("POST", "/v1/balance/withdrawals", wish, Idempotency_Key="a b") for _ in range(2)]
+    assert [one.status for one in told] == [201, 200]
+    assert told[0].json["withdrawal"]["id"] == told[1].json["withdrawal"]["id"]
+
+
+@pytest.mark.parametrize(
     "sent",
     [
         b"",
@@ -105,3 +148,8 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(
             writer.transport.abort()
         assert (await stranger("GET", "/v1/agents")).status == 200
     assert not [entry for entry in logs if entry["log_level"] == "error"]
+
+
+async def test_listeners_leave_half_of_the_connections_to_others(market: Market, settings: Settings) -> None:
+    async with open_desk(market, settings.model_copy(update={"gateway_connections_max": 60})) as desk:
+        assert desk.watching._limits.all_max == 30

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from tradepost.facade.api import OPERATIONS
+from tradepost.facade.web.headers import JSON
 from tradepost.facade.web.openapi import make_document, statuses
-from tradepost.facade.web.operations import JSON, Nothing, Operation, Who
+from tradepost.facade.web.operations import Nothing, Operation, Who
 from tradepost.facade.web.reference import EXAMPLES
 from tradepost.facade.web.reference_page import PAGE_POLICY, render
 
@@ -78,11 +79,14 @@ def test_headers_security_and_problems(document: dict[str, Any]) -> None:
         assert ("Idempotency-Key" in headers) == operation.once
         assert ("X-Cashu" in headers) == (operation.who is Who.PAYER)
         assert ("Last-Event-ID" in headers) == (operation.media == "text/event-stream")
-        assert ({} in told["security"]) == (operation.who in (Who.ANYBODY, Who.PAYER))
-        assert {"400", "401", "413", "429", "500", str(operation.status)} <= set(told["responses"])
+        assert ({} in told["security"]) == (operation.who not in (Who.CALLER, Who.OPERATOR))
+        always = {"400", "401", "405", "408", "413", "415", "429", "500"}
+        assert always | {str(operation.status)} <= set(told["responses"])
+        assert set(told["responses"][str(operation.status)]["headers"]) == set(operation.headers)
         for code in operation.problems:
             assert f"`{code}`" in told["responses"][str(statuses()[code][0])]["description"]
         assert "Retry-After" in told["responses"]["429"]["headers"]
+        assert "Allow" in told["responses"]["405"]["headers"]
         assert "WWW-Authenticate" in told["responses"]["401"]["headers"]
         can_be_paid = "payment_required" in operation.problems
         assert ("X-Cashu" in told["responses"].get("402", {}).get("headers", ())) == can_be_paid
@@ -151,3 +155,12 @@ async def test_they_are_served(desk: "Desk", stranger: "Caller") -> None:
     assert page.headers["Content-Security-Policy"] == PAGE_POLICY
     assert page.headers["Content-Type"].startswith("text/html")
     assert f"<code>{desk.url}</code>" in page.text
+
+
+@pytest.mark.parametrize(
+    ("key", "fits"), [("a b", True), ("a", True), (" a", False), ("", False), ("ä", False)]
+)
+def test_a_key_may_have_spaces_within(document: dict[str, Any], key: str, fits: bool) -> None:
+    found = document["paths"]["/v1/jobs"]["post"]["parameters"]
+    pattern = next(one["schema"]["pattern"] for one in found if one["name"] == "Idempotency-Key")
+    assert bool(re.search(pattern, key)) == fits

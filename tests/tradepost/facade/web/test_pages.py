@@ -10,7 +10,7 @@ import zxingcpp
 from tradepost.facade.api import OPERATIONS
 from tradepost.facade.desk import Desk
 from tradepost.facade.web import pages
-from tradepost.facade.web.pages import TEXT_CHARS_MAX
+from tradepost.facade.web.pages import TEXT_BYTES_MAX
 
 if TYPE_CHECKING:
     from conftest import Caller
@@ -68,7 +68,8 @@ async def test_a_camera_reads_what_is_drawn(desk: Desk, stranger: "Caller", text
 
 
 async def test_no_more_is_drawn_than_a_camera_reads(desk: Desk, stranger: "Caller") -> None:
-    assert (await stranger("POST", "/v1/qr", {"text": "x" * (TEXT_CHARS_MAX + 1)})).status == 400
+    assert (await stranger("POST", "/v1/qr", {"text": "x" * (TEXT_BYTES_MAX + 1)})).status == 400
+    assert (await stranger("POST", "/v1/qr", {"text": "\U0001f600" * TEXT_BYTES_MAX})).status == 400
     assert (await stranger("POST", "/v1/qr", {"text": ""})).status == 400
 
 

@@ -1,6 +1,7 @@
 """What a connection may take of us, seen from raw sockets."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -8,8 +9,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
-from tradepost.facade.web.sockets import Connections, SocketLimits, listening, socket_limits
+from tradepost.facade.web.sockets import Connections, SocketLimits, gone, listening, socket_limits
 from tradepost.settings import Settings
 
 SECONDS_MAX = 30.0  # this only catches what hangs
@@ -65,7 +67,7 @@ async def serving(
         return web.Response(body=b"got " + await request.read())
 
     app = web.Application(client_max_size=1000)
-    app.router.add_route("*", "/", handler or echo)
+    app.router.add_route("*", "/{path:.*}", handler or echo)
     values = {"head_seconds_max": LONG, "body_seconds_max": LONG, "idle_seconds_max": LONG} | limits
     refused: list[str] = []
     async with listening(app, "127.0.0.1", port, SocketLimits(**values), refused.append) as connections:  # type: ignore[arg-type] # by name
@@ -176,20 +178,41 @@ async def test_heads_that_are_too_large_or_say_two_things(
     free_port: int, head: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(free_port) as served:
-        assert (await served.say(head)).split(b" ", 2)[1] == b"400"
+        said = await served.say(head)
+        assert said.split(b" ", 2)[1] == b"400"
+        assert b"Server: tradepost\r\n" in said
+        told = json.loads(said.partition(b"\r\n\r\n")[2])
+        assert (told["code"], "/v1/balance/tokens" in told["message"]) == ("not_valid", True)
+        assert b"aaaa" not in said  # what cannot be read may be a token
         assert (await served.say(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).endswith(b"got ")
     assert caplog.records == []
 
 
-async def test_what_fails_in_us_is_logged(free_port: int, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("head", "code"),
+    [
+        (b"Expect: foo\r\nContent-Length: 0\r\n\r\n", "expectation_failed"),
+        (b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00", "unsupported_media_type"),
+        (b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n", "not_valid"),
+    ],
+)
+async def test_what_is_refused_before_any_handler_is_a_problem(
+    free_port: int, head: bytes, code: str
+) -> None:
+    async with serving(free_port) as served:
+        said = await served.say(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + head)
+        assert json.loads(said.partition(b"\r\n\r\n")[2])["code"] == code
+
+
+async def test_what_fails_in_us_is_logged(free_port: int) -> None:
     async def handler(_request: web.Request) -> web.Response:
         raise RuntimeError
 
     async with serving(free_port, handler) as served:
-        assert (await served.say(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).startswith(
-            b"HTTP/1.1 500 "
-        )
-    assert [record.name for record in caplog.records] == ["tradepost.facade.web.sockets"]
+        with capture_logs() as logs:
+            said = await served.say(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert said.startswith(b"HTTP/1.1 500 ")
+    assert [entry["event"] for entry in logs] == ["request_failed"]
 
 
 async def test_one_address_cannot_have_all_connections(free_port: int) -> None:
@@ -209,7 +232,7 @@ async def test_one_address_cannot_have_all_connections(free_port: int) -> None:
 
 
 async def test_nor_can_all_together_behind_a_proxy(free_port: int) -> None:
-    async with serving(free_port, each_max=None, connections_max=3) as served:
+    async with serving(free_port, each_max=1, behind_proxy=True, connections_max=3) as served:
         held = [await served.connect() for _ in range(3)]
         async with asyncio.timeout(SECONDS_MAX):
             while served.connections.count < 3:
@@ -218,6 +241,53 @@ async def test_nor_can_all_together_behind_a_proxy(free_port: int) -> None:
         assert served.refused == ["too_many"]
         for _, writer in held:
             writer.close()
+
+
+async def test_behind_a_proxy_one_client_has_so_many_requests_under_way(free_port: int) -> None:
+    going_on = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.path == "/wait":
+            await going_on.wait()
+        return web.Response(text="done")
+
+    def asking(path: bytes, client: bytes) -> bytes:
+        head = b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Forwarded-For: 6.6.6.6, "
+        return b"GET " + path + head + client + b"\r\n\r\n"
+
+    async with serving(free_port, handler, each_max=2, behind_proxy=True) as served:
+        held = [asyncio.create_task(served.say(asking(b"/wait", b"9.9.9.9"))) for _ in range(2)]
+        async with asyncio.timeout(SECONDS_MAX):
+            while served.connections._under_way["9.9.9.9"] < 2:
+                await asyncio.sleep(0.005)
+        said = await served.say(asking(b"/", b"9.9.9.9"))
+        assert said.startswith(b"HTTP/1.1 429 ")
+        assert json.loads(said.partition(b"\r\n\r\n")[2])["code"] == "too_many_requests"
+        assert served.refused == ["too_many_of_one"]
+        for path, client in ((b"/health/live", b"9.9.9.9"), (b"/", b"8.8.8.8")):
+            assert (await served.say(asking(path, client))).endswith(b"done")
+        going_on.set()
+        assert all(said.endswith(b"done") for said in await asyncio.gather(*held))
+        assert not served.connections._under_way
+
+
+async def test_who_hangs_up_is_known_to_be_gone(free_port: int) -> None:
+    seen: list[asyncio.Future[None]] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(gone(request))
+        await seen[0]
+        return web.Response()
+
+    async with serving(free_port, handler) as served:
+        _, writer = await served.connect()
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(SECONDS_MAX):
+            while not seen:
+                await asyncio.sleep(0.005)
+            assert not seen[0].done()
+            writer.transport.abort()
+            await seen[0]
 
 
 async def test_a_peer_that_reads_nothing_is_dropped_by_the_system(free_port: int) -> None:
@@ -251,7 +321,8 @@ async def test_it_ends_while_a_connection_is_open(free_port: int) -> None:
         await served.connect()
 
 
-def test_a_proxys_address_is_not_limited() -> None:
+def test_no_client_may_have_more_than_half() -> None:
     assert socket_limits(Settings(gateway_connections_each_max=7)).each_max == 7
-    assert socket_limits(Settings(gateway_behind_proxy=True)).each_max is None
+    assert socket_limits(Settings(gateway_connections_max=60)).each_max == 30
+    assert socket_limits(Settings(gateway_behind_proxy=True)).behind_proxy
     assert socket_limits(Settings(gateway_connections_max=10_000_000)).connections_max < 10_000_000

@@ -102,6 +102,14 @@ async def test_llms_txt(market: Market, settings: Settings, stranger: "Caller") 
             assert (await stranger("GET", url.removeprefix(desk.url))).status == 200
 
 
+async def test_llms_txt_of_a_desk_without_agents(
+    market: Market, settings: Settings, stranger: "Caller"
+) -> None:
+    async with open_desk(market, settings):
+        text = (await stranger("GET", "/llms.txt")).text
+    assert f"## Agents\n\nThis post has none of its own: [those of others]({stranger.url}/v1/agents)" in text
+
+
 def test_the_skill_has_what_loaders_of_skills_want() -> None:
     _, head, body = skill_text().split("---\n", 2)
     told = YAML(typ="safe").load(head)

@@ -4,6 +4,7 @@ const STORE = "tradepost";
 const changed = new EventTarget();
 let bearer = JSON.parse(sessionStorage.getItem(STORE) ?? "null"); // {access, refresh} or {ticket}
 let renewing = null;
+const settled = claim();
 
 /** What the post says when something does not work; see docs/errors.md. */
 export class Problem extends Error {
@@ -22,6 +23,20 @@ export function become(somebody) {
   if (somebody) sessionStorage.setItem(STORE, JSON.stringify(somebody));
   else sessionStorage.removeItem(STORE);
   changed.dispatchEvent(new Event("who"));
+}
+
+/** A copy of a tab has its tokens. A refresh token is good once, so the copy goes on without it. */
+function claim() {
+  const tab = (sessionStorage.tab ??= crypto.randomUUID());
+  return new Promise((done) => {
+    const mine = () => (done(), new Promise(() => {})); // until this tab goes
+    navigator.locks.request(tab, { signal: AbortSignal.timeout(1000) }, mine).catch(() => {
+      delete bearer?.refresh;
+      sessionStorage.setItem(STORE, JSON.stringify(bearer));
+      delete sessionStorage.tab;
+      done(claim());
+    });
+  });
 }
 
 /** One operation. Returns what it answers; throws `Problem`. `wish` becomes the body. */
@@ -85,7 +100,7 @@ async function* parse(body) {
 async function send(method, path, given) {
   const asked = bearer;
   let response = await attempt(method, path, given);
-  if (response.status === 401 && asked?.refresh && path !== "/v1/auth/refresh") {
+  if (response.status === 401 && path !== "/v1/auth/refresh" && (await settled, asked?.refresh)) {
     await (renewing ??= renew().finally(() => (renewing = null)));
     response = await attempt(method, path, given);
   }
@@ -103,7 +118,7 @@ async function renew() {
   try {
     become(await call("POST", "/v1/auth/refresh", { refresh: bearer.refresh }));
   } catch (error) {
-    if (error instanceof Problem && error.status < 500) become(null);
+    if (error.status === 401) become(null);
     throw error;
   }
 }

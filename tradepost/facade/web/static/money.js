@@ -39,7 +39,7 @@ function ticketCard() {
 }
 
 async function leave() {
-  if (who()?.refresh) await call("DELETE", "/v1/auth/session").catch(() => {});
+  if (who()?.access) await call("DELETE", "/v1/auth/session").catch(() => {});
   become(null);
   location.hash = "#/";
 }
@@ -59,7 +59,7 @@ function topUpCard(again, signal) {
   const invoice = async () => {
     const deposit = await call("POST", "/v1/balance/invoices", { amount_sat: Number(amount.value) });
     put(place, await invoiceParts(deposit.invoice, deposit.amount_sat));
-    if (!(await verified(deposit, signal))) return;
+    if (!(await verified(deposit, signal).catch((error) => { put(place); throw error; }))) return;
     await call("GET", `/v1/balance/deposits/${deposit.id}`);
     say(`${sat(deposit.amount_sat)} arrived`);
     await again();
@@ -188,7 +188,7 @@ export function pay(problem) {
       .then((parts) => put(lightning, parts))
       .then(() => verified(payment, closed.signal))
       .then((is) => is && paid({}))
-      .catch((error) => put(lightning, trouble(error)));
+      .catch((error) => put(lightning, trouble(error, () => paid({}))));
   });
 }
 
@@ -198,7 +198,7 @@ async function verified({ verify, expires_at: end }, signal) {
   while (!signal.aborted) {
     const told = await fetch(pathname + search, { signal, credentials: "omit" }).then((response) => response.json()).catch(() => ({}));
     if (told.settled) return true;
-    if (end && Date.now() / 1000 > end) throw new Error("The invoice has expired. Begin again with a new one.");
+    if (end && Date.now() / 1000 > end) throw new Error("This invoice has expired. Do not pay it: make a new one.");
     await pause(2000, signal);
   }
   return false;
