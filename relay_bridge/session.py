@@ -283,7 +283,9 @@ class Session:
 
     def _strike(self, what: str) -> None:
         if not self._health.refused:
-            log.warning("relay_message_refused", relay=self.url, what=what)
+            # Where stored and new events meet, an honest relay may tell one twice.
+            say = log.info if what == "repeated" else log.warning
+            say("relay_message_refused", relay=self.url, what=what)
         self._health.refused[what] = self._health.refused.get(what, 0) + 1
         self._strikes += 1
         if self._strikes > self._limits.strikes_max:

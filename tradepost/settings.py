@@ -199,7 +199,7 @@ class Settings(BaseSettings):
     def _check_sweep(cls, text: str | None) -> str | None:
         try:
             if text is not None:
-                parse_lnurl(text)
+                parse_lnurl(text, allow_private=True)  # whether it may lead there is seen when it is asked
         except InvalidLnurl as error:
             raise ValueError(str(error)) from None
         return text
