@@ -1,11 +1,8 @@
 """What callers have here is not the post's to send away, and the operator sees it."""
 
-from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pytest
 
 from store import Database, SystemClock
 from tests.tradepost.facade.money.tills import SEED, Box, Life, Payer, caller
@@ -28,17 +25,6 @@ if TYPE_CHECKING:
 
 ANN = "ann"
 KEYED = Caller(account_of("nostr:" + "aa" * 32), "nostr:" + "aa" * 32, Tier.AUTHENTICATED)
-
-
-@pytest.fixture
-def box(tmp_path: Path) -> Box:
-    return Box(tmp_path / "box")
-
-
-@pytest.fixture
-async def payer(box: Box) -> AsyncIterator[Payer]:
-    async with box.payer(20_000) as payer:
-        yield payer
 
 
 async def test_a_sweep_leaves_what_callers_have_and_what_is_kept_for_them(box: Box, payer: Payer) -> None:

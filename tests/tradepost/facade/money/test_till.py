@@ -24,17 +24,6 @@ KEYED = Caller(account_of("nostr:" + "aa" * 32), "nostr:" + "aa" * 32, Tier.AUTH
 
 
 @pytest.fixture
-def box(tmp_path: Path) -> Box:
-    return Box(tmp_path / "box")
-
-
-@pytest.fixture
-async def payer(box: Box) -> AsyncIterator[Payer]:
-    async with box.payer(20_000) as payer:
-        yield payer
-
-
-@pytest.fixture
 async def life(box: Box) -> AsyncIterator[Life]:
     async with box.life() as life:
         yield life
