@@ -89,11 +89,6 @@ class Gateway:
         self._limits = limits
 
     @property
-    def addresses(self) -> list[str]:
-        """The Lightning addresses that fund this wallet."""
-        return [f"{name}@{urlsplit(self.url).netloc}" for name in self.names]
-
-    @property
     def routes(self) -> list[Route]:
         """What Lightning wallets are served."""
         asked = (
